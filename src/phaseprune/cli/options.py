@@ -1,0 +1,63 @@
+"""Options that several commands share, each described once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL", help="Hub id, local directory, local .gguf file, or 'demo'.",
+        show_default=False,
+    ),
+]  # fmt: skip
+TaskName = Annotated[
+    str,
+    typer.Option(
+        "--task", metavar="TASK",
+        help="'demo', or a .jsonl/.csv/.parquet file with question, choices, answer.",
+    ),
+]  # fmt: skip
+Out = Annotated[
+    Path | None,
+    typer.Option("--out", metavar="RUN", help="Run directory. [default: runs/COMMAND-MODEL-TASK]"),
+]
+Limit = Annotated[
+    int | None, typer.Option("--limit", help="Use only the first so many questions of the task.")
+]
+Seed = Annotated[int, typer.Option("--seed", help="Of the split and of all statistics.")]
+Device = Annotated[
+    str, typer.Option("--device", help="cpu, cuda, mps, …; auto takes an accelerator if any.")
+]
+Dtype = Annotated[
+    str,
+    typer.Option(
+        "--dtype", help="float32, bfloat16, float16; auto is float32 on the CPU and the "
+        "checkpoint's own elsewhere.",
+    ),
+]  # fmt: skip
+Scoring = Annotated[
+    str | None,
+    typer.Option(
+        "--scoring", help="letter (options in the prompt, the label is scored) or text (each "
+        "option's own text is scored). [default: the task's own; letter for files]",
+    ),
+]  # fmt: skip
+LengthNorm = Annotated[
+    str,
+    typer.Option("--length-norm", help="Texts are compared per: none, chars, bytes or tokens."),
+]
+Probability = Annotated[
+    str, typer.Option("--probability", help="Support of the softmax for letters: options or "
+                      "vocabulary.")
+]  # fmt: skip
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress and no tables.")]
+TrustRemoteCode = Annotated[
+    bool,
+    typer.Option("--trust-remote-code", help="Run code that comes with the checkpoint. Dangerous."),
+]
+Revision = Annotated[str | None, typer.Option("--revision", help="Of a hub model.")]

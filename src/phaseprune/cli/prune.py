@@ -1,0 +1,125 @@
+"""``phaseprune prune``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from phaseprune.cli import options as o
+from phaseprune.cli.console import Screen, command_line, load_checked, typed_command
+
+
+def prune(
+    model: o.Model,
+    task: o.TaskName = "demo",
+    scoring: o.Scoring = None,
+    remove: Annotated[
+        int | None, typer.Option("--remove", help="Remove this many blocks.")
+    ] = None,
+    ratio: Annotated[
+        float | None, typer.Option("--ratio", help="Or this share of the blocks, as 0.25.")
+    ] = None,
+    keep_accuracy: Annotated[
+        float | None,
+        typer.Option(
+            "--keep-accuracy", help="Stop before less than this share of the accuracy above chance "
+            "is left on the evaluation questions. [default: 0.9 if no other rule is given]",
+        ),
+    ] = None,
+    objective: Annotated[
+        str,
+        typer.Option("--objective", help="Choose by: decision_margin, accuracy or loss (of the "
+                     "gold option), on the calibration questions."),
+    ] = "decision_margin",
+    calibration: Annotated[
+        int | None,
+        typer.Option("--calibration", help="Questions to choose on. [default: a third, up to 64]"),
+    ] = None,
+    evaluation: Annotated[
+        int | None,
+        typer.Option("--evaluation", help="Other questions to report on. [default: all others]"),
+    ] = None,
+    export: Annotated[
+        bool,
+        typer.Option("--export/--no-export", help="Write the pruned checkpoint to RUN/model."),
+    ] = True,
+    out: o.Out = None,
+    limit: o.Limit = None,
+    seed: o.Seed = 0,
+    length_norm: o.LengthNorm = "none",
+    probability: o.Probability = "options",
+    device: o.Device = "auto",
+    dtype: o.Dtype = "auto",
+    revision: o.Revision = None,
+    trust_remote_code: o.TrustRemoteCode = False,
+    as_json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:  # fmt: skip
+    """Remove blocks one at a time (Iterative Pruning), report honestly, export, prove the export.
+
+    Blocks are chosen on calibration questions and all figures are of other, evaluation questions.
+    A run that was stopped goes on with the same command.
+    """
+    screen = Screen(as_json, quiet)
+    from phaseprune.questions.catalog import load_task
+    from phaseprune.runs.directory import RunDirectory, default_run_path
+    from phaseprune.search.objectives import check_objective
+
+    check_objective(objective)
+    questions = load_task(
+        task, scoring=scoring, limit=limit, length_norm=length_norm, probability=probability
+    )
+    decoder = load_checked(
+        model, screen, device=device, dtype=dtype, revision=revision,
+        trust_remote_code=trust_remote_code,
+    )  # fmt: skip
+    from phaseprune.report.html import write_report
+    from phaseprune.search.export_run import export_run
+    from phaseprune.search.prune import prune as search
+
+    run = out or default_run_path("prune", model, task)
+    with screen.progress() as progress:
+        pruning = search(
+            decoder, questions, remove=remove, ratio=ratio, keep_accuracy=keep_accuracy,
+            objective=objective, calibration=calibration, evaluation=evaluation, seed=seed,
+            out=run, arguments=typed_command(), progress=progress,
+        )  # fmt: skip
+    if pruning.state == "finished":
+        screen.note(f"{run} was finished before; this is its result")
+    exported = pruning.result["export"]
+    directory = RunDirectory(run)
+    if export and pruning.removed and not (exported and directory.model_path.is_dir()):
+        screen.note(f"exporting to {directory.model_path} and reloading it")
+        export_run(decoder, directory)
+    report = write_report(run)
+    result = pruning.to_dict() | {"result": directory.manifest["result"]}
+    show(screen, result)
+    screen.say(f"report: {report}")
+    screen.next(
+        command_line("export", run, "--step", max(1, pruning.result["chosen_step"]),
+                     "--out", "DIRECTORY"),
+        command_line("report", run),
+    )  # fmt: skip
+    screen.result(result)
+
+
+def show(screen: Screen, pruning: dict) -> None:
+    """Print the steps of a pruning run and what they come to."""
+    from phaseprune.report.tables import phases_line, steps_table
+
+    steps, result = pruning["steps"], pruning["result"]
+    screen.say(phases_line(pruning["trace"]))
+    screen.say(steps_table(steps, result))
+    removed = ", ".join(map(str, result["removed"])) or "none"
+    screen.say(f"removed blocks, in order: {removed} (stopped: {result['stopped_by']})")
+    if result["retained"] is not None:
+        bounds = result["retained_ci"]
+        within = f" (95 % interval {bounds[0]:.2f} to {bounds[1]:.2f})" if bounds else ""
+        state = "collapsed" if result["collapsed"] else "not collapsed"
+        screen.say(f"retained accuracy above chance: {result['retained']:.2f}{within}, {state}")
+    if result["export"]:
+        screen.say(
+            f"exported: {result['export']['path']}, reloaded from disk, max |Δ logits| "
+            f"{result['export']['max_abs_logit_difference']:.2g}"
+        )

@@ -1,0 +1,57 @@
+"""``phaseprune trace``."""
+
+from __future__ import annotations
+
+from phaseprune.cli import options as o
+from phaseprune.cli.console import Screen, command_line, load_checked, typed_command
+
+
+def trace(
+    model: o.Model,
+    task: o.TaskName = "demo",
+    scoring: o.Scoring = None,
+    out: o.Out = None,
+    limit: o.Limit = None,
+    seed: o.Seed = 0,
+    length_norm: o.LengthNorm = "none",
+    probability: o.Probability = "options",
+    device: o.Device = "auto",
+    dtype: o.Dtype = "auto",
+    revision: o.Revision = None,
+    trust_remote_code: o.TrustRemoteCode = False,
+    as_json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Show where the model makes up its mind: Decision Margin, accuracy, options by readout."""
+    screen = Screen(as_json, quiet)
+    from phaseprune.questions.catalog import load_task
+    from phaseprune.runs.directory import default_run_path
+
+    questions = load_task(
+        task, scoring=scoring, limit=limit, length_norm=length_norm, probability=probability
+    )
+    decoder = load_checked(
+        model, screen, device=device, dtype=dtype, revision=revision,
+        trust_remote_code=trust_remote_code,
+    )  # fmt: skip
+    from phaseprune.report.html import write_report
+    from phaseprune.report.tables import phases_line, trace_table
+    from phaseprune.sweep.recorded import trace_run
+
+    run = out or default_run_path("trace", model, task)
+    with screen.progress() as progress:
+        traced, state = trace_run(
+            decoder, questions, run, seed=seed, arguments=typed_command(), progress=progress
+        )
+    report = write_report(run)
+    result = traced.to_dict()
+    if state == "finished":
+        screen.note(f"{run} was finished before; this is its result")
+    screen.say(trace_table(result))
+    screen.say(phases_line(result))
+    screen.say(f"report: {report}")
+    screen.next(
+        command_line("prune", model, "--task", task, "--scoring", questions.scoring,
+                     "--keep-accuracy", 0.9)
+    )  # fmt: skip
+    screen.result(result)

@@ -1,0 +1,1 @@
+"""Decision Margin, Option Frequency, transition, collapse: pure NumPy that knows no model."""

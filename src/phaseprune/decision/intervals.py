@@ -1,0 +1,65 @@
+"""Confidence intervals: Wilson for shares, percentile bootstrap over questions for means."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from scipy import stats
+
+CONFIDENCE = 0.95
+DRAWS = 2000
+
+
+def wilson(successes: np.ndarray, trials: int, confidence: float = CONFIDENCE) -> np.ndarray:
+    """Wilson score interval of a share (Wilson 1927).
+
+    Args:
+        successes: ``[...]`` counts out of ``trials``.
+        trials: how many questions.
+        confidence: two-sided level.
+
+    Returns:
+        ``[2, ...]`` lower and upper bounds.
+    """
+    share = np.asarray(successes, dtype=np.float64) / trials
+    z = stats.norm.ppf(0.5 + confidence / 2)
+    centre = share + z**2 / (2 * trials)
+    half = z * np.sqrt(share * (1 - share) / trials + z**2 / (4 * trials**2))
+    bounds = np.stack([centre - half, centre + half]) / (1 + z**2 / trials)
+    return np.clip(bounds, 0.0, 1.0)
+
+
+def resamples(questions: int, seed: int, draws: int = DRAWS, chunk: int = 250) -> Iterator:
+    """Bootstrap weights: yields ``[<=chunk, Q]`` arrays whose rows sum to 1, ``draws`` rows in all.
+
+    A row holds how often each question was drawn, over Q, so that ``weights @ values`` are the
+    means of the resamples.
+    """
+    rng = np.random.default_rng(seed)
+    uniform = np.full(questions, 1 / questions)
+    for start in range(0, draws, chunk):
+        yield rng.multinomial(questions, uniform, size=min(chunk, draws - start)) / questions
+
+
+def bootstrap_mean(values: np.ndarray, seed: int, confidence: float = CONFIDENCE) -> np.ndarray:
+    """Percentile bootstrap interval of the mean over questions.
+
+    Args:
+        values: ``[Q, ...]`` one figure a question.
+        seed: of the resampling; the same seed gives the same bounds.
+        confidence: two-sided level.
+
+    Returns:
+        ``[2, ...]`` lower and upper bounds.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    flat = values.reshape(len(values), -1)
+    means = np.concatenate([weights @ flat for weights in resamples(len(values), seed)])
+    return percentiles(means, confidence).reshape(2, *values.shape[1:])
+
+
+def percentiles(samples: np.ndarray, confidence: float = CONFIDENCE) -> np.ndarray:
+    """``[2, ...]`` two-sided percentile bounds of ``[draws, ...]`` samples."""
+    tail = 100 * (1 - confidence) / 2
+    return np.percentile(samples, [tail, 100 - tail], axis=0)

@@ -1,0 +1,174 @@
+"""From option scores at every readout to the figures of a trace."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from phaseprune.decision.frequency import gold_frequency, option_frequency
+from phaseprune.decision.intervals import bootstrap_mean, wilson
+from phaseprune.decision.margin import (
+    decision_margin,
+    decision_representation,
+    decisions,
+    gold_loss,
+)
+from phaseprune.decision.transition import Transition, find_transition
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """Option scores of some questions, and what follows from them question by question.
+
+    Attributes:
+        scores: ``[Q, R, K]`` what is compared between options (log scale, ``-inf`` where absent);
+            R readouts, or 1 for the output alone.
+        gold: ``[Q]`` index of the right option.
+        options: ``[Q]`` number of options k.
+        probabilities: ``[Q, R, K]`` decision representation; the softmax over options unless given.
+    """
+
+    scores: np.ndarray
+    gold: np.ndarray
+    options: np.ndarray
+    given_probabilities: np.ndarray | None = None
+
+    @cached_property
+    def probabilities(self) -> np.ndarray:  # noqa: D102
+        if self.given_probabilities is not None:
+            return self.given_probabilities
+        return decision_representation(self.scores)
+
+    @cached_property
+    def margins(self) -> np.ndarray:
+        """``[Q, R]`` Decision Margin."""
+        return decision_margin(self.probabilities, self.gold)
+
+    @cached_property
+    def decided(self) -> np.ndarray:
+        """``[Q, R]`` the decision, first option on a tie."""
+        return decisions(self.scores)
+
+    @cached_property
+    def correct(self) -> np.ndarray:
+        """``[Q, R]`` whether the decision is the right option."""
+        return self.decided == self.gold[:, None]
+
+    @cached_property
+    def losses(self) -> np.ndarray:
+        """``[Q, R]`` -log p[gold]."""
+        return gold_loss(self.probabilities, self.gold)
+
+    @property
+    def chances(self) -> np.ndarray:
+        """``[Q]`` 1/k."""
+        return 1 / self.options
+
+    def final(self) -> Decisions:
+        """The same at the output alone (R = 1)."""
+        given = self.given_probabilities
+        return Decisions(
+            self.scores[:, -1:], self.gold, self.options, None if given is None else given[:, -1:]
+        )
+
+    def option_frequency(self) -> np.ndarray:
+        """``[R, K]`` share of questions that decide for each option."""
+        return option_frequency(self.decided, self.scores.shape[-1])
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean a readout with its 95 % bounds, each ``[R]``."""
+
+    mean: np.ndarray
+    ci_low: np.ndarray
+    ci_high: np.ndarray
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Decision Margin, Option Frequency and accuracy at every readout, and the transition.
+
+    ``decision_margin`` has bootstrap, ``accuracy`` Wilson intervals; ``option_frequency`` is
+    ``[R, K]``. ``decisions`` holds the questions' own figures and ``raw_scores`` the ``[Q, R, K]``
+    logits or log-likelihoods before any normalisation by length.
+    """
+
+    model: str
+    task: str
+    scoring: str
+    readouts: np.ndarray
+    decision_margin: Interval
+    accuracy: Interval
+    option_frequency: np.ndarray
+    gold_frequency: np.ndarray
+    chance: float
+    transition: Transition
+    option_labels: tuple[str, ...]
+    question_ids: tuple[str, ...]
+    decisions: Decisions = field(repr=False)
+    raw_scores: np.ndarray = field(repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content of ``trace.json``: plain JSON values."""
+        return {
+            "model": self.model,
+            "task": self.task,
+            "scoring": self.scoring,
+            "questions": len(self.question_ids),
+            "blocks": len(self.readouts) - 1,
+            "readouts": self.readouts.tolist(),
+            "decision_margin": {k: v.tolist() for k, v in asdict(self.decision_margin).items()},
+            "accuracy": {k: v.tolist() for k, v in asdict(self.accuracy).items()},
+            "option_labels": list(self.option_labels),
+            "option_frequency": self.option_frequency.tolist(),
+            "gold_frequency": self.gold_frequency.tolist(),
+            "chance": self.chance,
+            "transition": {
+                key: list(value) if isinstance(value, tuple) else value
+                for key, value in asdict(self.transition).items()
+            },
+        }
+
+    def plot(self):
+        """A matplotlib figure of the Decision Margin by readout with the phases shaded."""
+        from phaseprune.report.figures import decision_margin_figure
+
+        return decision_margin_figure(self.to_dict())
+
+
+def summarize(
+    decisions: Decisions,
+    *,
+    raw_scores: np.ndarray,
+    question_ids: tuple[str, ...],
+    option_labels: tuple[str, ...],
+    model: str,
+    task: str,
+    scoring: str,
+    seed: int,
+) -> Trace:
+    """Summarise the decisions at all L+1 readouts of one model over one task."""
+    questions, readouts = decisions.margins.shape
+    margin_low, margin_high = bootstrap_mean(decisions.margins, seed)
+    accuracy_low, accuracy_high = wilson(decisions.correct.sum(axis=0), questions)
+    chance = float(decisions.chances.mean())
+    return Trace(
+        model=model,
+        task=task,
+        scoring=scoring,
+        readouts=np.arange(readouts),
+        decision_margin=Interval(decisions.margins.mean(axis=0), margin_low, margin_high),
+        accuracy=Interval(decisions.correct.mean(axis=0), accuracy_low, accuracy_high),
+        option_frequency=decisions.option_frequency(),
+        gold_frequency=gold_frequency(decisions.gold, decisions.scores.shape[-1]),
+        chance=chance,
+        transition=find_transition(decisions.margins, decisions.correct[:, -1], chance, seed),
+        option_labels=option_labels,
+        question_ids=question_ids,
+        decisions=decisions,
+        raw_scores=raw_scores,
+    )

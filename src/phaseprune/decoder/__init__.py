@@ -1,0 +1,1 @@
+"""All that touches Hugging Face internals: load, discover, run blocks, read out, export."""

@@ -1,0 +1,113 @@
+"""Running single blocks of a decoder the way the model itself would call them.
+
+What a block is called with besides the hidden state (masks, rotary embeddings, per-layer inputs)
+is recorded from one forward of the model's own code in which every block is the identity, and
+replayed whenever the block runs. No family needs code of ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from phaseprune.decoder.load import Decoder
+
+
+@dataclass(frozen=True)
+class Calls:
+    """Everything needed to run the blocks over one batch of token rows.
+
+    Attributes:
+        embedded: ``[R, T, D]`` hidden state at readout 0, the input of the first block.
+        arguments: per block, the positional and keyword arguments beside the hidden state.
+    """
+
+    embedded: torch.Tensor
+    arguments: tuple[tuple[tuple, dict[str, Any]], ...]
+
+
+class _AllBlocksRecorded(Exception):
+    """Ends the recording forward before its norm and head run."""
+
+
+@contextmanager
+def replaced_blocks(
+    decoder: Decoder, replacement: Callable[[int], Callable | None]
+) -> Iterator[None]:
+    """Let ``replacement(i)`` stand in for the forward of block i (None: leave it), then undo it."""
+    saved = []
+    try:
+        for index, block in enumerate(decoder.blocks):
+            forward = replacement(index)
+            if forward is not None:
+                saved.append((block, block.__dict__.get("forward")))
+                block.forward = forward
+        yield
+    finally:
+        for block, forward in saved:
+            if forward is None:
+                del block.forward
+            else:
+                block.forward = forward
+
+
+@contextmanager
+def skipped_blocks(decoder: Decoder, removed: Collection[int]) -> Iterator[None]:
+    """Make the given blocks the identity while the context lasts.
+
+    Every block keeps its index, its attention type and its configuration entries, which is why
+    skipping and not deleting is what a search must do.
+    """
+
+    def identity(*args, **kwargs):
+        return decoder.block_output(_split(args, kwargs)[0])
+
+    with replaced_blocks(decoder, lambda index: identity if index in removed else None):
+        yield
+
+
+@torch.no_grad()
+def record_calls(decoder: Decoder, input_ids: torch.Tensor) -> Calls:
+    """Record how the model calls its blocks for ``[R, T]`` token rows, at the cost of no block."""
+    arguments: list[tuple[tuple, dict[str, Any]]] = []
+    embedded: list[torch.Tensor] = []
+    last = len(decoder.blocks) - 1
+
+    def recorder(index: int) -> Callable:
+        def forward(*args, **kwargs):
+            hidden, rest, named = _split(args, kwargs)
+            embedded.append(hidden)
+            arguments.append((rest, named))
+            if index == last:
+                raise _AllBlocksRecorded
+            return decoder.block_output(hidden)
+
+        return forward
+
+    with replaced_blocks(decoder, recorder):
+        try:
+            decoder.model(input_ids=input_ids, use_cache=False)
+        except _AllBlocksRecorded:
+            return Calls(embedded[0], tuple(arguments))
+    raise AssertionError("the model's forward did not call all of its blocks")
+
+
+@torch.no_grad()
+def run_block(decoder: Decoder, index: int, hidden: torch.Tensor, calls: Calls) -> torch.Tensor:
+    """Block ``index`` on a ``[R, T, D]`` hidden state; R and T as in the recording."""
+    rest, named = calls.arguments[index]
+    output = decoder.blocks[index](hidden, *rest, **named)
+    return output[0] if isinstance(output, tuple) else output
+
+
+def _split(args: tuple, kwargs: dict[str, Any]) -> tuple[torch.Tensor, tuple, dict[str, Any]]:
+    """The hidden state, and the arguments beside it, of a call of a block."""
+    if args:
+        return args[0], args[1:], kwargs
+    kwargs = dict(kwargs)
+    return kwargs.pop("hidden_states"), (), kwargs

@@ -1,0 +1,218 @@
+"""Exporting a pruned model as a plain Hugging Face checkpoint, proved by reloading it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from phaseprune.decoder.blocks import skipped_blocks
+from phaseprune.decoder.export_notes import mergekit_yaml, model_card
+from phaseprune.decoder.load import Decoder
+from phaseprune.decoder.pruned_config import pruned_config
+from phaseprune.decoder.pruned_weights import write_kept_weights
+from phaseprune.decoder.verify import TOLERANCE
+from phaseprune.errors import UserError
+from phaseprune.runs.atomic import write_json, write_text
+
+NEW_TOKENS = 8
+PROBE_ROWS, PROBE_TOKENS = 2, 24
+
+
+class ExportMismatch(RuntimeError):
+    """The exported checkpoint is not the model that was measured; it has been deleted."""
+
+
+@dataclass(frozen=True)
+class Export:
+    """An exported checkpoint.
+
+    Attributes:
+        path: its directory.
+        removed: original indices, in order of removal.
+        kept: original indices, in order.
+        max_abs_logit_difference: between the checkpoint reloaded from disk and the full model that
+            skips the removed blocks.
+        parameters: of the exported model, and ``full_parameters`` of the full one.
+        weight_bytes: of the tensors on disk.
+        generated_tokens: how many tokens were generated alike with and without the KV cache.
+    """
+
+    path: str
+    removed: list[int]
+    kept: list[int]
+    max_abs_logit_difference: float
+    parameters: int
+    full_parameters: int
+    weight_bytes: int
+    generated_tokens: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
+
+
+def export(
+    decoder: Decoder,
+    remove: Sequence[int],
+    out: str | Path,
+    *,
+    figures: dict[str, Any] | None = None,
+    fingerprint: str | None = None,
+) -> Export:
+    """Write the model without some blocks, reload it from disk, and compare.
+
+    Args:
+        decoder: the loaded full model.
+        remove: original indices of the blocks to remove.
+        out: directory of the checkpoint; must not exist, or be empty.
+        figures: measured figures for the model card and ``phaseprune.json``.
+        fingerprint: of the full model, where it is known already.
+
+    Returns:
+        What was written and how closely it matches.
+
+    Raises:
+        UserError: blocks out of range, ``out`` in use, or a model that cannot be exported.
+        ExportMismatch: the reloaded checkpoint differs; it has been deleted.
+    """
+    blocks = len(decoder.blocks)
+    _check_removal(remove, blocks)
+    out = Path(out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out} exists already; give another --out, or delete it first")
+    kept = [block for block in range(blocks) if block not in set(remove)]
+    _refuse_quantised(decoder)
+    config = pruned_config(decoder.config, kept)
+
+    partial = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        weight_bytes, config.dtype = write_kept_weights(decoder, kept, partial)
+        config.save_pretrained(partial)
+        decoder.tokenizer.save_pretrained(partial)
+        if decoder.model.generation_config is not None:
+            _save_generation_config(decoder, partial)
+        difference, parameters = compare_with_skipping(decoder, remove, partial)
+        result = Export(
+            path=str(out),
+            removed=list(remove),
+            kept=kept,
+            max_abs_logit_difference=difference,
+            parameters=parameters,
+            full_parameters=sum(p.numel() for p in decoder.model.parameters()),
+            weight_bytes=weight_bytes,
+            generated_tokens=NEW_TOKENS,
+        )
+        notes = {
+            "base_model": decoder.name,
+            "base_model_fingerprint": fingerprint or decoder.source.fingerprint(),
+            "blocks": blocks,
+            **result.to_dict(),
+            "figures": figures,
+        }
+        write_json(partial / "phaseprune.json", notes)
+        write_text(partial / "mergekit.yaml", mergekit_yaml(decoder.name, kept, config.dtype))
+        write_text(partial / "README.md", model_card(notes))
+        if out.exists():
+            out.rmdir()
+        partial.rename(out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return result
+
+
+@torch.no_grad()
+def compare_with_skipping(
+    decoder: Decoder, removed: Sequence[int], checkpoint: Path
+) -> tuple[float, int]:
+    """Reload a checkpoint and hold it against the full model that skips the blocks.
+
+    Returns:
+        The largest absolute difference of the logits on random tokens, and the parameters.
+
+    Raises:
+        ExportMismatch: logits differ, weights are missing, or generation with the KV cache differs
+            from generation without.
+    """
+    from transformers import AutoModelForCausalLM
+
+    model, report = AutoModelForCausalLM.from_pretrained(
+        checkpoint, dtype=decoder.dtype, output_loading_info=True, use_safetensors=True
+    )
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise ExportMismatch(
+            f"the exported checkpoint lacks {len(missing)} weights ({missing[0]}); it was deleted"
+        )
+    model = model.to(decoder.device).eval()
+    generator = torch.Generator().manual_seed(0)
+    vocabulary = decoder.model.get_input_embeddings().weight.shape[0]
+    length = min(PROBE_TOKENS, (decoder.max_length or PROBE_TOKENS + NEW_TOKENS) - NEW_TOKENS)
+    shape = (PROBE_ROWS, max(1, length))
+    tokens = torch.randint(vocabulary, shape, generator=generator).to(decoder.device)
+    with skipped_blocks(decoder, set(removed)):
+        expected = decoder.model(input_ids=tokens, use_cache=False).logits.float()
+    difference = float((model(input_ids=tokens).logits.float() - expected).abs().max())
+    tolerance = TOLERANCE[decoder.dtype] * max(1.0, float(expected.abs().max()))
+    if not difference <= tolerance:
+        raise ExportMismatch(
+            "the exported checkpoint is not the model that was measured (max |difference of "
+            f"logits| {difference:.3g}, allowed {tolerance:.3g}); it was deleted"
+        )
+    _check_generation(model, tokens, tolerance)
+    return difference, sum(p.numel() for p in model.parameters())
+
+
+def _check_generation(model, tokens: torch.Tensor, tolerance: float) -> None:
+    """Each greedily generated token (KV cache on) must be a best token of the uncached logits."""
+    from transformers import GenerationConfig
+
+    settings = GenerationConfig(
+        do_sample=False, max_new_tokens=NEW_TOKENS, min_new_tokens=NEW_TOKENS, pad_token_id=0
+    )
+    mask = torch.ones_like(tokens)
+    generated = model.generate(tokens, attention_mask=mask, generation_config=settings)
+    logits = model(input_ids=generated, use_cache=False).logits.float()
+    new = generated[:, tokens.shape[1] :]
+    said = logits[:, tokens.shape[1] - 1 : -1]
+    stop = model.generation_config.eos_token_id
+    if stop is not None:  # min_new_tokens forbids these
+        said[..., torch.as_tensor(stop)] = -torch.inf
+    gap = said.max(dim=-1).values - said.gather(-1, new[..., None])[..., 0]
+    if float(gap.max()) > 2 * tolerance:
+        raise ExportMismatch(
+            "the exported checkpoint generates differently with and without the KV cache "
+            f"(a generated token is {float(gap.max()):.3g} below the best); it was deleted"
+        )
+
+
+def _check_removal(remove: Sequence[int], blocks: int) -> None:
+    wrong = [block for block in remove if not 0 <= block < blocks]
+    if wrong:
+        raise UserError(
+            f"block {wrong[0]} does not exist: the model has blocks 0 to {blocks - 1}"
+        )
+    if len(set(remove)) < len(remove):
+        raise UserError(f"the blocks to remove name one twice: {', '.join(map(str, remove))}")
+    if len(remove) >= blocks:
+        raise UserError(f"all {blocks} blocks would be removed; at least one must stay")
+
+
+def _refuse_quantised(decoder: Decoder) -> None:
+    quantised = getattr(decoder.config, "quantization_config", None)
+    if quantised is not None and not decoder.source.gguf_file:
+        raise UserError(
+            f"{decoder.name}: a quantised checkpoint cannot be exported as a plain one; prune the "
+            "unquantised model and quantise the export"
+        )
+
+
+def _save_generation_config(decoder: Decoder, out: Path) -> None:
+    """Save the generation settings as they are, also where transformers finds them odd."""
+    write_json(out / "generation_config.json", decoder.model.generation_config.to_diff_dict())

@@ -1,0 +1,81 @@
+"""What goes with an exported checkpoint: the model card and a mergekit file of the same slices."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import yaml
+
+
+def kept_slices(kept: Sequence[int]) -> list[tuple[int, int]]:
+    """Runs of kept blocks as half-open ranges, the form mergekit's ``layer_range`` has."""
+    slices: list[tuple[int, int]] = []
+    for block in kept:
+        if slices and slices[-1][1] == block:
+            slices[-1] = (slices[-1][0], block + 1)
+        else:
+            slices.append((block, block + 1))
+    return slices
+
+
+def mergekit_yaml(base_model: str, kept: Sequence[int], dtype: torch.dtype) -> str:
+    """A mergekit configuration that cuts the same slices (its ``layer_range`` excludes the end)."""
+    return yaml.safe_dump(
+        {
+            "slices": [
+                {"sources": [{"model": base_model, "layer_range": [start, end]}]}
+                for start, end in kept_slices(kept)
+            ],
+            "merge_method": "passthrough",
+            "dtype": str(dtype).removeprefix("torch."),
+        },
+        sort_keys=False,
+    )
+
+
+def model_card(notes: dict[str, Any]) -> str:
+    """The README.md of an exported checkpoint, from the content of its ``phaseprune.json``."""
+    header = {"library_name": "transformers", "tags": ["phaseprune", "pruned", "depth-pruning"]}
+    if notes["base_model"].count("/") == 1 and not notes["base_model"].startswith((".", "/")):
+        header = {"base_model": notes["base_model"], **header}
+    share = 1 - notes["parameters"] / notes["full_parameters"]
+    lines = [
+        "---",
+        yaml.safe_dump(header, sort_keys=False).strip(),
+        "---",
+        "",
+        f"# {notes['base_model']} without {len(notes['removed'])} of {notes['blocks']} blocks",
+        "",
+        "Pruned with phaseprune: whole blocks removed, "
+        "nothing else changed. Loads with plain transformers.",
+        "",
+        f"- removed blocks (0-based, of the original model, in order of removal): "
+        f"{', '.join(map(str, notes['removed']))}",
+        f"- kept blocks: {', '.join(map(str, notes['kept']))}",
+        f"- parameters: {notes['parameters']:,} of {notes['full_parameters']:,} ({share:.1%} less)",
+        f"- reloaded from disk, max |Δ logits| to the measured model: "
+        f"{notes['max_abs_logit_difference']:.2g}",
+    ]
+    figures = notes["figures"]
+    if figures:
+        full, pruned = figures["full"], figures["pruned"]
+        lines += [
+            "",
+            f"## Measured on {figures['task']} ({figures['evaluation_questions']} evaluation "
+            f"questions, {figures['scoring']} scoring)",
+            "",
+            "| | accuracy | 95 % interval |",
+            "|---|---|---|",
+            f"| full model | {full['accuracy']:.3f} | {_interval(full['ci'])} |",
+            f"| this model | {pruned['accuracy']:.3f} | {_interval(pruned['ci'])} |",
+            "",
+            "Blocks were chosen on other questions than these. What the figure does not cover "
+            "(other tasks, free generation) was not measured.",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _interval(bounds: Sequence[float]) -> str:
+    return f"{bounds[0]:.3f} to {bounds[1]:.3f}"

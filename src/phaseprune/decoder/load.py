@@ -1,0 +1,234 @@
+"""Loading a decoder, checked: nothing random, nothing NaN, nothing that is not causal."""
+
+from __future__ import annotations
+
+import logging
+import re
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from phaseprune.decoder.discover import count_blocks, find_blocks, find_final_norm, find_head
+from phaseprune.decoder.source import Source, find_source
+from phaseprune.errors import UserError, near_matches
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass
+class Decoder:
+    """A loaded causal language model and where its parts are.
+
+    Attributes:
+        name: what the user called it.
+        model: the transformers model, in eval mode.
+        tokenizer: its tokenizer.
+        source: its files.
+        blocks: the decoder layers; the position is the original 0-based index.
+        blocks_path: their module path, as ``model.layers``.
+        norm_path: the final norm's, for display; the readout runs the model's own code.
+        head: the output head.
+        readout_difference: max |readout at L - the model's logits|, measured at load.
+    """
+
+    name: str
+    model: nn.Module = field(repr=False)
+    tokenizer: object = field(repr=False)
+    source: Source
+    blocks: nn.ModuleList = field(repr=False)
+    blocks_path: str
+    norm_path: str | None
+    head: nn.Module = field(repr=False)
+    output_length: int = 0
+    readout_difference: float = float("nan")
+
+    @property
+    def config(self):
+        """The transformers configuration."""
+        return self.model.config
+
+    @property
+    def family(self) -> str:
+        """The configuration's ``model_type``, for display only."""
+        return self.config.model_type
+
+    @property
+    def device(self) -> torch.device:  # noqa: D102
+        return next(self.model.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:  # noqa: D102
+        return next(self.blocks.parameters()).dtype
+
+    @property
+    def max_length(self) -> int | None:
+        """Tokens that the model can take, if its configuration says so."""
+        return getattr(self.config.get_text_config(), "max_position_embeddings", None)
+
+    def block_output(self, hidden: torch.Tensor):
+        """A hidden state in the form in which this model's blocks return it (tensor or tuple)."""
+        if self.output_length == 0:
+            return hidden
+        return (hidden, *[None] * (self.output_length - 1))
+
+
+def load_model(
+    name: str,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+) -> Decoder:
+    """Load a decoder and check it.
+
+    Args:
+        name: hub id, local directory, local ``.gguf`` file, or ``demo``.
+        device: ``auto`` takes an accelerator where there is one.
+        dtype: ``float32``, ``bfloat16``, ``float16``; ``auto`` is float32 on the CPU and the
+            checkpoint's own elsewhere.
+        revision: of a hub model.
+        trust_remote_code: run the checkpoint's own code; never unless asked.
+
+    Raises:
+        UserError: the model cannot be found or loaded, is no causal decoder, lacks weights, has NaN
+            weights (names the block), or its readout at L does not equal its own logits.
+    """
+    from phaseprune.decoder.verify import check_readout, check_weights
+
+    source = find_source(name, revision)
+    config = read_config(source, trust_remote_code)
+    count = count_blocks(config)
+    model = _load_weights(source, _device(device), dtype, trust_remote_code)
+    blocks_path = find_blocks(model, count)
+    decoder = Decoder(
+        name=name,
+        model=model,
+        tokenizer=load_tokenizer(source, trust_remote_code),
+        source=source,
+        blocks=model.get_submodule(blocks_path),
+        blocks_path=blocks_path,
+        norm_path=find_final_norm(model, blocks_path),
+        head=find_head(model),
+    )
+    check_weights(decoder)
+    decoder.readout_difference = check_readout(decoder)
+    return decoder
+
+
+def read_config(source: Source, trust_remote_code: bool = False):
+    """The configuration, refused unless it is that of a causal language model."""
+    from transformers import AutoConfig
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CAUSAL
+
+    with _load_errors(source):
+        config = AutoConfig.from_pretrained(
+            source.directory,
+            trust_remote_code=trust_remote_code,
+            **({"gguf_file": source.gguf_file} if source.gguf_file else {}),
+        )
+    if trust_remote_code and getattr(config, "auto_map", None):
+        return config
+    architectures = config.architectures or []
+    classes = {cls for names in CAUSAL.values() for cls in _as_tuple(names)}
+    listed = not architectures or any(name in classes for name in architectures)
+    if config.is_encoder_decoder or config.model_type not in CAUSAL or not listed:
+        what = ", ".join(architectures) or config.model_type
+        raise UserError(
+            f"{source.name}: {what} is not a causal (decoder-only) language model; phaseprune "
+            "reads decisions at the last token of one, so give a decoder such as Llama or Qwen"
+        )
+    return config
+
+
+def load_tokenizer(source: Source, trust_remote_code: bool = False):
+    """The tokenizer that comes with the weights."""
+    from transformers import AutoTokenizer
+
+    with _load_errors(source, "its tokenizer cannot be loaded"):
+        return AutoTokenizer.from_pretrained(
+            source.directory,
+            trust_remote_code=trust_remote_code,
+            **({"gguf_file": source.gguf_file} if source.gguf_file else {}),
+        )
+
+
+def _load_weights(source: Source, device: str, dtype: str, trust_remote_code: bool) -> nn.Module:
+    from transformers import AutoModelForCausalLM
+
+    if dtype not in ("auto", *DTYPES):
+        raise UserError(
+            f"--dtype is {dtype!r} and must be one of auto, {', '.join(DTYPES)}."
+            + near_matches(dtype, DTYPES)
+        )
+    on_cpu = torch.device(device).type == "cpu"
+    chosen = DTYPES.get(dtype, torch.float32 if on_cpu else "auto")
+    with _load_errors(source):
+        model, report = AutoModelForCausalLM.from_pretrained(
+            source.directory,
+            dtype=chosen,
+            trust_remote_code=trust_remote_code,
+            output_loading_info=True,
+            **({"gguf_file": source.gguf_file} if source.gguf_file else {"use_safetensors": True}),
+        )
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise UserError(
+            f"{source.name}: the checkpoint lacks {len(missing)} of the model's weights, the first "
+            f"{missing[0]}; they would be random, so give a complete checkpoint"
+        )
+    return model.to(device).eval().requires_grad_(False)
+
+
+def _device(name: str) -> str:
+    if name == "auto":
+        accelerator = torch.accelerator.current_accelerator() if hasattr(
+            torch, "accelerator") and torch.accelerator.is_available() else None
+        return accelerator.type if accelerator is not None else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(
+            f"--device {name!r} cannot be used here ({_first_line(error)}); try cpu or auto"
+        ) from None
+    return name
+
+
+class _load_errors:  # noqa: N801 - a context manager
+    """Turns what transformers raises for a bad checkpoint into one sentence."""
+
+    def __init__(self, source: Source, what: str = "it cannot be loaded"):
+        self.source, self.what = source, what
+
+    def __enter__(self) -> None:
+        logging.getLogger("transformers").setLevel(logging.ERROR)
+
+    def __exit__(self, kind, error, traceback) -> None:
+        from safetensors import SafetensorError
+
+        if isinstance(error, ImportError) and self.source.gguf_file:
+            raise UserError(
+                f"{self.source.name}: reading GGUF needs the gguf package; "
+                "pip install 'phaseprune[gguf]'"
+            ) from None
+        if isinstance(
+            error, OSError | ValueError | RuntimeError | KeyError | SafetensorError | ImportError
+        ) and not isinstance(error, torch.OutOfMemoryError):
+            hint = (
+                "; it needs the checkpoint's own code: add --trust-remote-code if you trust it"
+                if "trust_remote_code" in str(error)
+                else ""
+            )
+            raise UserError(
+                f"{self.source.name}: {self.what} ({_first_line(error)}){hint}"
+            ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    text = re.sub(r"\s+", " ", str(error)).strip()
+    return text[:240] or type(error).__name__
+
+
+def _as_tuple(names) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else tuple(names)

@@ -1,0 +1,69 @@
+"""The readout (logit lens): the model's own final norm and head on a middle hidden state.
+
+The model's own forward does it, with the given hidden state put in at the first block and all
+blocks the identity. So whatever a family does there (logit scale, soft cap, bias) is done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from phaseprune.decoder.blocks import replaced_blocks
+
+if TYPE_CHECKING:
+    from phaseprune.decoder.load import Decoder
+
+
+@torch.no_grad()
+def read_logits(
+    decoder: Decoder, hidden: torch.Tensor, vocabulary_rows: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Logits that the model would give if the blocks ended with this hidden state.
+
+    Args:
+        decoder: the model.
+        hidden: ``[N, D]`` hidden states at the positions that are read.
+        vocabulary_rows: ``[W]`` token ids; by default the whole vocabulary.
+
+    Returns:
+        ``[N, V]`` or ``[N, W]`` float32 logits.
+    """
+
+    def stand_in(index: int) -> Callable:
+        def first(*args, **kwargs):
+            return decoder.block_output(hidden[:, None])
+
+        def identity(*args, **kwargs):
+            return decoder.block_output(args[0] if args else kwargs["hidden_states"])
+
+        return first if index == 0 else identity
+
+    dummy = torch.zeros(len(hidden), 1, dtype=torch.long, device=hidden.device)
+    with replaced_blocks(decoder, stand_in), _head_rows(decoder.head, vocabulary_rows):
+        logits = decoder.model(input_ids=dummy, use_cache=False).logits[:, 0]
+    if vocabulary_rows is not None and not isinstance(decoder.head, nn.Linear):
+        logits = logits[:, vocabulary_rows]
+    return logits.float()
+
+
+class _head_rows:  # noqa: N801 - a context manager
+    """Restrict a linear head to some rows of its vocabulary while the context lasts."""
+
+    def __init__(self, head: nn.Module, rows: torch.Tensor | None):
+        self.head, self.active = head, rows is not None and isinstance(head, nn.Linear)
+        self.rows = rows
+
+    def __enter__(self) -> None:
+        if self.active:
+            weight = self.head.weight[self.rows]
+            bias = None if self.head.bias is None else self.head.bias[self.rows]
+            self.head.forward = lambda hidden: functional.linear(hidden, weight, bias)
+
+    def __exit__(self, *error) -> None:
+        if self.active:
+            del self.head.forward

@@ -1,0 +1,125 @@
+"""Where a MODEL name leads: the bundled model, a GGUF file, a local directory, or the hub."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+from phaseprune.errors import UserError, near_matches
+
+#: Files worth fetching from the hub: never pickles, never other frameworks' weights.
+HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model", "*.jinja"]
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
+
+
+@dataclass(frozen=True)
+class Source:
+    """The files of a model on disk; ``gguf_file`` names the file where the weights are GGUF."""
+
+    name: str
+    directory: Path
+    gguf_file: str | None = None
+
+    @property
+    def weight_files(self) -> list[Path]:
+        """The files that hold the weights, in order of their names."""
+        if self.gguf_file:
+            return [self.directory / self.gguf_file]
+        return sorted(self.directory.glob("*.safetensors"))
+
+    def fingerprint(self) -> str:
+        """Sha256 over the configuration and the content of the weight files."""
+        digest = hashlib.sha256()
+        config = self.directory / "config.json"
+        for path in ([] if self.gguf_file else [config]) + self.weight_files:
+            with open(path, "rb") as handle:
+                digest.update(hashlib.file_digest(handle, "sha256").digest()
+                              if hasattr(hashlib, "file_digest") else _digest(handle))
+        return digest.hexdigest()
+
+
+def find_source(name: str, revision: str | None = None) -> Source:
+    """Resolve a MODEL name to files on disk, downloading from the hub where need be.
+
+    Raises:
+        UserError: nothing of that name (with near matches), or files that are not safetensors or
+            GGUF.
+    """
+    if name == "demo":
+        return Source(name, Path(str(files("phaseprune.demo") / "model")))
+    path = Path(name).expanduser()
+    if path.suffix.lower() == ".gguf":
+        if not path.is_file():
+            raise UserError(f"{name}: there is no such .gguf file.{_near_paths(path)}")
+        return Source(name, path.parent.resolve(), path.name)
+    if path.is_dir():
+        return _checked_directory(name, path.resolve())
+    if path.exists():
+        raise UserError(f"{name}: a model is a directory or a .gguf file, and this is another file")
+    looks_like_path = name.startswith((".", "/", "~")) or name.count("/") > 1
+    if looks_like_path or not HUB_ID.fullmatch(name):
+        raise UserError(f"{name}: there is no such directory of a model.{_near_paths(path)}")
+    return _checked_directory(name, _from_hub(name, revision, path))
+
+
+def _checked_directory(name: str, directory: Path) -> Source:
+    if not (directory / "config.json").is_file():
+        gguf = sorted(p.name for p in directory.glob("*.gguf"))
+        hint = f"; name the file instead: {directory / gguf[0]}" if gguf else ""
+        raise UserError(f"{name}: the directory has no config.json, so it is no model{hint}")
+    source = Source(name, directory)
+    if not source.weight_files:
+        pickles = sorted(p.name for p in directory.glob("*.bin"))
+        if pickles:
+            raise UserError(
+                f"{name}: {pickles[0]} is a pickle, which can run code when it is loaded; convert "
+                "it to safetensors (save_pretrained of a trusted copy) and give that directory"
+            )
+        raise UserError(f"{name}: the directory has no .safetensors files; give a full checkpoint")
+    return source
+
+
+def _from_hub(name: str, revision: str | None, path: Path) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
+
+    near = near_matches(name, ["demo", *_cached_models()]) or _near_paths(path)
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=HUB_FILES))
+    except GatedRepoError:
+        raise UserError(
+            f"{name}: this model is gated; accept its terms on the hub and run `hf auth login`"
+        ) from None
+    except RepositoryNotFoundError:
+        raise UserError(f"{name}: no local directory and no model on the hub.{near}") from None
+    except (HfHubHTTPError, OSError, ValueError, RuntimeError) as error:
+        raise UserError(
+            f"{name}: not a local directory, and the hub cannot be reached "
+            f"({type(error).__name__}); give the path of a downloaded model, or `demo`.{near}"
+        ) from None
+
+
+def _cached_models() -> list[str]:
+    from huggingface_hub import scan_cache_dir
+    from huggingface_hub.errors import CacheNotFound
+
+    try:
+        return [repo.repo_id for repo in scan_cache_dir().repos if repo.repo_type == "model"]
+    except CacheNotFound:
+        return []
+
+
+def _near_paths(path: Path) -> str:
+    siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+    return near_matches(path.name, ["demo", *siblings])
+
+
+def _digest(handle) -> bytes:
+    """``hashlib.file_digest`` for Python 3.10."""
+    digest = hashlib.sha256()
+    while chunk := handle.read(1 << 20):
+        digest.update(chunk)
+    return digest.digest()

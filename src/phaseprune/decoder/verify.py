@@ -1,0 +1,103 @@
+"""What is checked when a decoder is loaded, before any work is done with it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from phaseprune.decoder.blocks import record_calls, run_block
+from phaseprune.decoder.readout import read_logits
+from phaseprune.errors import UserError
+
+if TYPE_CHECKING:
+    from phaseprune.decoder.load import Decoder
+
+#: Largest |difference| allowed, as a share of the largest |logit|, by the bits of the dtype.
+TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
+PROBE_ROWS, PROBE_TOKENS = 2, 12
+
+
+def check_weights(decoder: Decoder) -> None:
+    """Refuse weights that are not finite.
+
+    Raises:
+        UserError: names the block (or the module outside the blocks) and the tensor.
+    """
+    prefix = decoder.blocks_path + "."
+    for name, tensor in decoder.model.named_parameters():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            inside = name.startswith(prefix)
+            place = f"block {name[len(prefix):].split('.')[0]}" if inside else "outside the blocks"
+            raise UserError(
+                f"{decoder.name}: {place} has NaN or infinite weights ({name}); the checkpoint is "
+                "damaged, so fetch it again"
+            )
+
+
+@torch.no_grad()
+def check_readout(decoder: Decoder) -> float:
+    """Demand that replaying the blocks and reading out at L gives the model's own logits.
+
+    Returns:
+        The largest absolute difference of the logits on random tokens.
+
+    Raises:
+        UserError: the logits differ, or a later token changes an earlier logit.
+    """
+    generator = torch.Generator().manual_seed(0)
+    vocabulary = decoder.model.get_input_embeddings().weight.shape[0]
+    shape = (PROBE_ROWS, PROBE_TOKENS)
+    tokens = torch.randint(vocabulary, shape, generator=generator).to(decoder.device)
+    decoder.output_length = _output_length(decoder, tokens)
+    expected = decoder.model(input_ids=tokens, use_cache=False).logits.float()
+    if not torch.isfinite(expected).all():
+        raise UserError(f"{decoder.name}: the logits on a random probe are NaN or infinite")
+    tolerance = TOLERANCE[decoder.dtype] * max(1.0, float(expected.abs().max()))
+
+    altered = tokens.clone()
+    altered[:, -1] = (altered[:, -1] + 1) % vocabulary
+    changed = decoder.model(input_ids=altered, use_cache=False).logits.float() - expected
+    if float(changed[:, :-1].abs().max()) > tolerance:
+        raise UserError(
+            f"{decoder.name}: a later token changes what the model says before it, so this is an "
+            "encoder, not a causal decoder; give a decoder such as Llama or Qwen"
+        )
+
+    hidden, calls = _walk(decoder, tokens)
+    flat = hidden.reshape(-1, hidden.shape[-1])
+    read = read_logits(decoder, flat)
+    difference = float((read - expected.reshape(len(flat), -1)).abs().max())
+    rows = torch.arange(0, vocabulary, max(1, vocabulary // 7), device=decoder.device)
+    by_rows = read_logits(decoder, flat, rows)
+    difference = max(difference, float((by_rows - read[:, rows]).abs().max()))
+    if not difference <= tolerance:
+        raise UserError(
+            f"{decoder.name}: the readout after the last block differs from the model's own logits "
+            f"(max |difference| {difference:.2g}, allowed {tolerance:.2g}), so this "
+            f"{decoder.family} architecture cannot be traced"
+        )
+    return difference
+
+
+def _walk(decoder: Decoder, tokens: torch.Tensor):
+    calls = record_calls(decoder, tokens)
+    hidden = calls.embedded
+    for index in range(len(decoder.blocks)):
+        hidden = run_block(decoder, index, hidden, calls)
+    return hidden, calls
+
+
+def _output_length(decoder: Decoder, tokens: torch.Tensor) -> int:
+    """0 where blocks return a tensor, else the length of the tuple they return."""
+    lengths = []
+    handle = decoder.blocks[0].register_forward_hook(
+        lambda module, inputs, output: lengths.append(
+            len(output) if isinstance(output, tuple) else 0
+        )
+    )
+    try:
+        decoder.model(input_ids=tokens, use_cache=False)
+    finally:
+        handle.remove()
+    return lengths[0]

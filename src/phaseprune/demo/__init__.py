@@ -1,0 +1,1 @@
+"""The bundled model and its held-out questions (made by training/train.py)."""

@@ -1,0 +1,1 @@
+"""Multiple-choice questions: where they come from, how they are put, how they are tokenised."""

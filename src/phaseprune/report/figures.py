@@ -1,0 +1,20 @@
+"""The figures of a run, each from the plain dicts of its files.
+
+Matplotlib's object-oriented interface only: no pyplot, no global state. Texts that come from
+outside (option labels, reasons) are never read as mathematics.
+"""
+
+from phaseprune.report.prune_figures import margin_heatmap_figure, pruning_figure
+from phaseprune.report.trace_figures import (
+    accuracy_by_readout_figure,
+    decision_margin_figure,
+    option_frequency_figure,
+)
+
+__all__ = [
+    "accuracy_by_readout_figure",
+    "decision_margin_figure",
+    "margin_heatmap_figure",
+    "option_frequency_figure",
+    "pruning_figure",
+]

@@ -1,0 +1,239 @@
+"""The report of a run: one HTML file that opens offline."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined, UndefinedError
+
+from phaseprune.errors import UserError
+from phaseprune.report import figures, words
+from phaseprune.report.provenance import option_rows, provenance_rows
+from phaseprune.report.run_files import read_run
+from phaseprune.report.svg import inline_svg
+from phaseprune.report.tables import step_marks
+from phaseprune.runs.atomic import write_text
+
+_MISFITS = (AttributeError, IndexError, KeyError, TypeError, UndefinedError, ValueError)
+
+
+def write_report(run_dir: str | Path) -> Path:
+    """Write `report.html` of a run: self-contained, from whatever the run holds so far.
+
+    Args:
+        run_dir: The run directory.
+
+    Returns:
+        The path of the report.
+
+    Raises:
+        UserError: The run cannot be read, or the report cannot be written.
+    """
+    run = read_run(run_dir)
+    path = Path(run_dir) / "report.html"
+    try:
+        page = render_report(run["manifest"], run["trace"], run["steps"])
+    except _MISFITS as error:
+        raise UserError(
+            f"The files in {run_dir} do not fit together ({type(error).__name__}: {error}); "
+            "run the command again."
+        ) from error
+    try:
+        write_text(path, page)
+    except OSError as error:
+        raise UserError(f"Cannot write {path} ({error}); make room or allow writing.") from error
+    return path
+
+
+def render_report(
+    manifest: Mapping[str, Any],
+    trace: Mapping[str, Any] | None,
+    steps: Sequence[Mapping[str, Any]],
+) -> str:
+    """Render the page.
+
+    Args:
+        manifest: The content of `manifest.json`, or an empty mapping.
+        trace: The content of `trace.json`, or None.
+        steps: The lines of `steps.jsonl`, maybe none.
+
+    Returns:
+        The HTML.
+    """
+    result = manifest.get("result") or {}
+    result = result if steps and "chosen_step" in result else None
+    environment = Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
+    )
+    environment.filters |= {
+        "percent": words.percent,
+        "signed": words.signed,
+        "full_interval": words.percent_with_interval,
+    }
+    source = (files("phaseprune.report") / "template.html.j2").read_text(encoding="utf-8")
+    page = environment.from_string(source).render(
+        title=_title(manifest, trace),
+        status=_status(manifest, steps),
+        sentences=_sentences(manifest, trace, steps, result),
+        tiles=_tiles(trace, steps, result),
+        figures=_figures(trace, steps, result),
+        steps=steps,
+        marks=[step_marks(step, result) for step in steps],
+        phase_names=words.PHASE_NAMES,
+        provenance=provenance_rows(manifest, trace, result),
+        command=manifest.get("arguments"),
+        options=option_rows(manifest.get("options")),
+    )
+    return page.encode("utf-8", "replace").decode("utf-8")
+
+
+def _title(manifest: Mapping[str, Any], trace: Mapping[str, Any] | None) -> str:
+    names = [
+        (trace or {}).get(key) or (manifest.get(key) or {}).get("name") or f"unnamed {key}"
+        for key in ("model", "task")
+    ]
+    return f"{names[0]} on {names[1]}"
+
+
+def _status(manifest: Mapping[str, Any], steps: Sequence[Any]) -> str | None:
+    status = manifest.get("status", "finished")
+    if status == "finished":
+        return None
+    so_far = f" It has {words.plural(len(steps), 'step')} so far." if steps else ""
+    state = "is not finished" if status == "running" else "failed" if status == "failed" else status
+    return f"This run {state}.{so_far} The same command again goes on where it was."
+
+
+def _sentences(
+    manifest: Mapping[str, Any],
+    trace: Mapping[str, Any] | None,
+    steps: Sequence[Mapping[str, Any]],
+    result: Mapping[str, Any] | None,
+) -> list[str]:
+    sentences = []
+    if result:
+        chance = trace["chance"] if trace else None
+        sentences += [
+            words.removed_line(steps, result),
+            words.accuracy_line(result, chance, manifest.get("evaluation_questions")),
+            words.collapse_line(result),
+            words.cliff_line(result),
+        ]
+    elif steps:
+        last = steps[-1]
+        accuracy = words.percent_with_interval(
+            last["evaluation"]["accuracy"], last["evaluation"].get("ci")
+        )
+        removed = words.plural(sum(step["removed"] is not None for step in steps), "block")
+        sentences.append(f"{removed} removed so far; evaluation accuracy is now {accuracy}.")
+    if trace:
+        if not steps:
+            accuracy = [trace["accuracy"][part][-1] for part in ("mean", "ci_low", "ci_high")]
+            questions = words.plural(trace["questions"], "question") if "questions" in trace else ""
+            sentences.append(
+                f"{words.plural(trace['blocks'], 'block')} traced"
+                + (f" on {questions}" if questions else "")
+                + f": accuracy {words.percent_with_interval(accuracy[0], accuracy[1:])}, "
+                f"chance is {words.percent(trace['chance'])} %."
+            )
+        sentences.insert(0 if not result else 1, words.phases_line(trace))
+    return sentences or ["There is nothing to show yet: no readout is traced, no block removed."]
+
+
+def _tiles(
+    trace: Mapping[str, Any] | None,
+    steps: Sequence[Mapping[str, Any]],
+    result: Mapping[str, Any] | None,
+) -> list[tuple[str, str, str]]:
+    """Make the main figures: (name, number, what stands below it)."""
+    tiles = []
+    if steps:
+        full = steps[0]["evaluation"]
+        tiles.append(("Full model", *_tile_interval(full["accuracy"], full.get("ci"))))
+    elif trace:
+        accuracy = trace["accuracy"]
+        bounds = (accuracy["ci_low"][-1], accuracy["ci_high"][-1])
+        tiles.append(("Accuracy", *_tile_interval(accuracy["mean"][-1], bounds)))
+    if result:
+        total = len(result["removed"]) + len(result["kept"])
+        pruned = result["pruned"]
+        tiles += [
+            ("Pruned model", *_tile_interval(pruned["accuracy"], pruned["ci"])),
+            ("Blocks removed", str(len(result["removed"])), f"of {total}"),
+            ("Retained", *_tile_interval(result["retained"], result["retained_ci"])),
+        ]
+    if trace:
+        transition = trace["transition"]
+        below = f"of {trace['blocks']}"
+        if transition["found"] and transition["ci"]:
+            below += f", CI {transition['ci'][0]} to {transition['ci'][1]}"
+        number = f"readout {transition['readout']}" if transition["found"] else "none"
+        tiles.append(("Transition", number, below if transition["found"] else "not found"))
+    return tiles
+
+
+def _tile_interval(value: float | None, interval: Sequence[float] | None) -> tuple[str, str]:
+    if value is None:
+        return words.DASH, "not defined"
+    below = "no interval"
+    if interval:
+        below = f"95 % CI {words.percent(interval[0])} to {words.percent(interval[1])}"
+    return f"{words.percent(value)} %", below
+
+
+def _figures(
+    trace: Mapping[str, Any] | None,
+    steps: Sequence[Mapping[str, Any]],
+    result: Mapping[str, Any] | None,
+) -> list[dict[str, Any]]:
+    """Draw what the run allows: each with its markup and its caption."""
+    drawn = []
+
+    def add(name: str, figure: Any, caption: str) -> None:
+        svg = inline_svg(figure, name, caption)
+        drawn.append({"name": name, "svg": svg, "caption": caption})
+
+    if len(steps) > 1:
+        add(
+            "pruning",
+            figures.pruning_figure(steps, result, trace["chance"] if trace else None),
+            "Each point is one more block removed, named by its index; squares are Silent, circles "
+            "Decisive blocks. Look for how long accuracy holds, and which block's removal makes "
+            "it fall.",
+        )
+    if trace:
+        found = trace["transition"]["found"]
+        add(
+            "margin",
+            figures.decision_margin_figure(trace),
+            "How sure the full model is of the right option after each block. "
+            + (
+                "Before the transition the readouts show no decision, after it they do; the dashed "
+                "levels are the fitted step."
+                if found
+                else "No two phases can be told apart here."
+            ),
+        )
+        add(
+            "frequency",
+            figures.option_frequency_figure(trace),
+            "Which option each readout picks, beside the share of questions for which it is right "
+            "(gold). One option that fills a bar is a readout that picks it whatever the question.",
+        )
+        add(
+            "accuracy",
+            figures.accuracy_by_readout_figure(trace),
+            "The share of questions that each readout decides rightly, against guessing.",
+        )
+    if len(steps) > 1:
+        add(
+            "heatmap",
+            figures.margin_heatmap_figure(steps, trace),
+            "A row for each step of the search, the full model on top: green readouts hold the "
+            "right option, purple ones another, struck grey cells are removed blocks. Look "
+            "for the rows where the green on the right is gone.",
+        )
+    return drawn

@@ -1,0 +1,266 @@
+"""Figures of a pruning run: accuracy by removed blocks, and the Decision Margin at every step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+
+from phaseprune.report import style
+from phaseprune.report.words import percent
+
+MARKER_NUMBERS_UP_TO = 34
+
+
+def pruning_figure(
+    steps: Sequence[Mapping[str, Any]],
+    result: Mapping[str, Any] | None,
+    chance: float | None = None,
+) -> Figure:
+    """Draw evaluation accuracy against the number of removed blocks.
+
+    Args:
+        steps: The lines of `steps.jsonl`, the first of the full model.
+        result: The result of a finished run, or None while it is running: then neither a cliff nor
+            a chosen step is marked.
+        chance: Accuracy of guessing, for its line; `trace.json` holds it. Without it, it follows
+            from what the steps say is retained.
+
+    Returns:
+        The figure. Each removed block's index stands at its point; the colour and the shape of the
+        point tell its phase.
+    """
+    figure, axes = style.new_figure(4.0)
+    chance = _implied_chance(steps) if chance is None else chance
+    numbers = [step["step"] for step in steps]
+    accuracy = [step["evaluation"]["accuracy"] for step in steps]
+    low, high = (
+        [
+            (step["evaluation"].get("ci") or [mean, mean])[side]
+            for step, mean in zip(steps, accuracy, strict=True)
+        ]
+        for side in (0, 1)
+    )
+    axes.fill_between(
+        numbers, low, high, color=style.INK, alpha=0.12, linewidth=0, label="95 % interval"
+    )
+    axes.plot(numbers, accuracy, color=style.MUTED, linewidth=1.2, label="evaluation accuracy")
+    last = max(numbers[-1], 1)
+    axes.set_xlim(-0.6, last + 0.6)
+    axes.set_ylim(*style.accuracy_limits(low, high, accuracy[0] if chance is None else chance))
+    _removed_markers(axes, steps)
+    levels = {"full model": accuracy[0]} | ({} if chance is None else {"chance": chance})
+    style.level_lines(axes, levels)
+    axes.xaxis.set_major_locator(style.integer_ticks(last))
+    axes.grid(axis="y", color=style.GRID, linewidth=0.7)
+    style.percent_axis(axes)
+    style.set_labels(axes, "Removed blocks", "Evaluation accuracy")
+    style.set_title(axes, "Accuracy by number of removed blocks", pad=36 if result else 8)
+    if result:
+        _mark_result(axes, steps, result, last)
+    if len(steps) > 1:
+        axes.legend(
+            loc="upper center",
+            bbox_to_anchor=(0.5, -0.16),
+            ncols=3,
+            frameon=False,
+            fontsize=style.NOTE_SIZE,
+            handletextpad=0.3,
+            markerscale=0.6 if len(steps) <= MARKER_NUMBERS_UP_TO else 1,
+            handles=[line for line in axes.lines if line.get_label().startswith("removed: ")],
+        )
+    return figure
+
+
+def margin_heatmap_figure(
+    steps: Sequence[Mapping[str, Any]], trace: Mapping[str, Any] | None
+) -> Figure:
+    """Draw the Decision Margin by readout for the model of every pruning step.
+
+    Args:
+        steps: The lines of `steps.jsonl`, the first of the full model.
+        trace: The content of `trace.json`, for the phases of the full model; None without it.
+
+    Returns:
+        The figure: a row a step, a column a readout, a diverging colour centred at 0. The cell
+        after a removed block is grey and struck through, as it only repeats the one before it.
+    """
+    margins = np.asarray([step["decision_margin_by_readout"] for step in steps], dtype=float)
+    rows, columns = margins.shape
+    gone = np.zeros(margins.shape, dtype=bool)
+    removed: list[int] = []
+    for row, step in enumerate(steps):
+        removed += [] if step["removed"] is None else [step["removed"]]
+        gone[row, [block + 1 for block in removed]] = True
+    figure, axes = style.new_figure(float(np.clip(1.5 + 0.21 * rows, 2.6, 8.5)))
+    limit = max(float(np.abs(margins).max()), 0.1)
+    mesh = axes.pcolormesh(
+        np.arange(columns + 1) - 0.5,
+        np.arange(rows + 1) - 0.5,
+        np.ma.masked_array(margins, gone),
+        cmap=colormaps["PRGn"].with_extremes(bad=style.REMOVED),
+        vmin=-limit,
+        vmax=limit,
+        edgecolor="white" if columns <= 48 else "none",
+        linewidth=0.5,
+        rasterized=margins.size > 3000,
+        label="Decision Margin",
+    )
+    strokes = [[(x - 0.3, y + 0.3), (x + 0.3, y - 0.3)] for y, x in np.argwhere(gone)]
+    axes.add_collection(
+        LineCollection(strokes, colors=style.MUTED, linewidths=0.7, label="removed blocks"),
+        autolim=False,
+    )
+    axes.set_ylim(rows - 0.5, -0.5)
+    axes.set_xlim(-0.5, columns - 0.5)
+    axes.xaxis.set_major_locator(style.integer_ticks(columns - 1))
+    _step_ticks(axes, steps)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    bar = figure.colorbar(mesh, ax=axes, pad=0.015, aspect=24, shrink=0.9)
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(labelsize=style.TICK_SIZE, colors=style.MUTED, labelcolor=style.INK)
+    bar.set_label("Decision Margin", fontsize=style.LABEL_SIZE, color=style.INK)
+    found = trace is not None and trace["transition"]["found"]
+    letters = " (S Silent, D Decisive)" if found else ""
+    style.set_labels(axes, "Readout (after so many blocks)", "Removed block" + letters)
+    style.set_title(axes, "Decision Margin by readout at every step", pad=26 if found else 8)
+    if found:
+        style.phase_strip(axes, trace, edge=0.5)
+        axes.axvline(
+            trace["transition"]["readout"] - 0.5,
+            color=style.INK,
+            linewidth=1.3,
+            linestyle=(0, (4, 2)),
+            label="transition",
+        )
+    return figure
+
+
+def _removed_markers(axes: Axes, steps: Sequence[Mapping[str, Any]]) -> None:
+    numbered = len(steps) <= MARKER_NUMBERS_UP_TO
+    scale = 1 if len(steps) <= 25 else 0.84
+    axes.plot(
+        [steps[0]["step"]],
+        [steps[0]["evaluation"]["accuracy"]],
+        linestyle="none",
+        marker="o",
+        markersize=7 if numbered else 5,
+        color=style.INK,
+        label="full model point",
+    )
+    names = {"silent": "Silent block", "decisive": "Decisive block", None: "block of no phase"}
+    for phase, name in names.items():
+        points = [
+            (step["step"], step["evaluation"]["accuracy"])
+            for step in steps
+            if step["removed"] is not None and step["phase"] == phase
+        ]
+        if points:
+            axes.plot(
+                *zip(*points, strict=True),
+                linestyle="none",
+                label=f"removed: {name}",
+                marker=style.PHASE_MARKERS[phase],
+                color=style.PHASE_COLOURS[phase],
+                markersize=scale * (12 if phase is None else 13.5) if numbered else 4.5,
+            )
+    bottom, top = axes.get_ylim()
+    for order, step in enumerate(steps[1:], start=1):
+        accuracy = step["evaluation"]["accuracy"]
+        fall = steps[order - 1]["evaluation"]["accuracy"] - accuracy
+        placed = {"xytext": (0, 0), "ha": "center", "va": "center_baseline"}
+        if not numbered and fall > 0.06 * (top - bottom):
+            placed = {"xytext": (4, 1), "ha": "left", "va": "bottom"}
+        elif not numbered:
+            up = order % 2 == 0
+            placed = {
+                "xytext": (0, 6 if up else -6),
+                "ha": "center",
+                "va": "bottom" if up else "top",
+            }
+        axes.annotate(
+            str(step["removed"]),
+            (step["step"], accuracy),
+            textcoords="offset points",
+            fontsize=7.5 * scale if numbered else 6.5,
+            color="white" if numbered else style.PHASE_COLOURS[step["phase"]],
+            **placed,
+        )
+
+
+def _mark_result(
+    axes: Axes, steps: Sequence[Mapping[str, Any]], result: Mapping[str, Any], last: int
+) -> None:
+    chosen, cliff = result["chosen_step"], result["cliff"]
+    axes.axvline(
+        chosen,
+        color=style.INK,
+        linewidth=1.1,
+        linestyle=(0, (2, 2)),
+        label="chosen step",
+        zorder=1.5,
+    )
+    notes = [(chosen, 1.09, f"chosen: {chosen} removed, {percent(result['pruned']['accuracy'])} %")]
+    if cliff:
+        axes.axvspan(
+            cliff["step"] - 1,
+            cliff["step"],
+            color=style.INK,
+            alpha=0.07,
+            linewidth=0,
+            label="cliff",
+            zorder=0,
+        )
+        doubt = "" if cliff["significant"] else ", not significant"
+        text = f"cliff: block {cliff['removed']} costs {percent(cliff['loss'])} points of retained"
+        notes.append((cliff["step"] - 0.5, 1.02, text + doubt))
+    for x, y, text in notes:
+        axes.text(
+            x,
+            y,
+            text,
+            transform=axes.get_xaxis_transform(),
+            va="bottom",
+            color=style.INK,
+            ha="left" if x < 0.3 * last else "right" if x > 0.7 * last else "center",
+            fontsize=style.NOTE_SIZE,
+        )
+
+
+def _step_ticks(axes: Axes, steps: Sequence[Mapping[str, Any]]) -> None:
+    every = 1 + (len(steps) - 1) // 40
+    rows = list(range(0, len(steps), every))
+    letters = {"silent": " S", "decisive": " D", None: ""}
+    labels = [
+        "full"
+        if steps[row]["removed"] is None
+        else f"{steps[row]['removed']}{letters[steps[row]['phase']]}"
+        for row in rows
+    ]
+    axes.set_yticks(rows, labels)
+    axes.tick_params(axis="y", length=0)
+    for row, label in zip(rows, axes.get_yticklabels(), strict=True):
+        step = steps[row]
+        label.set_color(
+            style.INK if step["removed"] is None else style.PHASE_COLOURS[step["phase"]]
+        )
+
+
+def _implied_chance(steps: Sequence[Mapping[str, Any]]) -> float | None:
+    """Solve retained = (accuracy - chance) / (full - chance) for chance."""
+    full = steps[0]["evaluation"]["accuracy"]
+    told = [
+        (step["retained"], step["evaluation"]["accuracy"])
+        for step in steps
+        if step["retained"] is not None and abs(1 - step["retained"]) > 1e-6
+    ]
+    if not told:
+        return None
+    retained, accuracy = min(told)
+    return (accuracy - retained * full) / (1 - retained)

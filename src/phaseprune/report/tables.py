@@ -1,0 +1,188 @@
+"""Tables for the terminal, at most 80 columns wide, readable without colours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.box import Box
+from rich.cells import cell_len, set_cell_size
+from rich.table import Table
+from rich.text import Text
+
+from phaseprune.report.words import DASH, PHASE_NAMES, percent, phases_line, signed
+
+__all__ = ["phases_line", "steps_table", "trace_table"]
+
+WIDTH = 80
+BAR_HALF = 5
+PHASE_STYLES = {"silent": "blue", "decisive": "dark_orange3", None: ""}
+# Rules under the head and between sections, nothing else.
+_RULES = Box("    \n    \n ── \n    \n ── \n    \n    \n    \n")
+_LEVELS = "▁▂▃▄▅▆▇█"
+_PARTS = " ▏▎▍▌▋▊▉█"
+
+
+def trace_table(trace: Mapping[str, Any]) -> Table:
+    """Tabulate a trace: a row a readout, the transition as a rule between the phases.
+
+    Args:
+        trace: The content of `trace.json`.
+
+    Returns:
+        A table of at most 80 columns. The shares of up to four options are numbers; for more, the
+        most frequent one is named.
+    """
+    margin, accuracy = trace["decision_margin"], trace["accuracy"]
+    transition, labels = trace["transition"], trace["option_labels"]
+    first_decisive = transition["readout"] if transition["found"] else None
+    table = _table(f"{trace['model']} on {trace['task']}", phases_line(trace))
+    table.add_column("ℓ", justify="right")
+    table.add_column("DM [95 % CI]", justify="right", no_wrap=True)
+    table.add_column("-1   0   +1", width=2 * BAR_HALF + 1)
+    table.add_column("Acc. % [CI]", justify="right", no_wrap=True)
+    table.add_column(Text(_option_header(labels)), no_wrap=True)
+    table.add_column("Phase", no_wrap=True)
+    for at in trace["readouts"]:
+        phase = None
+        if first_decisive is not None:
+            phase = "silent" if at < first_decisive else "decisive"
+        name = PHASE_NAMES.get(phase, DASH) + (" ◀" if at == first_decisive else "")
+        mean = margin["mean"][at]
+        _add_row(
+            table,
+            str(at),
+            f"{signed(mean)} [{signed(margin['ci_low'][at])}, {signed(margin['ci_high'][at])}]",
+            margin_bar(mean),
+            _interval(accuracy["mean"][at], (accuracy["ci_low"][at], accuracy["ci_high"][at]), 0),
+            _option_shares(trace["option_frequency"][at], labels),
+            Text(name, style=PHASE_STYLES[phase]),
+            end_section=first_decisive is not None and at == first_decisive - 1,
+        )
+    table.add_section()
+    _add_row(table, "gold", "", "", "", _option_shares(trace["gold_frequency"], labels), "")
+    return table
+
+
+def steps_table(
+    steps: Sequence[Mapping[str, Any]], result: Mapping[str, Any] | None = None
+) -> Table:
+    """Tabulate the steps of a pruning run.
+
+    Args:
+        steps: The lines of `steps.jsonl`.
+        result: The result of a finished run, for the chosen step and the cliff.
+
+    Returns:
+        A table of at most 80 columns.
+    """
+    table = _table("Pruning steps", "Accuracy, DM and retained on the evaluation questions")
+    table.add_column("Step", justify="right")
+    table.add_column("Block", justify="right")
+    table.add_column("Phase", no_wrap=True)
+    table.add_column("Accuracy % [CI]", justify="right", no_wrap=True)
+    table.add_column("DM", justify="right")
+    table.add_column("Retained % [CI]", justify="right", no_wrap=True)
+    table.add_column("", width=16)
+    for step in steps:
+        evaluation, phase = step["evaluation"], step["phase"]
+        full = step["removed"] is None
+        _add_row(
+            table,
+            str(step["step"]),
+            "full" if full else str(step["removed"]),
+            Text(PHASE_NAMES.get(phase, "" if full else DASH), style=PHASE_STYLES[phase]),
+            _interval(evaluation["accuracy"], evaluation.get("ci"), 1),
+            signed(evaluation["decision_margin"]),
+            _interval(step["retained"], step.get("retained_ci"), 0),
+            ", ".join(step_marks(step, result)),
+        )
+    return table
+
+
+def step_marks(step: Mapping[str, Any], result: Mapping[str, Any] | None) -> list[str]:
+    """Say what is special about a step.
+
+    Args:
+        step: A line of `steps.jsonl`.
+        result: The result of a finished run, or None.
+
+    Returns:
+        Any of ``chosen``, ``cliff`` and ``collapsed``.
+    """
+    cliff = result["cliff"] if result else None
+    marks = {
+        "chosen": result is not None and step["step"] == result["chosen_step"],
+        "cliff": cliff is not None and step["step"] == cliff["step"],
+        "collapsed": step["collapsed"],
+    }
+    return [name for name, holds in marks.items() if holds]
+
+
+def margin_bar(value: float) -> str:
+    """Draw a Decision Margin from -1 to 1 as a bar to the left or to the right of a zero mark.
+
+    Args:
+        value: The margin.
+
+    Returns:
+        Eleven characters with the zero mark in the middle.
+    """
+    if value < 0:
+        # Blocks that fill from the right come in halves only, those from the left in eighths.
+        whole, half = divmod(min(round(-value * 2 * BAR_HALF), 2 * BAR_HALF), 2)
+        return ("▐" * half + "█" * whole).rjust(BAR_HALF) + "│" + " " * BAR_HALF
+    whole, rest = divmod(min(round(value * 8 * BAR_HALF), 8 * BAR_HALF), 8)
+    bar = "█" * whole + (_PARTS[rest] if rest else "")
+    return " " * BAR_HALF + "│" + bar.ljust(BAR_HALF)
+
+
+def _table(title: str, caption: str) -> Table:
+    return Table(
+        title=Text(_shortened(title), style="bold"),
+        caption=Text(caption, style="dim"),
+        box=_RULES,
+        padding=0,
+        pad_edge=False,
+        title_justify="left",
+        caption_justify="left",
+        show_edge=False,
+    )
+
+
+def _add_row(table: Table, *cells: str | Text, end_section: bool = False) -> None:
+    """Add a row whose strings are shown as they are, never read as markup."""
+    texts = [cell if isinstance(cell, Text) else Text(cell) for cell in cells]
+    table.add_row(*texts, end_section=end_section)
+
+
+def _shortened(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= WIDTH else text[: WIDTH - 1] + "…"
+
+
+def _interval(value: float | None, interval: Sequence[float] | None, digits: int) -> str:
+    if value is None or not interval:
+        return percent(value, digits)
+    low, high = interval
+    return f"{percent(value, digits)} [{percent(low, digits)}, {percent(high, digits)}]"
+
+
+def _option_header(labels: Sequence[str]) -> str:
+    if len(labels) > 4:
+        return "OF, top option"
+    if all(cell_len(label) <= 3 for label in labels):
+        return "OF %\n" + " ".join(" " * (3 - cell_len(label)) + label for label in labels)
+    return "OF %"
+
+
+def _option_shares(shares: Sequence[float], labels: Sequence[str]) -> str:
+    if len(shares) <= 4:
+        return " ".join(f"{100 * share:3.0f}" for share in shares)
+    top = max(range(len(shares)), key=lambda option: shares[option])
+    most = f"{set_cell_size(labels[top], 3).rstrip()} {percent(shares[top], 0)} %"
+    if len(shares) > 6:
+        return most
+    # A space would hide an option: the lowest bar stands for "almost never".
+    bars = "".join(_LEVELS[min(int(8 * share), 7)] for share in shares)
+    return f"{bars} {most}"

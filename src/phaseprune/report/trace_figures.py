@@ -1,0 +1,238 @@
+"""Figures of a trace: Decision Margin, Option Frequency and accuracy by readout."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from phaseprune.report import style
+from phaseprune.report.words import phases_line
+
+
+def decision_margin_figure(trace: Mapping[str, Any]) -> Figure:
+    """Draw the Decision Margin by readout, with its 95 % interval, the phases and the transition.
+
+    Args:
+        trace: The content of `trace.json`.
+
+    Returns:
+        The figure. Without a transition it carries the reason instead of phases.
+    """
+    figure, axes = style.new_figure(3.7)
+    margin, last = trace["decision_margin"], trace["blocks"]
+    axes.axhline(0, color=style.MUTED, linewidth=0.9, label="zero")
+    axes.fill_between(
+        trace["readouts"],
+        margin["ci_low"],
+        margin["ci_high"],
+        color=style.INK,
+        alpha=0.18,
+        linewidth=0,
+        label="95 % interval",
+    )
+    axes.plot(
+        trace["readouts"],
+        margin["mean"],
+        color=style.INK,
+        linewidth=1.6,
+        marker="o",
+        markersize=4 if last <= 48 else 2.5,
+        label="Decision Margin",
+    )
+    low, high = style.padded(margin["ci_low"], margin["ci_high"], [0.0, 0.1])
+    found = trace["transition"]["found"]
+    high += 0 if found else 0.3 * (high - low)
+    axes.set_ylim(max(low, -1.04), min(high, 1.04 if found else 1.4))
+    axes.set_xlim(-0.5, last + 0.5)
+    axes.xaxis.set_major_locator(style.integer_ticks(last))
+    axes.grid(axis="y", color=style.GRID, linewidth=0.7)
+    style.set_labels(axes, "Readout (after so many blocks)", "Decision Margin")
+    if found:
+        style.set_title(axes, "Decision Margin by readout", pad=22)
+        _shade_phases(axes, trace)
+        _mark_transition(axes, trace["transition"], last)
+    else:
+        style.set_title(axes, "Decision Margin by readout")
+        _note(axes, phases_line(trace), width=70)
+    return figure
+
+
+def option_frequency_figure(trace: Mapping[str, Any]) -> Figure:
+    """Draw the Option Frequency by readout as stacked bars, the gold shares as a last bar apart.
+
+    Args:
+        trace: The content of `trace.json`.
+
+    Returns:
+        The figure; every option is one group of bars, labelled with the option's label.
+    """
+    figure, axes = style.new_figure(3.1)
+    shares = np.asarray(trace["option_frequency"], dtype=float)
+    gold = np.asarray(trace["gold_frequency"], dtype=float)
+    last, labels = trace["blocks"], trace["option_labels"]
+    positions = [*trace["readouts"], last + 1.8]
+    heights = np.vstack([shares, gold])
+    floor = np.zeros(len(positions))
+    edge = 0.8 if last <= 48 else 0.3
+    handles = []
+    for option, colour in enumerate(style.option_colours(len(labels))):
+        handles.append(
+            axes.bar(
+                positions,
+                heights[:, option],
+                bottom=floor,
+                width=0.92,
+                color=colour,
+                edgecolor="white",
+                linewidth=edge,
+                label=f"option {option}",
+            )
+        )
+        floor = floor + heights[:, option]
+    axes.set_ylim(0, 1)
+    axes.set_xlim(-0.6, last + 2.4)
+    ticks = [tick for tick in style.integer_ticks(last).locs if last - tick > last / 40 - 1]
+    axes.set_xticks([*ticks, last + 1.8], [*map(str, ticks), "gold"])
+    style.percent_axis(axes)
+    style.set_labels(axes, "Readout (after so many blocks)", "Share of questions")
+    legend = axes.legend(
+        handles[::-1],
+        [_shortened(label) for label in labels][::-1],
+        title="Option",
+        loc="center left",
+        bbox_to_anchor=(1.0, 0.5),
+        frameon=False,
+        fontsize=style.NOTE_SIZE,
+        title_fontsize=style.NOTE_SIZE,
+        ncols=1 + (len(labels) - 1) // 14,
+    )
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+    strip = trace["transition"]["found"]
+    style.set_title(axes, "Option Frequency by readout", pad=26 if strip else 8)
+    style.phase_strip(axes, trace, edge=0.5)
+    return figure
+
+
+def accuracy_by_readout_figure(trace: Mapping[str, Any]) -> Figure:
+    """Draw the accuracy by readout with its 95 % interval, and chance.
+
+    Args:
+        trace: The content of `trace.json`.
+
+    Returns:
+        The figure.
+    """
+    figure, axes = style.new_figure(2.6)
+    accuracy, last = trace["accuracy"], trace["blocks"]
+    axes.fill_between(
+        trace["readouts"],
+        accuracy["ci_low"],
+        accuracy["ci_high"],
+        color=style.INK,
+        alpha=0.18,
+        linewidth=0,
+        label="95 % interval",
+    )
+    axes.plot(
+        trace["readouts"],
+        accuracy["mean"],
+        color=style.INK,
+        linewidth=1.6,
+        marker="o",
+        markersize=3.5 if last <= 48 else 2.2,
+        label="accuracy",
+    )
+    axes.set_xlim(-0.5, last + 0.5)
+    axes.set_ylim(*style.accuracy_limits(accuracy["ci_low"], accuracy["ci_high"], trace["chance"]))
+    style.level_lines(axes, {"chance": trace["chance"]})
+    axes.xaxis.set_major_locator(style.integer_ticks(last))
+    axes.grid(axis="y", color=style.GRID, linewidth=0.7)
+    style.percent_axis(axes)
+    style.set_labels(axes, "Readout (after so many blocks)", "Accuracy")
+    strip = trace["transition"]["found"]
+    style.set_title(axes, "Accuracy by readout", pad=26 if strip else 8)
+    style.phase_strip(axes, trace)
+    return figure
+
+
+def _shade_phases(axes: Axes, trace: Mapping[str, Any]) -> None:
+    transition, last = trace["transition"], trace["blocks"]
+    levels = (transition["silent_level"], transition["decisive_level"])
+    blocks = (transition["silent_blocks"], transition["decisive_blocks"])
+    sides = ((-0.5, "left"), (last + 0.5, "right"))
+    for (name, colour, start, stop), level, of, (x, align) in zip(
+        style.phase_spans(trace), levels, blocks, sides, strict=True
+    ):
+        left, right = (x, stop) if align == "left" else (start, x)
+        axes.axvspan(left, right, color=colour, alpha=0.1, linewidth=0, label=f"{name} Phase")
+        if level is not None:
+            axes.plot(
+                [left, right],
+                [level, level],
+                color=colour,
+                linewidth=1.3,
+                linestyle=(0, (5, 2)),
+                label=f"{name} level",
+            )
+        span = f"blocks {of[0]}-{of[-1]}" if len(of) > 1 else f"block {of[0]}" if of else "no block"
+        axes.text(
+            x,
+            1.02,
+            f"{name} Phase, {span}",
+            transform=axes.get_xaxis_transform(),
+            ha=align,
+            va="bottom",
+            fontsize=style.NOTE_SIZE,
+            color=colour,
+        )
+
+
+def _mark_transition(axes: Axes, transition: Mapping[str, Any], last: int) -> None:
+    at = transition["readout"]
+    label = f"transition at readout {at}"
+    if transition["ci"]:
+        low, high = transition["ci"]
+        axes.axvspan(low, high, color=style.INK, alpha=0.1, linewidth=0, label="transition CI")
+        label += f"\n95 % CI {low} to {high}"
+    else:
+        high = at
+    axes.axvline(at, color=style.INK, linewidth=1.2, linestyle=(0, (2, 2)), label="transition")
+    right = max(high, at) <= 0.66 * last
+    x, y = (max(high, at), 0.04) if right else (min(at, (transition["ci"] or [at])[0]), 0.96)
+    axes.annotate(
+        label,
+        (x, y),
+        xycoords=axes.get_xaxis_transform(),
+        textcoords="offset points",
+        xytext=(6 if right else -6, 0),
+        ha="left" if right else "right",
+        va="bottom" if right else "top",
+        fontsize=style.NOTE_SIZE,
+        color=style.INK,
+        bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1.5},
+    )
+
+
+def _note(axes: Axes, text: str, width: int) -> None:
+    axes.text(
+        0.02,
+        0.96,
+        textwrap.fill(text, width),
+        transform=axes.transAxes,
+        va="top",
+        fontsize=style.NOTE_SIZE,
+        color=style.INK,
+        parse_math=False,
+        bbox={"facecolor": "white", "edgecolor": style.RULE, "alpha": 0.9, "pad": 4},
+    )
+
+
+def _shortened(label: str) -> str:
+    text = " ".join(str(label).split()) or "(empty)"
+    return text if len(text) <= 18 else text[:17] + "…"

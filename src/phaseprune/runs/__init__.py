@@ -1,0 +1,1 @@
+"""Run directories: manifest, fingerprints, resume, atomic writes."""

@@ -1,0 +1,1 @@
+"""Pruning: which blocks to remove, one at a time, and when to stop."""

@@ -1,0 +1,87 @@
+"""Exporting the model that a pruning run measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from phaseprune.decoder.export import Export, export
+from phaseprune.decoder.load import Decoder
+from phaseprune.errors import UserError
+from phaseprune.runs.directory import RunDirectory
+
+
+def run_to_export(path: str | Path) -> RunDirectory:
+    """The run directory of a ``prune`` that has steps to export.
+
+    Raises:
+        UserError: it is no run, or no pruning run with a removed block.
+    """
+    run = RunDirectory(Path(path))
+    command = run.manifest["command"]
+    if command != "prune":
+        raise UserError(f"{path} is a run of {command}, which removes no blocks; give one of prune")
+    if len(run.steps()) < 2:
+        raise UserError(f"{path} has no finished pruning step; run the same prune command again")
+    return run
+
+
+def export_run(
+    decoder: Decoder, run: RunDirectory, *, step: int | None = None, out: str | Path | None = None
+) -> Export:
+    """Export the model of one step of a pruning run.
+
+    Args:
+        decoder: the run's full model; a different one is refused by its fingerprint.
+        run: from ``run_to_export``.
+        step: which step; by default the chosen one (the last one of an unfinished run).
+        out: where to; by default RUN/model.
+
+    Raises:
+        UserError: another model than the run's, no such step, or nothing to remove.
+        ExportMismatch: see ``decoder.export``.
+    """
+    manifest, steps = run.manifest, run.steps()
+    fingerprint = decoder.source.fingerprint()
+    if fingerprint != manifest["model"]["fingerprint"]:
+        raise UserError(
+            f"{decoder.name} is not the model of {run.path}: its weights have changed since "
+            f"(fingerprint {fingerprint[:12]}, was {manifest['model']['fingerprint'][:12]})"
+        )
+    result = manifest["result"]
+    if step is None:
+        step = result["chosen_step"] if result else steps[-1]["step"]
+    if not 0 <= step < len(steps):
+        raise UserError(f"{run.path} has steps 0 to {len(steps) - 1}, and no step {step}")
+    if step == 0:
+        raise UserError(
+            f"{run.path}: no block was removed at step 0, so there is nothing to export; name "
+            "another with --step"
+        )
+    chosen = steps[step]
+    figures = {
+        "run": str(run.path),
+        "step": step,
+        "task": manifest["task"]["name"],
+        "scoring": manifest["task"]["scoring"],
+        "prompt_format": manifest["prompt_format"],
+        "calibration_questions": manifest["calibration_questions"],
+        "evaluation_questions": manifest["evaluation_questions"],
+        "full": {key: steps[0]["evaluation"][key] for key in ("accuracy", "ci")},
+        "pruned": {key: chosen["evaluation"][key] for key in ("accuracy", "ci")},
+        "retained": chosen["retained"],
+        "retained_ci": chosen["retained_ci"],
+    }
+    exported = export(
+        decoder,
+        [line["removed"] for line in steps[1 : step + 1]],
+        run.model_path if out is None else out,
+        figures=figures,
+        fingerprint=fingerprint,
+    )
+    if result and step == result["chosen_step"]:
+        summary = {
+            "path": exported.path,
+            "max_abs_logit_difference": exported.max_abs_logit_difference,
+        }
+        run.update(result=result | {"export": summary})
+    return exported

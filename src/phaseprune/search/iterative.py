@@ -1,0 +1,206 @@
+"""Iterative Pruning (arXiv 2605.07271): remove the one block whose removal leaves the best
+objective, then look again.
+"""  # noqa: D205
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from phaseprune.decision.collapse import retained
+from phaseprune.decision.intervals import bootstrap_mean, wilson
+from phaseprune.decision.trace import Decisions
+from phaseprune.decision.transition import Transition
+from phaseprune.decoder.load import Decoder
+from phaseprune.progress import Progress, silent
+from phaseprune.search.objectives import best, figures
+from phaseprune.search.stopping import Stop
+from phaseprune.sweep.measure import Prepared
+from phaseprune.sweep.walk import sweep_scores, trace_scores
+
+
+@dataclass(frozen=True)
+class Step:
+    """One pruning step, as a line of ``steps.jsonl``; step 0 is the full model.
+
+    ``block_passes`` and ``seconds`` are those of the search alone. ``evaluation["correct"]`` has a
+    1 or 0 for each evaluation question, so that steps can be compared question by question.
+    """
+
+    step: int
+    removed: int | None
+    kept: list[int]
+    objective: float
+    calibration: dict[str, float]
+    evaluation: dict[str, Any]
+    retained: float | None
+    retained_ci: list[float] | None
+    collapsed: bool
+    phase: str | None
+    decision_margin_by_readout: list[float]
+    option_frequency_by_readout: list[list[float]]
+    block_passes: int
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """The line of ``steps.jsonl``."""
+        return asdict(self)
+
+    @property
+    def correct(self) -> np.ndarray:
+        """``[Q]`` whether each evaluation question is decided right."""
+        return np.array([flag == "1" for flag in self.evaluation["correct"]])
+
+
+@dataclass(frozen=True)
+class Search:
+    """What a search works with.
+
+    Attributes:
+        decoder: the model.
+        calibration: questions to choose by.
+        evaluation: disjoint questions to report on.
+        objective: a name in ``objectives.OBJECTIVES``.
+        stop: when to end.
+        transition: of the full model on the evaluation questions.
+        seed: of the intervals.
+    """
+
+    decoder: Decoder
+    calibration: Prepared
+    evaluation: Prepared
+    objective: str
+    stop: Stop
+    transition: Transition
+    seed: int
+
+
+def first_step(search: Search, evaluated: Decisions, progress: Progress = silent) -> Step:
+    """Step 0, the full model; ``evaluated`` are its decisions on the evaluation questions."""
+    raw = trace_scores(
+        search.decoder,
+        search.calibration.rows,
+        search.calibration.needs_vocabulary,
+        output_only=True,
+        progress=progress,
+        label="calibration questions, full model",
+    )
+    calibration = figures(search.calibration.decide(raw))
+    return _step(search, [], None, calibration, evaluated, evaluated.correct[:, -1], 0, 0.0)
+
+
+def next_steps(
+    search: Search,
+    steps: list[Step],
+    scored: Callable[[int], list[dict[str, Any]]],
+    keep: Callable[[list[dict[str, Any]]], None],
+    progress: Progress = silent,
+) -> Iterator[Step]:
+    """Go on from the given steps until the stop rule ends the search.
+
+    Args:
+        search: what to work with.
+        steps: the finished steps, the first of them step 0.
+        scored: gives the candidates of a step that an interrupted run has scored already.
+        keep: called with the candidates of each step as soon as they are scored.
+        progress: told of each block pass.
+
+    Yields:
+        Each further step when it is done.
+    """
+    full_correct, latest = steps[0].correct, steps[-1]
+    while search.stop.reason(latest.step, latest.retained) is None:
+        number = latest.step + 1
+        candidates = scored(number)
+        if len(candidates) != len(latest.kept):
+            candidates = score_candidates(search, latest.kept, number, progress)
+            keep(candidates)
+        chosen = candidates[best(search.objective, [c[search.objective] for c in candidates])]
+        removed = [b for b in range(len(search.decoder.blocks)) if b not in latest.kept]
+        removed.append(chosen["block"])
+        raw = trace_scores(
+            search.decoder,
+            search.evaluation.rows,
+            search.evaluation.needs_vocabulary,
+            removed=removed,
+            progress=progress,
+            label=f"step {number}: evaluation without block {chosen['block']}",
+        )
+        latest = _step(
+            search,
+            removed,
+            chosen["block"],
+            chosen,
+            search.evaluation.decide(raw),
+            full_correct,
+            chosen["block_passes"],
+            chosen["seconds"],
+            number,
+        )
+        yield latest
+
+
+def score_candidates(
+    search: Search, live: list[int], number: int, progress: Progress = silent
+) -> list[dict[str, Any]]:
+    """One line of ``candidates.jsonl`` for each live block: the figures without it.
+
+    ``block_passes`` and ``seconds`` are those of the whole step's sweep.
+    """
+    began = time.perf_counter()
+    sweep = sweep_scores(
+        search.decoder,
+        search.calibration.rows,
+        search.calibration.needs_vocabulary,
+        live,
+        progress=progress,
+        label=f"step {number}: sweep over {len(live)} blocks",
+    )
+    seconds = time.perf_counter() - began
+    return [
+        {"step": number, "block": block}
+        | figures(search.calibration.decide(scores[:, None]))
+        | {"block_passes": sweep.block_passes, "seconds": round(seconds, 3)}
+        for block, scores in zip(sweep.blocks, sweep.scores, strict=True)
+    ]
+
+
+def _step(
+    search: Search,
+    removed: list[int],
+    block: int | None,
+    calibration: dict[str, float],
+    evaluated: Decisions,
+    full_correct: np.ndarray,
+    block_passes: int,
+    seconds: float,
+    number: int = 0,
+) -> Step:
+    correct, margins = evaluated.correct[:, -1], evaluated.margins[:, -1]
+    left = retained(correct, full_correct, evaluated.chances, search.seed)
+    return Step(
+        step=number,
+        removed=block,
+        kept=[b for b in range(len(search.decoder.blocks)) if b not in removed],
+        objective=calibration[search.objective],
+        calibration={name: calibration[name] for name in ("accuracy", "decision_margin", "loss")},
+        evaluation={
+            "accuracy": float(correct.mean()),
+            "ci": wilson(correct.sum(), len(correct)).tolist(),
+            "decision_margin": float(margins.mean()),
+            "decision_margin_ci": bootstrap_mean(margins, search.seed).tolist(),
+            "correct": "".join("1" if right else "0" for right in correct),
+        },
+        retained=left.value,
+        retained_ci=list(left.ci) if left.ci else None,
+        collapsed=left.collapsed,
+        phase=None if block is None else search.transition.phase(block),
+        decision_margin_by_readout=evaluated.margins.mean(axis=0).tolist(),
+        option_frequency_by_readout=evaluated.option_frequency().tolist(),
+        block_passes=block_passes,
+        seconds=seconds,
+    )

@@ -1,0 +1,36 @@
+"""What a candidate is judged by: figures of the output on the calibration questions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from phaseprune.decision.trace import Decisions
+from phaseprune.errors import UserError, near_matches
+
+#: name -> (figure of the decisions at the output, +1 where larger is better else -1)
+OBJECTIVES = {
+    "decision_margin": (lambda decisions: decisions.margins, 1),
+    "accuracy": (lambda decisions: decisions.correct, 1),
+    "loss": (lambda decisions: decisions.losses, -1),
+}
+
+
+def check_objective(name: str) -> None:
+    """Refuse an unknown objective."""
+    if name not in OBJECTIVES:
+        raise UserError(
+            f"--objective is {name!r} and must be one of {', '.join(OBJECTIVES)}."
+            + near_matches(name, OBJECTIVES)
+        )
+
+
+def figures(decisions: Decisions) -> dict[str, float]:
+    """All objectives of decisions at the output (``[Q, 1, K]``), as means over the questions."""
+    return {name: float(figure(decisions).mean()) for name, (figure, _) in OBJECTIVES.items()}
+
+
+def best(name: str, values: Sequence[float]) -> int:
+    """Position of the best value; a tie goes to the first, the lowest original index."""
+    return int(np.argmax(OBJECTIVES[name][1] * np.asarray(values)))

@@ -1,0 +1,177 @@
+"""``prune``: Iterative Pruning in a run directory that can be killed and gone on with."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from phaseprune.decision.collapse import find_cliff
+from phaseprune.decision.trace import Trace
+from phaseprune.decoder.load import Decoder
+from phaseprune.errors import UserError
+from phaseprune.progress import Progress, silent
+from phaseprune.questions.question import Task
+from phaseprune.questions.split import split
+from phaseprune.runs.directory import RunDirectory
+from phaseprune.search.iterative import Search, Step, first_step, next_steps
+from phaseprune.search.objectives import check_objective
+from phaseprune.search.stopping import stop_rule
+from phaseprune.sweep.measure import prepare
+from phaseprune.sweep.recorded import recorded_trace, run_identity
+
+
+@dataclass(frozen=True)
+class Pruning:
+    """A pruning run: the full model's trace, the steps, and what they come to.
+
+    ``result`` is that of the manifest: the chosen step, the blocks removed up to it in order,
+    accuracy of the full and the pruned model, retained, collapse and cliff. ``state`` says whether
+    the run was ``new``, ``resumed`` or ``finished`` before.
+    """
+
+    trace: Trace
+    steps: list[Step]
+    result: dict[str, Any]
+    state: str = field(default="new")
+
+    @property
+    def removed(self) -> list[int]:
+        """Original indices of the removed blocks, in order of removal."""
+        return self.result["removed"]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values: trace, steps and result."""
+        return {
+            "trace": self.trace.to_dict(),
+            "steps": [step.to_dict() for step in self.steps],
+            "result": self.result,
+        }
+
+    def plot(self):
+        """A matplotlib figure of accuracy against removed blocks."""
+        from phaseprune.report.figures import pruning_figure
+
+        return pruning_figure([step.to_dict() for step in self.steps], self.result)
+
+
+def prune(
+    decoder: Decoder,
+    task: Task,
+    *,
+    remove: int | None = None,
+    ratio: float | None = None,
+    keep_accuracy: float | None = None,
+    objective: str = "decision_margin",
+    calibration: int | None = None,
+    evaluation: int | None = None,
+    seed: int = 0,
+    out: str | Path | None = None,
+    arguments: str | None = None,
+    progress: Progress = silent,
+) -> Pruning:
+    """Remove blocks one at a time, choosing on calibration, reporting on evaluation questions.
+
+    Args:
+        decoder: from ``load_model``.
+        task: from ``load_task``; its questions are split by seed.
+        remove: number of blocks to remove.
+        ratio: or share of the blocks to remove.
+        keep_accuracy: share of the accuracy above chance that must remain. With none of the three
+            the search keeps 0.9 of it (see ``stopping.stop_rule``).
+        objective: ``decision_margin``, ``accuracy`` or ``loss``.
+        calibration: number of questions to choose on.
+        evaluation: number of questions to report on.
+        seed: of the split and of all intervals.
+        out: run directory; an unfinished run in it goes on, a finished one is read. None keeps
+            nothing on disk.
+        arguments: the command line, for the manifest.
+        progress: told of each block pass.
+
+    Raises:
+        UserError: options or questions that do not do, or a directory with another run.
+    """
+    check_objective(objective)
+    stop = stop_rule(len(decoder.blocks), remove, ratio, keep_accuracy)
+    calibration_task, evaluation_task = split(task, calibration, evaluation, seed)
+    calibration_rows = prepare(decoder, calibration_task)
+    evaluation_rows = prepare(decoder, evaluation_task)
+    counts = {
+        "calibration_questions": len(calibration_task.questions),
+        "evaluation_questions": len(evaluation_task.questions),
+    }
+    options = {"objective": objective, "remove": stop.most, "keep_accuracy": stop.keep_accuracy}
+    identity = run_identity("prune", decoder, task, seed, options | counts)
+    with tempfile.TemporaryDirectory() as scratch:
+        run = RunDirectory(Path(scratch if out is None else out))
+        state = run.begin(identity, {"arguments": arguments, **counts})
+        full = recorded_trace(
+            run, decoder, evaluation_rows, seed, progress, "full model, evaluation questions"
+        )
+        search = Search(
+            decoder, calibration_rows, evaluation_rows, objective, stop, full.transition, seed
+        )
+        steps = [Step(**line) for line in run.steps()]
+        if state != "finished":
+            _search(run, search, full, steps, progress)
+            run.update(status="finished", result=conclude(search, steps))
+        return Pruning(full, steps, run.manifest["result"], state)
+
+
+def _search(
+    run: RunDirectory, search: Search, full: Trace, steps: list[Step], progress: Progress
+) -> None:
+    """Run the steps that are missing, keeping each on disk as soon as it is done."""
+    began = time.perf_counter()
+    if not steps:
+        steps.append(first_step(search, full.decisions, progress))
+        run.append_step(steps[0].to_dict())
+    if search.stop.keep_accuracy is not None and steps[0].retained is None:
+        raise UserError(
+            f"{full.task}: the full model's accuracy {steps[0].evaluation['accuracy']:.3f} is not "
+            f"above chance {full.chance:.3f}, so no share of it can be kept; give --remove instead"
+        )
+    scored = run.candidates()
+    for step in next_steps(
+        search,
+        list(steps),
+        lambda number: [line for line in scored if line["step"] == number],
+        run.append_candidates,
+        progress,
+    ):
+        steps.append(step)
+        run.append_step(step.to_dict())
+        run.add_timings(search=step.seconds)
+    run.add_timings(prune=time.perf_counter() - began)
+
+
+def conclude(search: Search, steps: list[Step]) -> dict[str, Any]:
+    """What a finished search comes to: the ``result`` of the manifest.
+
+    The chosen step is the last one, or, where it broke ``keep_accuracy``, the one before.
+    """
+    last = steps[-1]
+    chosen = steps[-2] if search.stop.broken_by(last.retained) else last
+    cliff = find_cliff(
+        [step.correct for step in steps],
+        [step.removed for step in steps],
+        [step.phase for step in steps],
+        1 / search.evaluation.task.options,
+        search.seed,
+    )
+    return {
+        "chosen_step": chosen.step,
+        "removed": [step.removed for step in steps[1 : chosen.step + 1]],
+        "kept": chosen.kept,
+        "full": {key: steps[0].evaluation[key] for key in ("accuracy", "ci")},
+        "pruned": {key: chosen.evaluation[key] for key in ("accuracy", "ci")},
+        "retained": chosen.retained,
+        "retained_ci": chosen.retained_ci,
+        "collapsed": chosen.collapsed,
+        "collapsed_at_step": next((step.step for step in steps if step.collapsed), None),
+        "cliff": cliff.to_dict() if cliff else None,
+        "stopped_by": search.stop.reason(last.step, last.retained),
+        "export": None,
+    }

@@ -1,0 +1,91 @@
+"""Decisions of a model on a task: encode, lay out rows, walk, normalise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from phaseprune.decision.trace import Decisions, Trace, summarize
+from phaseprune.decoder.load import Decoder
+from phaseprune.progress import Progress, silent
+from phaseprune.questions.encode import encode_task
+from phaseprune.questions.prompts import option_labels
+from phaseprune.questions.question import Task
+from phaseprune.sweep.rows import Rows, make_rows
+from phaseprune.sweep.walk import batch_tokens, trace_scores
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A task made ready for one decoder: its rows and its options' lengths ``[Q, K]``."""
+
+    task: Task
+    rows: Rows
+    units: np.ndarray
+
+    @property
+    def needs_vocabulary(self) -> bool:
+        """Whether scores are log-probabilities over the vocabulary (else plain logits)."""
+        return self.task.scoring == "text" or self.task.probability == "vocabulary"
+
+    def decide(self, raw_scores: np.ndarray) -> Decisions:
+        """Decisions from ``[Q, R, K]`` raw scores.
+
+        Normalised texts are compared by (score per unit) x (mean units of the question's options),
+        so that the scale stays that of a log-likelihood. With the vocabulary as support, a label's
+        probability is its own and the options' do not sum to 1.
+        """
+        mean_units = np.nanmean(self.units, axis=1, keepdims=True)
+        scale = np.nan_to_num(mean_units / self.units, nan=1.0)
+        scores = raw_scores * scale[:, None, :]
+        given = np.exp(raw_scores) if self.task.probability == "vocabulary" else None
+        return Decisions(scores, self.task.gold, self.task.options, given)
+
+
+def prepare(decoder: Decoder, task: Task) -> Prepared:
+    """Encode a task and lay out its rows.
+
+    Raises:
+        UserError: a question cannot be put to this model (``questions.encode``).
+    """
+    encoded = encode_task(task, decoder.tokenizer, decoder.max_length)
+    rows = make_rows(encoded, batch_tokens(decoder), decoder.device)
+    units = np.full(rows.shape, np.nan)
+    for number, question in enumerate(encoded):
+        units[number, : len(question.units)] = question.units
+    return Prepared(task, rows, units)
+
+
+def trace(
+    decoder: Decoder, task: Task, *, seed: int = 0, progress: Progress = silent
+) -> Trace:
+    """Decision Margin, Option Frequency and accuracy at every readout, and the transition.
+
+    Args:
+        decoder: from ``load_model``.
+        task: from ``load_task``.
+        seed: of the intervals and tests.
+        progress: told of each block.
+
+    Raises:
+        UserError: a question cannot be put to this model, or a block gives NaN.
+    """
+    prepared = prepare(decoder, task)
+    raw = trace_scores(decoder, prepared.rows, prepared.needs_vocabulary, progress=progress)
+    return summarize_scores(decoder, prepared, raw, seed)
+
+
+def summarize_scores(decoder: Decoder, prepared: Prepared, raw: np.ndarray, seed: int) -> Trace:
+    """The trace that ``[Q, L+1, K]`` raw scores of a prepared task make."""
+    task = prepared.task
+    return summarize(
+        prepared.decide(raw),
+        raw_scores=raw,
+        question_ids=tuple(q.id for q in task.questions),
+        option_labels=option_labels(raw.shape[-1]),
+        model=decoder.name,
+        task=task.name,
+        scoring=task.scoring,
+        seed=seed,
+    )

@@ -1,0 +1,97 @@
+"""Traces in run directories: begun, written, and read back instead of measured again."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from phaseprune.decision.trace import Trace
+from phaseprune.decoder.load import Decoder
+from phaseprune.progress import Progress, silent
+from phaseprune.questions.prompts import PROMPT_FORMATS
+from phaseprune.questions.question import Task
+from phaseprune.runs.atomic import write_json
+from phaseprune.runs.directory import RunDirectory
+from phaseprune.runs.scores import read_scores, write_scores
+from phaseprune.sweep.measure import Prepared, prepare, summarize_scores
+from phaseprune.sweep.walk import trace_scores
+
+
+def run_identity(
+    command: str, decoder: Decoder, task: Task, seed: int, options: dict[str, Any]
+) -> dict[str, Any]:
+    """The parts of a manifest that say which run it is (``runs.directory.IDENTITY``)."""
+    return {
+        "command": command,
+        "model": {
+            "name": decoder.name,
+            "family": decoder.family,
+            "blocks": len(decoder.blocks),
+            "dtype": str(decoder.dtype).removeprefix("torch."),
+            "fingerprint": decoder.source.fingerprint(),
+        },
+        "task": {
+            "name": task.name,
+            "scoring": task.scoring,
+            "length_norm": task.length_norm,
+            "probability": task.probability,
+            "questions": len(task.questions),
+            "fingerprint": task.fingerprint,
+        },
+        "prompt_format": PROMPT_FORMATS[task.scoring],
+        "seed": seed,
+        "options": options,
+    }
+
+
+def trace_run(
+    decoder: Decoder,
+    task: Task,
+    out: str | Path,
+    *,
+    seed: int = 0,
+    arguments: str | None = None,
+    progress: Progress = silent,
+) -> tuple[Trace, str]:
+    """``measure.trace`` kept in a run directory.
+
+    Returns:
+        The trace, and whether the run was ``new``, ``resumed`` or ``finished`` before.
+
+    Raises:
+        UserError: as ``measure.trace``, or the directory holds another run.
+    """
+    prepared = prepare(decoder, task)
+    run = RunDirectory(Path(out))
+    state = run.begin(
+        run_identity("trace", decoder, task, seed, {}),
+        {"arguments": arguments, "evaluation_questions": len(task.questions)},
+    )
+    trace = recorded_trace(run, decoder, prepared, seed, progress)
+    if state != "finished":
+        run.update(status="finished")
+    return trace, state
+
+
+def recorded_trace(
+    run: RunDirectory,
+    decoder: Decoder,
+    prepared: Prepared,
+    seed: int,
+    progress: Progress = silent,
+    label: str = "trace",
+) -> Trace:
+    """The full model's trace: read back where the run has it, else measured and written."""
+    if run.trace_path.exists():  # written last, so the scores are there too
+        raw = read_scores(run.scores_path, prepared.task.options, len(decoder.blocks) + 1)
+        return summarize_scores(decoder, prepared, raw, seed)
+    began = time.perf_counter()
+    raw = trace_scores(
+        decoder, prepared.rows, prepared.needs_vocabulary, progress=progress, label=label
+    )
+    trace = summarize_scores(decoder, prepared, raw, seed)
+    write_scores(run.scores_path, trace.question_ids, raw, trace.decisions.probabilities)
+    write_json(run.trace_path, trace.to_dict())
+    run.add_timings(trace=time.perf_counter() - began)
+    return trace
