@@ -20,7 +20,7 @@ from phaseprune.report.svg import inline_svg
 from phaseprune.report.tables import margin_bar, phases_line, steps_table, trace_table
 
 HOSTILE = (
-    '<script>alert(1)</script>"><img src=http://evil.example/x onerror=a()> {{7*7}} $\\frac{ [b]'
+    '<script>alert(1)</script>"><img src=http://evil.example/x onerror=a()> {{7*7}} $\\frac{$ [b]'
 )
 
 
@@ -636,6 +636,19 @@ def test_pruning_figure_holds_the_steps(make):
         assert labelled[step["step"], accuracy[step["step"]]] == str(step["removed"])
 
 
+@pytest.mark.parametrize("chance", [0.1, 0.89, 0.91])
+def test_names_of_close_levels_do_not_meet(chance):
+    _, steps, result = four_options()
+    steps[0]["evaluation"]["accuracy"] = 0.9
+    figure = figures.pruning_figure(steps, result, chance)
+    figure.draw_without_rendering()
+    full, guess = (
+        next(text for text in figure.axes[0].texts if text.get_text().startswith(name))
+        for name in ("full model", "chance")
+    )
+    assert not full.get_window_extent().overlaps(guess.get_window_extent())
+
+
 def test_pruning_figure_finds_chance_in_what_is_retained():
     trace, steps, result = four_options()
     axes = figures.pruning_figure(steps, result).axes[0]
@@ -777,9 +790,12 @@ def test_steps_table_marks_chosen_cliff_and_collapse():
 
 
 def test_tables_show_hostile_names_as_they_are():
-    trace = make_trace(model="[bold red]x[/]", task="[/]", labels=("[b]", "[/b]"))
+    trace = make_trace(model="[bold red]x[/]", task="[/]", labels=("[b]", "[/]"))
     rows = printed(trace_table(trace), 80)
     assert rows[0].startswith("[bold red]x[/] on [/]")
+    assert any("[b]" in row for row in rows)
+    rows = printed(trace_table(make_trace(12, 5, labels=("[b]", "[/]", "c", "d", "e"))), 80)
+    assert any("[b] 9" in row for row in rows)
 
 
 @pytest.mark.parametrize(

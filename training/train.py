@@ -23,7 +23,7 @@ from world import KINDS, Question, World
 
 HERE = Path(__file__).resolve().parent
 BATCH, LENGTH = 128, 31
-STEPS, WARM_UP, PEAK = 9_000, 150, 2e-3
+STEPS, WARM_UP, PEAK = 6_000, 150, 2e-3
 PER_KIND = dict.fromkeys(KINDS, 168) | {"fact": 164, "comparison": 164}
 
 
@@ -68,6 +68,8 @@ def build(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
         num_attention_heads=2,
         num_key_value_heads=2,
         max_position_embeddings=512,
+        # The usual 0.02 is far too small for this width: attention starts out uniform, and after
+        # 600 steps the copy exercise was still at chance. With 0.1 it is learned in 300.
         initializer_range=0.1,
         tie_word_embeddings=True,
         bos_token_id=None,
@@ -166,6 +168,12 @@ def write_questions(questions: Sequence[Question], path: Path) -> None:
             file.write(json.dumps(row) + "\n")
 
 
+def save_model(model: LlamaForCausalLM, folder: Path) -> None:
+    """Saves the model, readable by all like the files beside it."""
+    model.save_pretrained(folder)
+    (folder / "model.safetensors").chmod(0o644)
+
+
 @torch.no_grad()
 def check(folder: Path, model: LlamaForCausalLM, batch: Batch) -> float:
     """Loads the saved model and returns how far its logits are from those trained on."""
@@ -208,9 +216,9 @@ def main() -> None:
         world,
         options.seed,
         options.steps,
-        save=lambda: model.save_pretrained(folder),
+        save=lambda: save_model(model, folder),
     )
-    model.save_pretrained(folder)
+    save_model(model, folder)
     difference = check(folder, model, encode(tokenizer, questions[:64]))
     minutes, cpu_minutes = (time.perf_counter() - began) / 60, (time.process_time() - cpu) / 60
     text = (

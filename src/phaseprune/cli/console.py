@@ -77,7 +77,7 @@ class Screen:
 
 
 def load_checked(name: str, screen: Screen, **options: Any):
-    """``load_model`` with transformers' own bars and warnings off, and a line about what it does."""
+    """``load_model`` with transformers' own bars and warnings off, and a line of ours instead."""
     with screen.err.status(f"loading {name} …") if not screen.quiet else _nothing():
         silence_transformers()
         from phaseprune.decoder.load import load_model

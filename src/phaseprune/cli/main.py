@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its code."""
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        code = app(arguments, standalone_mode=False) or 0
+        code = app(arguments, prog_name="phaseprune", standalone_mode=False) or 0
     except UserError as error:
         code = _say(f"error: {error}", 2)
     except KeyboardInterrupt:
@@ -60,7 +60,8 @@ def _usage_error(error: Exception, arguments: list[str]) -> int | None:
         hint = near_matches(arguments[0], COMMANDS)
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "phaseprune"
-    return _say(f"error: {error.format_message()}{hint} Try '{path} --help'.", 2)
+    message = error.format_message().rstrip(". ")
+    return _say(f"error: {message}.{hint} Try '{path} --help'.", 2)
 
 
 def _say(message: str, code: int) -> int:

@@ -106,18 +106,17 @@ def prune(
 
 def show(screen: Screen, pruning: dict) -> None:
     """Print the steps of a pruning run and what they come to."""
-    from phaseprune.report.tables import phases_line, steps_table
+    from phaseprune.report import words
+    from phaseprune.report.tables import steps_table
 
-    steps, result = pruning["steps"], pruning["result"]
-    screen.say(phases_line(pruning["trace"]))
+    trace, steps, result = pruning["trace"], pruning["steps"], pruning["result"]
+    screen.say(words.phases_line(trace))
     screen.say(steps_table(steps, result))
-    removed = ", ".join(map(str, result["removed"])) or "none"
-    screen.say(f"removed blocks, in order: {removed} (stopped: {result['stopped_by']})")
-    if result["retained"] is not None:
-        bounds = result["retained_ci"]
-        within = f" (95 % interval {bounds[0]:.2f} to {bounds[1]:.2f})" if bounds else ""
-        state = "collapsed" if result["collapsed"] else "not collapsed"
-        screen.say(f"retained accuracy above chance: {result['retained']:.2f}{within}, {state}")
+    screen.say(f"stopped: {result['stopped_by']}")
+    screen.say(words.removed_line(steps, result))
+    screen.say(words.accuracy_line(result, trace["chance"], trace["questions"]))
+    screen.say(words.collapse_line(result))
+    screen.say(words.cliff_line(result))
     if result["export"]:
         screen.say(
             f"exported: {result['export']['path']}, reloaded from disk, max |Δ logits| "

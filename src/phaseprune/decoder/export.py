@@ -182,8 +182,8 @@ def _check_generation(model, tokens: torch.Tensor, tolerance: float) -> None:
     new = generated[:, tokens.shape[1] :]
     said = logits[:, tokens.shape[1] - 1 : -1]
     stop = model.generation_config.eos_token_id
-    if stop is not None:  # min_new_tokens forbids these
-        said[..., torch.as_tensor(stop)] = -torch.inf
+    for token in [stop] if isinstance(stop, int) else stop or []:
+        said[..., token : token + 1] = -torch.inf  # min_new_tokens forbids it
     gap = said.max(dim=-1).values - said.gather(-1, new[..., None])[..., 0]
     if float(gap.max()) > 2 * tolerance:
         raise ExportMismatch(

@@ -29,6 +29,8 @@ class Decoder:
         blocks_path: their module path, as ``model.layers``.
         norm_path: the final norm's, for display; the readout runs the model's own code.
         head: the output head.
+        output_length: 0 where blocks return a tensor, else the length of the tuple they return.
+        tree_tokens: the most tokens in a tree-shaped row that the model runs exactly; 0 for none.
         readout_difference: max |readout at L - the model's logits|, measured at load.
     """
 
@@ -41,6 +43,7 @@ class Decoder:
     norm_path: str | None
     head: nn.Module = field(repr=False)
     output_length: int = 0
+    tree_tokens: int = 0
     readout_difference: float = float("nan")
 
     @property
@@ -205,16 +208,15 @@ class _load_errors:  # noqa: N801 - a context manager
         logging.getLogger("transformers").setLevel(logging.ERROR)
 
     def __exit__(self, kind, error, traceback) -> None:
-        from safetensors import SafetensorError
-
         if isinstance(error, ImportError) and self.source.gguf_file:
             raise UserError(
                 f"{self.source.name}: reading GGUF needs the gguf package; "
                 "pip install 'phaseprune[gguf]'"
             ) from None
-        if isinstance(
-            error, OSError | ValueError | RuntimeError | KeyError | SafetensorError | ImportError
-        ) and not isinstance(error, torch.OutOfMemoryError):
+        expected = isinstance(error, Exception) and not isinstance(
+            error, UserError | torch.OutOfMemoryError
+        )
+        if expected:  # readers of damaged files raise anything
             hint = (
                 "; it needs the checkpoint's own code: add --trust-remote-code if you trust it"
                 if "trust_remote_code" in str(error)

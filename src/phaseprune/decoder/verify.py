@@ -8,6 +8,7 @@ import torch
 
 from phaseprune.decoder.blocks import record_calls, run_block
 from phaseprune.decoder.readout import read_logits
+from phaseprune.decoder.trees import longest_tree
 from phaseprune.errors import UserError
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ def check_weights(decoder: Decoder) -> None:
 @torch.no_grad()
 def check_readout(decoder: Decoder) -> float:
     """Demand that replaying the blocks and reading out at L gives the model's own logits.
+
+    Also finds out how the blocks return their output and whether they run tree-shaped rows.
 
     Returns:
         The largest absolute difference of the logits on random tokens.
@@ -77,6 +80,7 @@ def check_readout(decoder: Decoder) -> float:
             f"(max |difference| {difference:.2g}, allowed {tolerance:.2g}), so this "
             f"{decoder.family} architecture cannot be traced"
         )
+    decoder.tree_tokens = longest_tree(decoder, tokens, tolerance)
     return difference
 
 

@@ -33,6 +33,11 @@ class EncodedQuestion:
         """Tokens of the context and the longest option together."""
         return len(self.context) + max(len(c) for c in self.continuations)
 
+    @property
+    def tree_length(self) -> int:
+        """Tokens that are run if all options follow the context in one row."""
+        return len(self.context) + sum(len(c) - 1 for c in self.continuations)
+
 
 def encode_task(task: Task, tokenizer, max_length: int | None = None) -> list[EncodedQuestion]:
     """Tokenise all questions of a task.

@@ -67,4 +67,4 @@ def _short(fingerprint: str | None) -> str | None:
 
 
 def _joined(values: Mapping[str, Any] | None) -> str:
-    return ", ".join(f"{name} {value}" for name, value in (values or {}).items())
+    return ", ".join(f"{name} {value}" for name, value in (values or {}).items() if value)

@@ -183,11 +183,12 @@ def level_lines(axes: Axes, levels: Mapping[str, float]) -> None:
 
     Args:
         axes: The axes, with their limits set.
-        levels: Name and accuracy, the upper one first.
+        levels: Name and accuracy, at most two.
     """
     bottom, top = axes.get_ylim()
     close = len(levels) == 2 and abs(np.diff(list(levels.values()))[0]) < 0.15 * (top - bottom)
-    for order, (name, value) in enumerate(levels.items()):
+    ordered = sorted(levels.items(), key=lambda level: -level[1])
+    for order, (name, value) in enumerate(ordered):
         axes.axhline(value, color=MUTED, linewidth=0.9, linestyle=(0, (1, 2)), label=name)
         align = "center" if not close else "bottom" if order == 0 else "top"
         axes.text(

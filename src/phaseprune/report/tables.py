@@ -36,7 +36,7 @@ def trace_table(trace: Mapping[str, Any]) -> Table:
     margin, accuracy = trace["decision_margin"], trace["accuracy"]
     transition, labels = trace["transition"], trace["option_labels"]
     first_decisive = transition["readout"] if transition["found"] else None
-    table = _table(f"{trace['model']} on {trace['task']}", phases_line(trace))
+    table = _table(f"{trace['model']} on {trace['task']}")
     table.add_column("ℓ", justify="right")
     table.add_column("DM [95 % CI]", justify="right", no_wrap=True)
     table.add_column("-1   0   +1", width=2 * BAR_HALF + 1)
@@ -137,10 +137,10 @@ def margin_bar(value: float) -> str:
     return " " * BAR_HALF + "│" + bar.ljust(BAR_HALF)
 
 
-def _table(title: str, caption: str) -> Table:
+def _table(title: str, caption: str | None = None) -> Table:
     return Table(
         title=Text(_shortened(title), style="bold"),
-        caption=Text(caption, style="dim"),
+        caption=Text(caption, style="dim") if caption else None,
         box=_RULES,
         padding=0,
         pad_edge=False,

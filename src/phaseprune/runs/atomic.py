@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from phaseprune.errors import UserError
+
 
 def write_with(path: Path, write: Callable[[Path], None]) -> None:
     """Let ``write`` fill a temporary file beside ``path``, then rename it into place."""
@@ -34,21 +36,35 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def append_json_lines(path: Path, values: Iterable[Any]) -> None:
-    """Append one JSON line a value in a single flushed write."""
-    text = "".join(json.dumps(value, allow_nan=False) + "\n" for value in values)
-    with open(path, "a", encoding="utf-8") as handle:
-        handle.write(text)
+    """Append one JSON line a value in a single flushed write.
+
+    A torn last line (a process died while it wrote) is cut off first.
+    """
+    lines = "".join(json.dumps(value, allow_nan=False) + "\n" for value in values)
+    with open(path, "ab+") as handle:
+        handle.seek(0)
+        handle.truncate(len(_whole_lines(handle.read())))
+        handle.write(lines.encode())
         handle.flush()
         os.fsync(handle.fileno())
 
 
 def read_json_lines(path: Path) -> list[Any]:
-    """Read JSON lines; a torn last line (the process died in the write) is cut off the file."""
+    """Read JSON lines; a torn last line is passed over, and the file is left as it is."""
     path = Path(path)
     if not path.exists():
         return []
-    raw = path.read_bytes()
-    whole = raw[: raw.rfind(b"\n") + 1]
-    if len(whole) < len(raw):
-        write_with(path, lambda temporary: temporary.write_bytes(whole))
-    return [json.loads(line) for line in whole.splitlines()]
+    values = []
+    for number, line in enumerate(_whole_lines(path.read_bytes()).splitlines(), start=1):
+        try:
+            values.append(json.loads(line))
+        except ValueError as error:
+            raise UserError(
+                f"{path}, line {number} is damaged ({error}); remove the lines from there on and "
+                "give the same command again"
+            ) from None
+    return values
+
+
+def _whole_lines(raw: bytes) -> bytes:
+    return raw[: raw.rfind(b"\n") + 1]

@@ -140,7 +140,7 @@ def _first_difference(manifest: dict[str, Any], identity: dict[str, Any]) -> str
             if not keys:
                 continue
             key = keys[0]
-            part, then, now = f"{part} {key}", then.get(key), now.get(key)
+            part, then, now = f"{part.removesuffix('s')} {key}", then.get(key), now.get(key)
         return f"its {part} was {_short(then)} and now is {_short(now)}"
     return None
 

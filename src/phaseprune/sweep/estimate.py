@@ -36,7 +36,7 @@ def estimate(decoder: Decoder, evaluation: Prepared, calibration: Prepared) -> C
     """
     blocks = len(decoder.blocks)
     batch = evaluation.rows.batches[len(evaluation.rows.batches) // 2]
-    calls = record_calls(decoder, batch.input_ids)
+    calls = record_calls(decoder, batch.input_ids, batch.segments)
     sums = torch.zeros(evaluation.rows.shape[0] * evaluation.rows.shape[1], dtype=torch.float64)
 
     def run() -> torch.Tensor:

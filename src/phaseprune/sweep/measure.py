@@ -50,7 +50,7 @@ def prepare(decoder: Decoder, task: Task) -> Prepared:
         UserError: a question cannot be put to this model (``questions.encode``).
     """
     encoded = encode_task(task, decoder.tokenizer, decoder.max_length)
-    rows = make_rows(encoded, batch_tokens(decoder), decoder.device)
+    rows = make_rows(encoded, batch_tokens(decoder), decoder.device, decoder.tree_tokens)
     units = np.full(rows.shape, np.nan)
     for number, question in enumerate(encoded):
         units[number, : len(question.units)] = question.units

@@ -1,18 +1,21 @@
 """Token rows: what has to be run so that every option of every question can be scored.
 
-A row is the context and one option's tokens but the last (that one is only predicted); equal rows
-are run once, so the single-token labels of a question share one row. Rows are sorted by length and
-padded on the right, which a causal model cannot see.
+A tree row is a question's context and, behind it, a branch for each option's tokens but the last
+(that one is only predicted). Where the model cannot run trees exactly, a plain row is the context
+and one option. Equal rows are run once, so the single-token labels of a question share one row.
+Rows are sorted by length and padded on the right, which a causal model cannot see.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 import torch
 
+from phaseprune.decoder.trees import PADDING
 from phaseprune.questions.encode import EncodedQuestion
 
 PAD = 0
@@ -24,6 +27,7 @@ class Batch:
 
     Attributes:
         input_ids: ``[R, T]`` token ids, padded on the right.
+        segments: ``[R, T]`` segment numbers (``decoder.trees``), None where no row has branches.
         read_rows, read_positions: ``[N]`` the positions whose hidden state is read.
         entry_reads: ``[E]`` which read an entry looks at,
         entry_targets: ``[E]`` the token that it scores there,
@@ -31,6 +35,7 @@ class Batch:
     """
 
     input_ids: torch.Tensor
+    segments: torch.Tensor | None
     read_rows: torch.Tensor
     read_positions: torch.Tensor
     entry_reads: torch.Tensor
@@ -71,8 +76,24 @@ class Rows:
         return np.arange(self.shape[1]) >= self.options[:, None]
 
 
+@dataclass
+class _Row:
+    """Tokens, their segments, and what is scored: (position, target token, slot)."""
+
+    tokens: tuple[int, ...]
+    segments: tuple[int, ...]
+    scored: list[tuple[int, int, int]]
+
+    @property
+    def branches(self) -> bool:
+        return any(self.segments)
+
+
 def make_rows(
-    questions: Sequence[EncodedQuestion], batch_tokens: int, device: torch.device | str = "cpu"
+    questions: Sequence[EncodedQuestion],
+    batch_tokens: int,
+    device: torch.device | str = "cpu",
+    tree_tokens: int = 0,
 ) -> Rows:
     """Lay out the rows of a task.
 
@@ -80,49 +101,80 @@ def make_rows(
         questions: the encoded questions.
         batch_tokens: the most tokens (with padding) in a batch, unless a single row has more.
         device: where the tensors go.
+        tree_tokens: the most tokens in a tree row (``Decoder.tree_tokens``); longer questions, or
+            all for 0, get a plain row an option.
     """
     width = max(len(q.continuations) for q in questions)
-    entries: dict[tuple[int, ...], list[tuple[int, int, int]]] = {}
+    merged: dict[tuple, _Row] = {}
     for number, question in enumerate(questions):
-        for option, continuation in enumerate(question.continuations):
-            row = entries.setdefault(question.context + continuation[:-1], [])
-            start = len(question.context) - 1
-            row += [
-                (start + offset, target, number * width + option)
-                for offset, target in enumerate(continuation)
-            ]
-    ordered = sorted(entries.items(), key=lambda item: -len(item[0]))
+        as_tree = question.tree_length <= tree_tokens
+        lay_out = _tree_row if as_tree else _plain_rows
+        for row in lay_out(question, number * width):
+            same = merged.setdefault((row.tokens, row.segments), row)
+            if same is not row:
+                same.scored += row.scored
+    # Trees and plain rows never share a batch: our mask would replace the model's own in both.
+    rows = sorted(merged.values(), key=lambda row: (row.branches, -len(row.tokens)))
     batches, padded = [], 0
-    while ordered:
-        longest = len(ordered[0][0])
-        count = max(1, batch_tokens // longest)
-        batches.append(_batch(ordered[:count], longest, device))
-        padded += longest * len(ordered[:count])
-        ordered = ordered[count:]
+    for _, group in groupby(rows, key=lambda row: row.branches):
+        ordered = list(group)
+        while ordered:
+            longest = len(ordered[0].tokens)
+            count = max(1, batch_tokens // longest)
+            batches.append(_batch(ordered[:count], longest, device))
+            padded += longest * len(ordered[:count])
+            ordered = ordered[count:]
     return Rows(
         batches=tuple(batches),
         options=np.array([len(q.continuations) for q in questions]),
-        rows=len(entries),
-        tokens=sum(map(len, entries)),
+        rows=len(merged),
+        tokens=sum(len(row.tokens) for row in merged.values()),
         padded_tokens=padded,
     )
 
 
-def _batch(rows, longest: int, device) -> Batch:
+def _plain_rows(question: EncodedQuestion, slot: int) -> Iterator[_Row]:
+    last = len(question.context) - 1
+    for option, continuation in enumerate(question.continuations):
+        tokens = question.context + continuation[:-1]
+        scored = [(last + i, target, slot + option) for i, target in enumerate(continuation)]
+        yield _Row(tokens, (0,) * len(tokens), scored)
+
+
+def _tree_row(question: EncodedQuestion, slot: int) -> Iterator[_Row]:
+    row = _Row(question.context, (0,) * len(question.context), [])
+    last = len(question.context) - 1
+    for option, continuation in enumerate(question.continuations):
+        places = [last, *range(len(row.tokens), len(row.tokens) + len(continuation) - 1)]
+        row.scored += [
+            (place, target, slot + option)
+            for place, target in zip(places, continuation, strict=True)
+        ]
+        row.tokens += continuation[:-1]
+        row.segments += (option + 1,) * (len(continuation) - 1)
+    yield row
+
+
+def _batch(rows: Sequence[_Row], longest: int, device) -> Batch:
     reads: dict[tuple[int, int], int] = {}
     entries = []
-    for number, (_, scored) in enumerate(rows):
-        for position, target, slot in scored:
+    for number, row in enumerate(rows):
+        for position, target, slot in row.scored:
             read = reads.setdefault((number, position), len(reads))
             entries.append((read, target, slot))
 
     def tensor(values) -> torch.Tensor:
         return torch.tensor(values, dtype=torch.long, device=device)
 
+    def padded(name: str, value: int) -> torch.Tensor:
+        filled = [(*getattr(row, name), *[value] * (longest - len(row.tokens))) for row in rows]
+        return tensor(filled)
+
     read_rows, read_positions = zip(*reads, strict=True)
     entry_reads, entry_targets, entry_slots = zip(*entries, strict=True)
     return Batch(
-        tensor([list(tokens) + [PAD] * (longest - len(tokens)) for tokens, _ in rows]),
+        padded("tokens", PAD),
+        padded("segments", PADDING) if rows[0].branches else None,
         tensor(read_rows),
         tensor(read_positions),
         tensor(entry_reads),

@@ -79,7 +79,7 @@ def trace_scores(
     sums = torch.zeros(1 if output_only else count + 1, questions * width, dtype=torch.float64)
     total, done = len(rows.batches) * (count - len(removed)), 0
     for batch in rows.batches:
-        calls = record_calls(decoder, batch.input_ids)
+        calls = record_calls(decoder, batch.input_ids, batch.segments)
         hidden = calls.embedded
         if not output_only:
             _read(decoder, batch, hidden, needs_vocabulary, sums[0], -1, width)
@@ -133,7 +133,7 @@ def sweep_scores(
     sums = torch.zeros(len(live), questions * width, dtype=torch.float64)
     runs, total = 0, len(rows.batches) * len(live) * (len(live) + 1) // 2
     for batch in rows.batches:
-        calls = record_calls(decoder, batch.input_ids)
+        calls = record_calls(decoder, batch.input_ids, batch.segments)
         base = calls.embedded
         streams: list[torch.Tensor] = []
         for block in live:

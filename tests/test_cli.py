@@ -1,0 +1,174 @@
+"""The command line: exit codes, JSON alone on stdout, one sentence for a user's mistake."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from conftest import write_jsonl
+from phaseprune.cli.main import COMMANDS, main
+
+
+@pytest.fixture
+def run(capsys, monkeypatch, tmp_path):
+    """Runs a command in an empty directory; gives (exit code, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def call(*words):
+        arguments = [str(word) for word in words]
+        monkeypatch.setattr(sys, "argv", ["phaseprune", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        captured = capsys.readouterr()
+        return ended.value.code or 0, captured.out, captured.err
+
+    return call
+
+
+def sentence(err):
+    lines = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, err
+    assert "Traceback" not in err
+    return lines[0]
+
+
+def test_help_of_every_command(run):
+    code, out, _ = run("--help")
+    assert code == 0
+    for command in COMMANDS:
+        assert command in out
+        assert run(command, "--help")[0] == 0
+
+
+def test_trace_prune_export_report_end_to_end(run, tiny_dirs, question_file, tmp_path):
+    model, files = tiny_dirs["llama"], ("--task", question_file)
+    code, out, _ = run("trace", model, *files, "--out", "t")
+    assert code == 0 and "next: phaseprune prune" in out and (tmp_path / "t/report.html").is_file()
+    assert max(map(len, out.splitlines())) <= 80
+    code, out, _ = run("prune", model, *files, "--remove", 2, "--calibration", 4, "--out", "p")
+    assert code == 0 and "max |Δ logits|" in out and "next: phaseprune export p" in out
+    assert (tmp_path / "p/model/model.safetensors").is_file()
+    assert (tmp_path / "p/report.html").is_file()
+    manifest = json.loads((tmp_path / "p/manifest.json").read_text())
+    assert manifest["arguments"].startswith("phaseprune prune ")
+    code, out, err = run("prune", model, *files, "--remove", 2, "--calibration", 4, "--out", "p")
+    assert code == 0 and "finished before" in err
+    code, out, _ = run("export", "p", "--step", 1, "--out", "one", "--json")
+    assert code == 0 and json.loads(out)["removed"] == manifest["result"]["removed"][:1]
+    (tmp_path / "p/report.html").unlink()
+    assert run("report", "p")[0] == 0 and (tmp_path / "p/report.html").is_file()
+    code, out, _ = run("trace", "p/model", *files, "--quiet")
+    assert code == 0 and out == ""
+    code, out, _ = run("export", model, "--remove", "0,3", "--out", "direct", "--json")
+    assert code == 0 and json.loads(out)["kept"] == [1, 2, 4]
+
+
+def test_json_is_all_there_is_on_stdout(run, tiny_dirs, question_file):
+    model, files = tiny_dirs["gpt2"], ("--task", question_file, "--scoring", "text")
+    code, out, _ = run("trace", model, *files, "--json")
+    traced = json.loads(out)
+    assert code == 0 and traced["scoring"] == "text" and len(traced["readouts"]) == 6
+    assert set(traced["transition"]) == {
+        "found", "readout", "ci", "silent_blocks", "decisive_blocks", "silent_level",
+        "decisive_level", "sharpness", "r2", "p_value", "reason",
+    }  # fmt: skip
+    code, out, _ = run("prune", model, *files, "--remove", 1, "--calibration", 4, "--json")
+    pruned = json.loads(out)
+    assert code == 0 and len(pruned["steps"]) == 2
+    assert pruned["result"]["export"]["max_abs_logit_difference"] <= 1e-4
+    code, out, _ = run("check", model, *files, "--json")
+    checked = json.loads(out)
+    assert code == 0 and checked["ok"] and checked["blocks"] == 5
+    assert checked["trace_block_passes"] == 5 and checked["step_block_passes"] == 15
+    code, out, _ = run("tasks", "demo", "--json")
+    assert code == 0 and json.loads(out)["example"]["continuations"] == [" A", " B", " C", " D"]
+    assert "demo" in json.loads(run("tasks", "--json")[1])["tasks"]
+
+
+def test_check_says_what_is_wrong(run, tiny_dirs, question_file):
+    code, out, _ = run("check", tiny_dirs["llama"], "--task", question_file)
+    assert code == 0 and "✗" not in out
+    for part in ("family: llama", "blocks: 5", "readout", "labels", "trace: 5 block passes",
+                 "prune: 15 block passes", "memory"):  # fmt: skip
+        assert f"✓ {part}" in out
+    code, out, err = run("check", tiny_dirs["llama"], "--task", "demp")
+    assert code == 2 and "✗ task" in out and "Did you mean 'demo'" in sentence(err)
+    code, out, err = run("check", "demo", "--task", question_file, "--json", "--limit", "0")
+    assert code == 2 and json.loads(out)["ok"] is False
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("trac", "demo"), "'trac'. Did you mean 'trace'"),
+        (("trace", "demo", "--limt", "3"), "--limt"),
+        (("trace", "demo", "--limit", "many"), "Invalid value for '--limit'"),
+        (("trace",), "MODEL"),
+        (("prune", "demo", "--remove", "14"), "1 to 13"),
+        (("prune", "demo", "--objective", "acuracy"), "Did you mean 'accuracy'"),
+        (("prune", "demo", "--remove", "2", "--ratio", "0.5"), "give one of them"),
+        (("prune", "demo", "--limit", "3", "--calibration", "3"), "3 questions: 3 for calibration"),
+        (("export", "demo"), "--remove"),
+        (("export", "demo", "--remove", "1,x", "--out", "o"), "block indices"),
+        (("export", "demo", "--remove", "99", "--out", "o"), "blocks 0 to 13"),
+        (("export", "demo", "--remove", "1"), "--out"),
+        (("export", "nowhere", "--step", "1"), "no manifest.json"),
+        (("report", "nowhere"), "nowhere"),
+        (("tasks", "dmo"), "Did you mean 'demo'"),
+        (("trace", "demo", "--task", "none.jsonl"), "no such file"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_mistakes_are_one_sentence_and_exit_2(run, words, says):
+    code, out, err = run(*words)
+    assert code == 2 and out == ""
+    assert says in sentence(err)
+
+
+def test_bad_rows_exit_2(run, tmp_path):
+    path = write_jsonl(tmp_path / "bad.jsonl", [{"question": "?", "choices": ["x"], "answer": 0}])
+    code, _, err = run("trace", "demo", "--task", path)
+    assert code == 2 and "line 1: a question needs at least 2 choices" in sentence(err)
+
+
+def test_labels_that_do_not_tokenise_apart_exit_2(run, tmp_path):
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    words = Tokenizer(models.WordLevel({"<unk>": 0, "Answer": 1, ":": 2}, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>").save_pretrained("words")
+    LlamaForCausalLM(
+        LlamaConfig(vocab_size=8, hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
+                    intermediate_size=16)  # fmt: skip
+    ).save_pretrained("words")
+    code, _, err = run("trace", "./words", "--task", "demo", "--limit", "4")
+    assert code == 2 and "labels are not single distinct tokens" in sentence(err)
+
+
+def test_a_failure_of_ours_is_exit_1_with_its_traceback(run, monkeypatch):
+    from phaseprune.questions import catalog
+
+    def broken(*args, **kwargs):
+        raise ZeroDivisionError("inside")
+
+    monkeypatch.setattr(catalog, "load_task", broken)
+    code, out, err = run("trace", "demo", "--json")
+    assert code == 1 and out == "" and "ZeroDivisionError" in err and "failure of phaseprune" in err
+
+
+def test_the_demo_refuses_to_replace_what_is_not_its_own(run, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/file").write_text("x")
+    code, _, err = run("demo", "--out", "mine")
+    assert code == 2 and "not a former demo's run" in sentence(err)
+    assert (tmp_path / "mine/file").read_text() == "x"
+
+
+def test_the_installed_command():
+    done = subprocess.run(
+        [sys.executable, "-m", "phaseprune", "--help"], capture_output=True, text=True
+    )
+    assert done.returncode == 0 and "prune" in done.stdout
