@@ -6,7 +6,6 @@ import argparse
 import json
 import random
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,23 +22,23 @@ from world import KINDS, Question, World
 
 HERE = Path(__file__).resolve().parent
 BATCH, LENGTH = 128, 31
-STEPS, WARM_UP, PEAK = 6_000, 150, 2e-3
+STEPS, WARM_UP, PEAK = 4_800, 150, 2e-3
 PER_KIND = dict.fromkeys(KINDS, 168) | {"fact": 164, "comparison": 164}
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A mixture of question kinds, kept until it is answered well enough.
+    """A group of question kinds, trained on until they are answered well enough.
 
     Attributes:
         name: For the progress line.
-        mix: How often each kind is asked, relative to the others.
-        until: The training accuracy that ends the stage.
-        cap: The step of the run at which the stage ends in any case, as a share of all steps.
+        kinds: What is asked.
+        until: The training accuracy, the mean over the kinds, that ends the stage.
+        cap: The share of all steps after which the stage ends in any case.
     """
 
     name: str
-    mix: dict[str, float]
+    kinds: tuple[str, ...]
     until: float = 2.0
     cap: float = 1.0
 
@@ -47,15 +46,19 @@ class Stage:
 # Without a pure copy exercise first, the binding of letters to options does not emerge; and the
 # questions that look up and compare several facts are learned once the facts are there.
 STAGES = (
-    Stage("copy", {"copy": 1.0}, until=0.9, cap=0.2),
-    Stage(
-        "basics",
-        {"fact": 2.0, "category": 1.0, "negation": 1.0, "comparison": 1.0},
-        until=0.9,
-        cap=0.4,
-    ),
-    Stage("all", dict.fromkeys(KINDS, 1.0) | {"same_region": 2.0, "fact": 1.5}),
+    Stage("copy", ("copy",), until=0.9, cap=0.2),
+    Stage("basics", ("fact", "category", "negation", "comparison"), until=0.9, cap=0.3),
+    Stage("all", KINDS),
 )
+
+
+def weight(accuracy: float) -> float:
+    """Returns how often a kind is asked, relative to the others: the more, the worse it goes.
+
+    With fixed shares, negation stayed at chance for 2,000 steps while facts and categories, long
+    since learned, took up most of each batch.
+    """
+    return 1.1 - accuracy
 
 
 def build(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
@@ -126,37 +129,45 @@ def train(
     loss_of = make_loss(model, tokenizer.eos_token_id)
     optimiser = torch.optim.AdamW(model.parameters(), lr=PEAK, fused=True)
     stages = list(STAGES)
-    stream, recent = world.training(rng, stages[0].mix), deque(maxlen=40)
+    accuracy: dict[str, float] = {}
     began = time.perf_counter()
     for step in range(steps):
+        if not accuracy:
+            accuracy = dict.fromkeys(stages[0].kinds, 0.25)
+            mix = {kind: weight(a) for kind, a in accuracy.items()}
+            stream = world.training(rng, mix)
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(step, steps)
-        batch = encode(tokenizer, [next(stream) for _ in range(BATCH)], LENGTH)
+        questions = [next(stream) for _ in range(BATCH)]
+        batch = encode(tokenizer, questions, LENGTH)
         loss, answers = loss_of(batch)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         optimiser.zero_grad()
 
-        right = answers.detach()[:, labels].argmax(-1) == batch.gold
-        recent.append(right.float().mean().item())
-        accuracy = sum(recent) / len(recent)
+        right = (answers.detach()[:, labels].argmax(-1) == batch.gold).tolist()
+        for kind in accuracy:
+            asked = [r for r, q in zip(right, questions, strict=True) if q.kind == kind]
+            if asked:
+                accuracy[kind] += 0.05 * (sum(asked) / len(asked) - accuracy[kind])
+            mix[kind] = weight(accuracy[kind])
         if step % 50 == 49 or step == steps - 1:
             left = (time.perf_counter() - began) / (step + 1) * (steps - step - 1)
+            shown = " ".join(f"{kind} {a:.2f}" for kind, a in accuracy.items())
             print(
-                f"step {step + 1}/{steps}  {stages[0].name}  loss {loss.item():.3f}  "
-                f"accuracy {accuracy:.3f}  {left / 60:.1f} min left",
+                f"step {step + 1}/{steps}  loss {loss.item():.3f}  {shown}  "
+                f"{left / 60:.1f} min left",
                 flush=True,
             )
         if step % 500 == 499:
             save()
             print(f"  held out: {by_kind(model, labels, probe)}", flush=True)
         stage = stages[0]
-        full = len(recent) == recent.maxlen
-        if len(stages) > 1 and ((full and accuracy >= stage.until) or step >= stage.cap * steps):
+        done = sum(accuracy.values()) / len(accuracy) >= stage.until or step >= stage.cap * steps
+        if done and len(stages) > 1:
             stages.pop(0)
-            stream = world.training(rng, stages[0].mix)
-            recent.clear()
+            accuracy = {}
 
 
 def write_questions(questions: Sequence[Question], path: Path) -> None:

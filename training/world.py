@@ -190,9 +190,7 @@ class World:
         name, *rest = rng.sample(self.names, 4)
         answer = rng.choice(self.members[name])
         others = tuple(rng.choice(self.members[c]) for c in rest)
-        return Item(
-            "category", f"Which of these is {name}?", answer, others, f"is {name}: {answer}"
-        )
+        return Item("category", f"Which of these is {name}?", answer, others)
 
     def _negation(self, rng: random.Random) -> Item:
         name, other = rng.sample(self.names, 2)
@@ -215,11 +213,12 @@ class World:
 
         Args:
             rng: The source of chance.
-            mix: How often each kind is asked, relative to the others.
+            mix: How often each kind is asked, relative to the others. Read anew for each
+                question, so that the caller may change the weights on the way.
         """
-        kinds, weights = list(mix), list(mix.values())
+        kinds = list(mix)
         while True:
-            item = self.makers[rng.choices(kinds, weights)[0]](rng)
+            item = self.makers[rng.choices(kinds, list(mix.values()))[0]](rng)
             if item.kind == "copy" or not held_out(item):
                 yield _shown(item, rng.randrange(4), rng)
 
