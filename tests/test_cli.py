@@ -106,6 +106,7 @@ def test_check_says_what_is_wrong(run, tiny_dirs, question_file):
         (("trace", "demo", "--limt", "3"), "--limt"),
         (("trace", "demo", "--limit", "many"), "Invalid value for '--limit'"),
         (("trace",), "MODEL"),
+        (("trace", "some/model"), "--task"),
         (("prune", "demo", "--remove", "14"), "1 to 13"),
         (("prune", "demo", "--objective", "acuracy"), "Did you mean 'accuracy'"),
         (("prune", "demo", "--remove", "2", "--ratio", "0.5"), "give one of them"),

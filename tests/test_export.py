@@ -7,6 +7,7 @@ import sys
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Qwen2Config
 
 from conftest import CONFIGS, save_tiny
@@ -152,6 +153,21 @@ def test_nothing_is_overwritten(tiny, tmp_path):
     with pytest.raises(UserError, match="exists already"):
         export(tiny["llama"], [1], tmp_path / "out")
     assert (tmp_path / "out/mine.txt").read_text() == "keep"
+
+
+def test_the_same_export_again_is_only_compared_again(tiny, tmp_path):
+    first = export(tiny["llama"], [1, 2], tmp_path / "out")
+    weights = tmp_path / "out/model.safetensors"
+    stamp = weights.stat().st_mtime_ns
+    assert export(tiny["llama"], [1, 2], tmp_path / "out") == first
+    assert weights.stat().st_mtime_ns == stamp
+    with pytest.raises(UserError, match="exists already"):
+        export(tiny["llama"], [2], tmp_path / "out")
+    tensors = load_file(weights)
+    tensors["model.norm.weight"] += 1
+    save_file(tensors, weights, metadata={"format": "pt"})
+    with pytest.raises(ExportMismatch, match="not the model that was measured"):
+        export(tiny["llama"], [1, 2], tmp_path / "out")
 
 
 def test_a_process_without_phaseprune_loads_it(tiny, tmp_path):

@@ -22,7 +22,7 @@ from world import KINDS, Question, World
 
 HERE = Path(__file__).resolve().parent
 BATCH, LENGTH = 128, 31
-STEPS, WARM_UP, PEAK = 4_800, 150, 2e-3
+STEPS, WARM_UP, PEAK = 2_400, 150, 2e-3
 PER_KIND = dict.fromkeys(KINDS, 168) | {"fact": 164, "comparison": 164}
 
 

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from phaseprune.cli import options as o
-from phaseprune.cli.console import Screen, command_line, load_checked
+from phaseprune.cli.console import Screen, command_line, load_checked, task_name
 from phaseprune.errors import UserError
 
 
 def check(
     model: o.Model,
-    task: o.TaskName = "demo",
+    task: o.TaskName = None,
     scoring: o.Scoring = None,
     calibration: Annotated[
         int | None, typer.Option("--calibration", help="Questions a pruning step would run.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="RUN", help="Write RUN/check.json too.")
     ] = None,
     limit: o.Limit = None,
     seed: o.Seed = 0,
@@ -31,6 +35,7 @@ def check(
 ) -> None:
     """Preflight: is this model and task supported, and what will a run cost? Exit 2 if refused."""
     screen = Screen(as_json, quiet)
+    task = task_name(model, task)
     lines: list[dict] = []
 
     def tell(name: str, text: str, ok: bool = True) -> None:
@@ -59,10 +64,18 @@ def check(
         found |= _task_lines(decoder, questions, calibration, seed, tell)
     except UserError as error:
         tell(stage, str(error), ok=False)
-        screen.result({"ok": False, "checks": lines, **found})
+        _finish(screen, out, {"ok": False, "checks": lines, **found})
         raise UserError(f"{model} on {task} would be refused: {error}") from None
     screen.next(command_line("trace", model, "--task", task, "--scoring", questions.scoring))
-    screen.result({"ok": True, "checks": lines, **found})
+    _finish(screen, out, {"ok": True, "checks": lines, **found})
+
+
+def _finish(screen: Screen, out: Path | None, result: dict) -> None:
+    from phaseprune.runs.atomic import write_json
+
+    if out is not None:
+        write_json(out / "check.json", result)
+    screen.result(result)
 
 
 def _model_lines(decoder, tell) -> dict:

@@ -7,12 +7,15 @@ import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from phaseprune import progress as progress_module
+from phaseprune.errors import UserError
+from phaseprune.runs.directory import default_run_path
 
 
 class Screen:
@@ -79,23 +82,35 @@ class Screen:
 def load_checked(name: str, screen: Screen, **options: Any):
     """``load_model`` with transformers' own bars and warnings off, and a line of ours instead."""
     with screen.err.status(f"loading {name} …") if not screen.quiet else _nothing():
+        from phaseprune.decoder.load import load_model, silence_transformers
+
         silence_transformers()
-        from phaseprune.decoder.load import load_model
-
         return load_model(name, **options)
-
-
-def silence_transformers() -> None:
-    """Turn off transformers' and the hub's own progress bars and warnings."""
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
 
 
 def command_line(*words: Any) -> str:
     """A command that can be typed again."""
     return shlex.join(["phaseprune", *map(str, words)])
+
+
+def run_path(out: Path | None, command: str, model: str, task: str) -> Path:
+    """The run directory: as given, or one that belongs to this very command line."""
+    words = [word for word in sys.argv[1:] if word not in ("--json", "--quiet")]
+    return out or default_run_path(command, model, task, words)
+
+
+def task_name(model: str, task: str | None) -> str:
+    """The task: as given, or the bundled one for the bundled model.
+
+    Raises:
+        UserError: another model without a task.
+    """
+    if task is None and model != "demo":
+        raise UserError(
+            "name the questions with --task: a .jsonl, .csv or .parquet file, or `demo` (which "
+            "only the bundled model can know)"
+        )
+    return task or "demo"
 
 
 def typed_command() -> str:

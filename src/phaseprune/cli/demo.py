@@ -21,7 +21,10 @@ def demo(
     out: Annotated[
         Path, typer.Option("--out", metavar="RUN", help="Run directory, replaced if it is a demo's")
     ] = Path("runs/demo"),
+    limit: o.Limit = None,
     seed: o.Seed = 0,
+    device: o.Device = "auto",
+    dtype: o.Dtype = "auto",
     as_json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
@@ -32,13 +35,13 @@ def demo(
     from phaseprune.runs.directory import RunDirectory
 
     _make_room(out)
-    decoder = load_checked("demo", screen)
+    decoder = load_checked("demo", screen, device=device, dtype=dtype)
     from phaseprune.report.html import write_report
     from phaseprune.report.tables import trace_table
     from phaseprune.search.export_run import export_run
     from phaseprune.search.prune import prune
 
-    task = load_task("demo")
+    task = load_task("demo", limit=limit)
     screen.say(
         f"the bundled model ({len(decoder.blocks)} blocks) on {EVALUATION} held-out questions; "
         f"blocks are chosen on {CALIBRATION} others"

@@ -15,15 +15,18 @@ Model = Annotated[
     ),
 ]  # fmt: skip
 TaskName = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--task", metavar="TASK",
-        help="'demo', or a .jsonl/.csv/.parquet file with question, choices, answer.",
+        help="A .jsonl/.csv/.parquet file with question, choices, answer; or 'demo', which is the "
+        "default for the bundled model.",
     ),
 ]  # fmt: skip
 Out = Annotated[
     Path | None,
-    typer.Option("--out", metavar="RUN", help="Run directory. [default: runs/COMMAND-MODEL-TASK]"),
+    typer.Option(
+        "--out", metavar="RUN", help="Run directory. [default: one in runs/ for this command line]"
+    ),
 ]
 Limit = Annotated[
     int | None, typer.Option("--limit", help="Use only the first so many questions of the task.")

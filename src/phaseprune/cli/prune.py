@@ -7,12 +7,19 @@ from typing import Annotated
 import typer
 
 from phaseprune.cli import options as o
-from phaseprune.cli.console import Screen, command_line, load_checked, typed_command
+from phaseprune.cli.console import (
+    Screen,
+    command_line,
+    load_checked,
+    run_path,
+    task_name,
+    typed_command,
+)
 
 
 def prune(
     model: o.Model,
-    task: o.TaskName = "demo",
+    task: o.TaskName = None,
     scoring: o.Scoring = None,
     remove: Annotated[
         int | None, typer.Option("--remove", help="Remove this many blocks.")
@@ -62,8 +69,9 @@ def prune(
     A run that was stopped goes on with the same command.
     """
     screen = Screen(as_json, quiet)
+    task = task_name(model, task)
     from phaseprune.questions.catalog import load_task
-    from phaseprune.runs.directory import RunDirectory, default_run_path
+    from phaseprune.runs.directory import RunDirectory
     from phaseprune.search.objectives import check_objective
 
     check_objective(objective)
@@ -78,7 +86,7 @@ def prune(
     from phaseprune.search.export_run import export_run
     from phaseprune.search.prune import prune as search
 
-    run = out or default_run_path("prune", model, task)
+    run = run_path(out, "prune", model, task)
     with screen.progress() as progress:
         pruning = search(
             decoder, questions, remove=remove, ratio=ratio, keep_accuracy=keep_accuracy,

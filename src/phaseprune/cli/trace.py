@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from phaseprune.cli import options as o
-from phaseprune.cli.console import Screen, command_line, load_checked, typed_command
+from phaseprune.cli.console import (
+    Screen,
+    command_line,
+    load_checked,
+    run_path,
+    task_name,
+    typed_command,
+)
 
 
 def trace(
     model: o.Model,
-    task: o.TaskName = "demo",
+    task: o.TaskName = None,
     scoring: o.Scoring = None,
     out: o.Out = None,
     limit: o.Limit = None,
@@ -24,8 +31,8 @@ def trace(
 ) -> None:
     """Show where the model makes up its mind: Decision Margin, accuracy, options by readout."""
     screen = Screen(as_json, quiet)
+    task = task_name(model, task)
     from phaseprune.questions.catalog import load_task
-    from phaseprune.runs.directory import default_run_path
 
     questions = load_task(
         task, scoring=scoring, limit=limit, length_norm=length_norm, probability=probability
@@ -38,7 +45,7 @@ def trace(
     from phaseprune.report.tables import phases_line, trace_table
     from phaseprune.sweep.recorded import trace_run
 
-    run = out or default_run_path("trace", model, task)
+    run = run_path(out, "trace", model, task)
     with screen.progress() as progress:
         traced, state = trace_run(
             decoder, questions, run, seed=seed, arguments=typed_command(), progress=progress

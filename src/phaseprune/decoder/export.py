@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ PROBE_ROWS, PROBE_TOKENS = 2, 24
 
 
 class ExportMismatch(RuntimeError):
-    """The exported checkpoint is not the model that was measured; it has been deleted."""
+    """A checkpoint on disk is not the model that was measured."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,8 @@ def export(
     Args:
         decoder: the loaded full model.
         remove: original indices of the blocks to remove.
-        out: directory of the checkpoint; must not exist, or be empty.
+        out: directory of the checkpoint. Must not exist, or be empty, or hold this very export,
+            which is then only held against the model again.
         figures: measured figures for the model card and ``phaseprune.json``.
         fingerprint: of the full model, where it is known already.
 
@@ -82,9 +84,9 @@ def export(
     """
     blocks = len(decoder.blocks)
     _check_removal(remove, blocks)
-    out = Path(out)
+    out, fingerprint = Path(out), fingerprint or decoder.source.fingerprint()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out} exists already; give another --out, or delete it first")
+        return _exported_before(decoder, remove, out, fingerprint)
     kept = [block for block in range(blocks) if block not in set(remove)]
     _refuse_quantised(decoder)
     config = pruned_config(decoder.config, kept)
@@ -111,7 +113,7 @@ def export(
         )
         notes = {
             "base_model": decoder.name,
-            "base_model_fingerprint": fingerprint or decoder.source.fingerprint(),
+            "base_model_fingerprint": fingerprint,
             "blocks": blocks,
             **result.to_dict(),
             "figures": figures,
@@ -122,6 +124,8 @@ def export(
         if out.exists():
             out.rmdir()
         partial.rename(out)
+    except ExportMismatch as error:
+        raise ExportMismatch(f"{error}; it was deleted") from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return result
@@ -148,7 +152,7 @@ def compare_with_skipping(
     missing = sorted(report["missing_keys"])
     if missing:
         raise ExportMismatch(
-            f"the exported checkpoint lacks {len(missing)} weights ({missing[0]}); it was deleted"
+            f"the exported checkpoint lacks {len(missing)} weights ({missing[0]})"
         )
     model = model.to(decoder.device).eval()
     generator = torch.Generator().manual_seed(0)
@@ -163,10 +167,26 @@ def compare_with_skipping(
     if not difference <= tolerance:
         raise ExportMismatch(
             "the exported checkpoint is not the model that was measured (max |difference of "
-            f"logits| {difference:.3g}, allowed {tolerance:.3g}); it was deleted"
+            f"logits| {difference:.3g}, allowed {tolerance:.3g})"
         )
     _check_generation(model, tokens, tolerance)
     return difference, sum(p.numel() for p in model.parameters())
+
+
+def _exported_before(
+    decoder: Decoder, remove: Sequence[int], out: Path, fingerprint: str
+) -> Export:
+    """The export that ``out`` holds, compared again; refused if it holds anything else."""
+    try:
+        notes = json.loads((out / "phaseprune.json").read_text(encoding="utf-8"))
+        same = (notes["removed"], notes["base_model_fingerprint"]) == (list(remove), fingerprint)
+        before = Export(**{field.name: notes[field.name] for field in fields(Export)})
+    except (OSError, ValueError, KeyError):
+        same = False
+    if not same:
+        raise UserError(f"{out} exists already; give another --out, or delete it first")
+    difference, _ = compare_with_skipping(decoder, remove, out)
+    return replace(before, path=str(out), max_abs_logit_difference=difference)
 
 
 def _check_generation(model, tokens: torch.Tensor, tolerance: float) -> None:
@@ -188,7 +208,7 @@ def _check_generation(model, tokens: torch.Tensor, tolerance: float) -> None:
     if float(gap.max()) > 2 * tolerance:
         raise ExportMismatch(
             "the exported checkpoint generates differently with and without the KV cache "
-            f"(a generated token is {float(gap.max()):.3g} below the best); it was deleted"
+            f"(a generated token is {float(gap.max()):.3g} below the best)"
         )
 
 

@@ -205,9 +205,12 @@ class _load_errors:  # noqa: N801 - a context manager
         self.source, self.what = source, what
 
     def __enter__(self) -> None:
-        logging.getLogger("transformers").setLevel(logging.ERROR)
+        self.logger = logging.getLogger("transformers")
+        self.level = self.logger.level
+        self.logger.setLevel(logging.ERROR)  # its report on missing weights is ours to make
 
     def __exit__(self, kind, error, traceback) -> None:
+        self.logger.setLevel(self.level)
         if isinstance(error, ImportError) and self.source.gguf_file:
             raise UserError(
                 f"{self.source.name}: reading GGUF needs the gguf package; "
@@ -225,6 +228,14 @@ class _load_errors:  # noqa: N801 - a context manager
             raise UserError(
                 f"{self.source.name}: {self.what} ({_first_line(error)}){hint}"
             ) from error
+
+
+def silence_transformers() -> None:
+    """Turn off transformers' own progress bars and warnings, for the command line."""
+    from transformers.utils import logging as their_logging
+
+    their_logging.disable_progress_bar()
+    their_logging.set_verbosity_error()
 
 
 def _first_line(error: BaseException) -> str:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -111,6 +114,15 @@ class RunDirectory:
         )
         return "new"
 
+    @contextmanager
+    def work(self) -> Iterator[None]:
+        """Mark the run ``failed`` if the work inside raises; the same command goes on with it."""
+        try:
+            yield
+        except BaseException:
+            self.update(status="failed")
+            raise
+
     def update(self, **parts: Any) -> None:
         """Replace parts of the manifest."""
         write_json(self.manifest_path, self.manifest | parts)
@@ -123,10 +135,15 @@ class RunDirectory:
         self.update(timings=timings)
 
 
-def default_run_path(command: str, model: str, task: str) -> Path:
-    """Where a run goes without ``--out``: ``runs/COMMAND-MODEL-TASK``."""
-    names = [re.sub(r"[^\w.-]+", "-", Path(name).name).strip("-") for name in (model, task)]
-    return Path("runs") / "-".join([command, *names])
+def default_run_path(command: str, model: str, task: str, words: Iterable[str]) -> Path:
+    """Where a run goes without ``--out``: ``runs/COMMAND-MODEL-TASK-DIGEST``.
+
+    The digest is of the words of the command line, so the same command finds its run again and
+    another one does not get in its way.
+    """
+    names = [re.sub(r"[^\w.-]+", "-", Path(name).stem).strip("-") for name in (model, task)]
+    digest = hashlib.sha256("\0".join(words).encode()).hexdigest()[:6]
+    return Path("runs") / "-".join([command, *names, digest])
 
 
 def _first_difference(manifest: dict[str, Any], identity: dict[str, Any]) -> str | None:

@@ -115,7 +115,8 @@ def prune(
         )
         steps = [Step(**line) for line in run.steps()]
         if state != "finished":
-            _search(run, search, full, steps, progress)
+            with run.work():
+                _search(run, search, full, steps, progress)
             run.update(status="finished", result=conclude(search, steps))
         return Pruning(full, steps, run.manifest["result"], state)
 

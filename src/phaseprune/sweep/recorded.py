@@ -68,7 +68,8 @@ def trace_run(
         run_identity("trace", decoder, task, seed, {}),
         {"arguments": arguments, "evaluation_questions": len(task.questions)},
     )
-    trace = recorded_trace(run, decoder, prepared, seed, progress)
+    with run.work():
+        trace = recorded_trace(run, decoder, prepared, seed, progress)
     if state != "finished":
         run.update(status="finished")
     return trace, state

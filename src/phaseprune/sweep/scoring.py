@@ -30,7 +30,7 @@ def add_scores(
     else:
         rows, column = torch.unique(batch.entry_targets, return_inverse=True)
         values = read_logits(decoder, states, rows)[batch.entry_reads, column]
-    out.index_add_(0, batch.entry_slots.cpu(), values.double().cpu())
+    out.index_add_(0, batch.entry_slots.cpu(), values.cpu().double())
 
 
 def _log_probabilities(decoder: Decoder, batch: Batch, states: torch.Tensor) -> torch.Tensor:
