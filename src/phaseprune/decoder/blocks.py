@@ -10,14 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
+from phaseprune.decoder.decoder import Decoder
 from phaseprune.decoder.trees import tree_mask, tree_positions
-
-if TYPE_CHECKING:
-    from phaseprune.decoder.load import Decoder
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from phaseprune.decoder.blocks import skipped_blocks
+from phaseprune.decoder.decoder import Decoder
 from phaseprune.decoder.export_notes import mergekit_yaml, model_card
-from phaseprune.decoder.load import Decoder
 from phaseprune.decoder.pruned_config import pruned_config
 from phaseprune.decoder.pruned_weights import write_kept_weights
 from phaseprune.decoder.verify import TOLERANCE

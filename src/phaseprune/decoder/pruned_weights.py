@@ -12,17 +12,14 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from phaseprune.decoder.decoder import Decoder
 from phaseprune.errors import UserError
 from phaseprune.runs.atomic import write_json
-
-if TYPE_CHECKING:
-    from phaseprune.decoder.load import Decoder
 
 SHARD_BYTES = 5 * 10**9
 

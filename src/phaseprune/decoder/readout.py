@@ -7,16 +7,13 @@ blocks the identity. So whatever a family does there (logit scale, soft cap, bia
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 from torch.nn import functional
 
 from phaseprune.decoder.blocks import replaced_blocks
-
-if TYPE_CHECKING:
-    from phaseprune.decoder.load import Decoder
+from phaseprune.decoder.decoder import Decoder
 
 
 @torch.no_grad()

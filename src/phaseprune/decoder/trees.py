@@ -7,12 +7,9 @@ the shared part ends, so each branch is computed as if it alone followed.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 
-if TYPE_CHECKING:
-    from phaseprune.decoder.load import Decoder
+from phaseprune.decoder.decoder import Decoder
 
 #: Segment of padding, which sees itself alone.
 PADDING = -1

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 
 from phaseprune.decoder.blocks import record_calls, run_block
+from phaseprune.decoder.decoder import Decoder
 from phaseprune.decoder.readout import read_logits
 from phaseprune.decoder.trees import longest_tree
 from phaseprune.errors import UserError
-
-if TYPE_CHECKING:
-    from phaseprune.decoder.load import Decoder
 
 #: Largest |difference| allowed, as a share of the largest |logit|, by the bits of the dtype.
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}

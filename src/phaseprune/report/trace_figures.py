@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,24 +26,7 @@ def decision_margin_figure(trace: Mapping[str, Any]) -> Figure:
     figure, axes = style.new_figure(3.7)
     margin, last = trace["decision_margin"], trace["blocks"]
     axes.axhline(0, color=style.MUTED, linewidth=0.9, label="zero")
-    axes.fill_between(
-        trace["readouts"],
-        margin["ci_low"],
-        margin["ci_high"],
-        color=style.INK,
-        alpha=0.18,
-        linewidth=0,
-        label="95 % interval",
-    )
-    axes.plot(
-        trace["readouts"],
-        margin["mean"],
-        color=style.INK,
-        linewidth=1.6,
-        marker="o",
-        markersize=4 if last <= 48 else 2.5,
-        label="Decision Margin",
-    )
+    _curve(axes, trace["readouts"], margin, "Decision Margin")
     low, high = style.padded(margin["ci_low"], margin["ci_high"], [0.0, 0.1])
     found = trace["transition"]["found"]
     high += 0 if found else 0.3 * (high - low)
@@ -130,24 +113,7 @@ def accuracy_by_readout_figure(trace: Mapping[str, Any]) -> Figure:
     """
     figure, axes = style.new_figure(2.6)
     accuracy, last = trace["accuracy"], trace["blocks"]
-    axes.fill_between(
-        trace["readouts"],
-        accuracy["ci_low"],
-        accuracy["ci_high"],
-        color=style.INK,
-        alpha=0.18,
-        linewidth=0,
-        label="95 % interval",
-    )
-    axes.plot(
-        trace["readouts"],
-        accuracy["mean"],
-        color=style.INK,
-        linewidth=1.6,
-        marker="o",
-        markersize=3.5 if last <= 48 else 2.2,
-        label="accuracy",
-    )
+    _curve(axes, trace["readouts"], accuracy, "accuracy")
     axes.set_xlim(-0.5, last + 0.5)
     axes.set_ylim(*style.accuracy_limits(accuracy["ci_low"], accuracy["ci_high"], trace["chance"]))
     style.level_lines(axes, {"chance": trace["chance"]})
@@ -159,6 +125,30 @@ def accuracy_by_readout_figure(trace: Mapping[str, Any]) -> Figure:
     style.set_title(axes, "Accuracy by readout", pad=26 if strip else 8)
     style.phase_strip(axes, trace)
     return figure
+
+
+def _curve(
+    axes: Axes, readouts: Sequence[int], interval: Mapping[str, Sequence[float]], label: str
+) -> None:
+    """Draw a mean over readouts with its interval as a band."""
+    axes.fill_between(
+        readouts,
+        interval["ci_low"],
+        interval["ci_high"],
+        color=style.INK,
+        alpha=0.18,
+        linewidth=0,
+        label="95 % interval",
+    )
+    axes.plot(
+        readouts,
+        interval["mean"],
+        color=style.INK,
+        linewidth=1.6,
+        marker="o",
+        markersize=4 if len(readouts) <= 49 else 2.5,
+        label=label,
+    )
 
 
 def _shade_phases(axes: Axes, trace: Mapping[str, Any]) -> None:

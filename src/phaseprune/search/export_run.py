@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from phaseprune.decoder.decoder import Decoder
 from phaseprune.decoder.export import Export, export
-from phaseprune.decoder.load import Decoder
 from phaseprune.errors import UserError
 from phaseprune.runs.directory import RunDirectory
 

@@ -15,7 +15,7 @@ from phaseprune.decision.collapse import retained
 from phaseprune.decision.intervals import bootstrap_mean, wilson
 from phaseprune.decision.trace import Decisions
 from phaseprune.decision.transition import Transition
-from phaseprune.decoder.load import Decoder
+from phaseprune.decoder.decoder import Decoder
 from phaseprune.progress import Progress, silent
 from phaseprune.search.objectives import best, figures
 from phaseprune.search.stopping import Stop

@@ -10,7 +10,7 @@ from typing import Any
 
 from phaseprune.decision.collapse import find_cliff
 from phaseprune.decision.trace import Trace
-from phaseprune.decoder.load import Decoder
+from phaseprune.decoder.decoder import Decoder
 from phaseprune.errors import UserError
 from phaseprune.progress import Progress, silent
 from phaseprune.questions.question import Task

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from phaseprune.decoder.blocks import record_calls, run_block
-from phaseprune.decoder.load import Decoder
+from phaseprune.decoder.decoder import Decoder
 from phaseprune.sweep.measure import Prepared
 from phaseprune.sweep.scoring import LOGIT_ELEMENTS, add_scores
 from phaseprune.sweep.walk import batch_tokens

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from phaseprune.decision.trace import Decisions, Trace, summarize
-from phaseprune.decoder.load import Decoder
+from phaseprune.decoder.decoder import Decoder
 from phaseprune.progress import Progress, silent
 from phaseprune.questions.encode import encode_task
 from phaseprune.questions.prompts import option_labels

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from phaseprune.decision.trace import Trace
-from phaseprune.decoder.load import Decoder
+from phaseprune.decoder.decoder import Decoder
 from phaseprune.progress import Progress, silent
 from phaseprune.questions.prompts import PROMPT_FORMATS
 from phaseprune.questions.question import Task

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from phaseprune.decoder.load import Decoder
+from phaseprune.decoder.decoder import Decoder
 from phaseprune.decoder.readout import read_logits
 from phaseprune.sweep.rows import Batch
 

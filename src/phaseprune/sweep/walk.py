@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from phaseprune.decoder.blocks import record_calls, run_block
-from phaseprune.decoder.load import Decoder
+from phaseprune.decoder.decoder import Decoder
 from phaseprune.errors import UserError
 from phaseprune.progress import Progress, silent
 from phaseprune.sweep.rows import Rows
