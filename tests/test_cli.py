@@ -149,6 +149,29 @@ def test_labels_that_do_not_tokenise_apart_exit_2(run, tmp_path):
     assert code == 2 and "labels are not single distinct tokens" in sentence(err)
 
 
+def test_what_cannot_be_exported_is_refused_before_the_search(run, tmp_path, question_file):
+    from transformers import DeepseekV3Config, DeepseekV3ForCausalLM
+
+    from conftest import make_tokenizer
+
+    config = DeepseekV3Config(
+        vocab_size=320, hidden_size=32, num_hidden_layers=3, num_attention_heads=4,
+        num_key_value_heads=4, intermediate_size=48, moe_intermediate_size=16, n_routed_experts=4,
+        num_experts_per_tok=2, n_group=1, topk_group=1, first_k_dense_replace=1, q_lora_rank=8,
+        kv_lora_rank=8, qk_rope_head_dim=4, qk_nope_head_dim=4, v_head_dim=8,
+        max_position_embeddings=256,
+    )  # fmt: skip
+    DeepseekV3ForCausalLM(config).save_pretrained("moe")
+    make_tokenizer().save_pretrained("moe")
+    words = ("prune", "./moe", "--task", question_file, "--remove", 1, "--calibration", 4)
+    code, _, err = run(*words, "--out", "r")
+    assert code == 2 and "first_k_dense_replace" in sentence(err) and "--no-export" in err
+    assert not (tmp_path / "r").exists()
+    code, out, _ = run("check", "./moe", "--task", question_file)
+    assert code == 0 and "✗ export" in out
+    assert run(*words, "--no-export", "--out", "r")[0] == 0
+
+
 def test_a_failure_of_ours_is_exit_1_with_its_traceback(run, monkeypatch):
     from phaseprune.questions import catalog
 

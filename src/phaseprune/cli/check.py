@@ -79,7 +79,7 @@ def _finish(screen: Screen, out: Path | None, result: dict) -> None:
 
 
 def _model_lines(decoder, tell) -> dict:
-    from phaseprune.decoder.pruned_config import pruned_config
+    from phaseprune.decoder.export import check_exportable
 
     blocks = len(decoder.blocks)
     parameters = sum(p.numel() for p in decoder.model.parameters())
@@ -90,7 +90,7 @@ def _model_lines(decoder, tell) -> dict:
     tell("readout", "equals the model's own logits, max |difference| "
          f"{decoder.readout_difference:.2g}")  # fmt: skip
     try:
-        pruned_config(decoder.config, range(blocks - 1))
+        check_exportable(decoder)
         tell("export", "as a plain checkpoint with fewer blocks")
         exportable = True
     except UserError as error:

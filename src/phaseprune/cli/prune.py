@@ -15,6 +15,7 @@ from phaseprune.cli.console import (
     task_name,
     typed_command,
 )
+from phaseprune.errors import UserError
 
 
 def prune(
@@ -82,10 +83,16 @@ def prune(
         model, screen, device=device, dtype=dtype, revision=revision,
         trust_remote_code=trust_remote_code,
     )  # fmt: skip
+    from phaseprune.decoder.export import check_exportable
     from phaseprune.report.html import write_report
     from phaseprune.search.export_run import export_run
     from phaseprune.search.prune import prune as search
 
+    if export:
+        try:
+            check_exportable(decoder)
+        except UserError as error:
+            raise UserError(f"{error} (--no-export searches without it)") from None
     run = run_path(out, "prune", model, task)
     with screen.progress() as progress:
         pruning = search(

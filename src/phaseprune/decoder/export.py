@@ -88,7 +88,7 @@ def export(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         return _exported_before(decoder, remove, out, fingerprint)
     kept = [block for block in range(blocks) if block not in set(remove)]
-    _refuse_quantised(decoder)
+    check_exportable(decoder)
     config = pruned_config(decoder.config, kept)
 
     partial = out.with_name(f".{out.name}.partial")
@@ -224,7 +224,13 @@ def _check_removal(remove: Sequence[int], blocks: int) -> None:
         raise UserError(f"all {blocks} blocks would be removed; at least one must stay")
 
 
-def _refuse_quantised(decoder: Decoder) -> None:
+def check_exportable(decoder: Decoder) -> None:
+    """Refuse a model that no removal could be exported of, before a search is paid for.
+
+    Raises:
+        UserError: a quantised checkpoint, or a configuration field that counts blocks by position.
+    """
+    pruned_config(decoder.config, range(len(decoder.blocks) - 1))
     quantised = getattr(decoder.config, "quantization_config", None)
     if quantised is not None and not decoder.source.gguf_file:
         raise UserError(

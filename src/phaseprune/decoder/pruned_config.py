@@ -12,29 +12,30 @@ from typing import Any
 
 from phaseprune.errors import UserError
 
-#: Index- or period-valued fields -> the per-layer list that overrides them where it is present.
-POSITIONAL_FIELDS = {
+#: Fields that name blocks, or count them from one end -> the per-layer list that overrides them.
+COUNTED_FIELDS = {
     "max_window_layers": "layer_types",
-    "sliding_window_pattern": "layer_types",
-    "_sliding_window_pattern": "layer_types",
     "full_attn_idxs": "layer_types",
-    "attn_layer_period": "layers_block_type",
-    "attn_layer_offset": "layers_block_type",
-    "no_rope_layer_interval": "no_rope_layers",
     "first_k_dense_replace": "mlp_layer_types",
-    "decoder_sparse_step": "mlp_layer_types",
     "mlp_only_layers": "mlp_layer_types",
-    "interleave_moe_layer_step": "moe_layers",
+    "attn_layer_offset": "layers_block_type",
     "moe_layer_start_index": None,
     "moe_layer_end_index": None,
-    "moe_layer_interval": None,
-    "expert_layer_period": None,
     "num_kv_shared_layers": None,
     "num_nextn_predict_layers": None,
-    "layer_group_size": None,
 }
-#: Values of such a field that say "every block alike", whatever their number.
-HARMLESS = (None, 0, 1, -1, False, [], ())
+#: Periods, likewise; a period of 1 treats every block alike.
+PERIODIC_FIELDS = {
+    "sliding_window_pattern": "layer_types",
+    "_sliding_window_pattern": "layer_types",
+    "layer_group_size": "layer_types",
+    "attn_layer_period": "layers_block_type",
+    "no_rope_layer_interval": "no_rope_layers",
+    "decoder_sparse_step": "mlp_layer_types",
+    "interleave_moe_layer_step": "moe_layers",
+    "moe_layer_interval": None,
+    "expert_layer_period": None,
+}
 #: Lists whose length may happen to be the number of blocks and which are not per block.
 NOT_PER_LAYER = ("architectures", "eos_token_id", "bos_token_id", "pad_token_id", "suppress_tokens")
 
@@ -70,11 +71,13 @@ def pruned_config(config, kept: Sequence[int]):
 
 
 def _refuse_positional(config, values: dict[str, Any], per_layer: set[str]) -> None:
-    for name, overriding in POSITIONAL_FIELDS.items():
-        if values.get(name) in HARMLESS or overriding in per_layer:
+    for name, overriding in (COUNTED_FIELDS | PERIODIC_FIELDS).items():
+        value = values.get(name)
+        alike = not value or (name in PERIODIC_FIELDS and value == 1)
+        if alike or overriding in per_layer:
             continue
         raise UserError(
-            f"export of {config.model_type}: its configuration field {name} = {values[name]!r} "
+            f"export of {config.model_type}: its configuration field {name} = {value!r} "
             "counts blocks by position, and removing blocks would change what it means, so this "
             "model cannot be exported as a plain checkpoint"
         )
