@@ -1,10 +1,12 @@
 """The command line: exit codes, JSON alone on stdout, one sentence for a user's mistake."""
 
 import json
+import shutil
 import subprocess
 import sys
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from conftest import write_jsonl
 from phaseprune.cli.main import COMMANDS, main
@@ -132,6 +134,36 @@ def test_bad_rows_exit_2(run, tmp_path):
     path = write_jsonl(tmp_path / "bad.jsonl", [{"question": "?", "choices": ["x"], "answer": 0}])
     code, _, err = run("trace", "demo", "--task", path)
     assert code == 2 and "line 1: a question needs at least 2 choices" in sentence(err)
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (lambda w: w.pop("model.layers.1.mlp.up_proj.weight"), "lacks 1 of the model's weights"),
+        (lambda w: w["model.layers.4.mlp.up_proj.weight"].fill_(float("nan")), "block 4 has NaN"),
+    ],
+    ids=["missing weights", "NaN weights"],
+)
+@pytest.mark.parametrize("command", ["check", "trace", "prune"])
+def test_bad_checkpoints_exit_2(run, tiny_dirs, tmp_path, command, damage, says):
+    directory = shutil.copytree(tiny_dirs["llama"], tmp_path / "model")
+    weights = load_file(directory / "model.safetensors")
+    damage(weights)
+    save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
+    code, _, err = run(command, directory, "--task", "demo")
+    assert code == 2 and says in sentence(err)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_encoders_exit_2(run, tmp_path):
+    from transformers import BertConfig, BertForMaskedLM
+
+    BertForMaskedLM(
+        BertConfig(vocab_size=320, hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
+                   intermediate_size=16)  # fmt: skip
+    ).save_pretrained("bert")
+    code, _, err = run("trace", "./bert", "--task", "demo")
+    assert code == 2 and "not a causal (decoder-only) language model" in sentence(err)
 
 
 def test_labels_that_do_not_tokenise_apart_exit_2(run, tmp_path):

@@ -13,10 +13,8 @@ from phaseprune.questions.catalog import load_task
 from phaseprune.questions.encode import EncodedQuestion, encode_pair, encode_task
 from phaseprune.questions.prompts import render
 from phaseprune.questions.split import split
-from phaseprune.search.iterative import Search, score_candidates
 from phaseprune.search.objectives import OBJECTIVES, best, figures
 from phaseprune.search.prune import prune
-from phaseprune.search.stopping import stop_rule
 from phaseprune.sweep.measure import prepare, trace
 from phaseprune.sweep.rows import make_rows
 from phaseprune.sweep.walk import sweep_scores, trace_scores
@@ -198,49 +196,40 @@ def test_normalised_texts(tiny, question_file):
         np.testing.assert_allclose(traced.decisions.scores[q, -1, : len(lengths)], scores)
 
 
-def naive_pruning(decoder, calibration, steps, objective):
-    """The loop everyone runs: delete each block in turn and run the whole model."""
-    removed, prepared = [], prepare(decoder, calibration)
-    for _ in range(steps):
+def check_to_the_end(decoder, calibration, objective):
+    """Walk the whole search; every candidate of every step must score as the loop everyone runs.
+
+    The loop: delete each live block in turn from a copy of what is left, run the whole model.
+    Returns the blocks in order of removal, chosen from the loop's own scores.
+    """
+    prepared, removed = prepare(decoder, calibration), []
+    while len(removed) < len(decoder.blocks) - 1:
         live = [b for b in range(len(decoder.blocks)) if b not in removed]
-        values = []
-        for block in live:
-            plain = without(decoder.model, decoder.blocks_path, [*removed, block])
-            raw = naive_scores(plain, decoder.tokenizer, calibration)
-            values.append(figures(prepared.decide(raw[:, None]))[objective])
+        sweep = sweep_scores(decoder, prepared.rows, prepared.needs_vocabulary, live)
+        assert sweep.block_passes == len(live) * (len(live) + 1) // 2
+        left, values = without(decoder.model, decoder.blocks_path, removed), []
+        for position, (block, scores) in enumerate(zip(sweep.blocks, sweep.scores, strict=True)):
+            assert block == live[position]
+            plain = delete_block(left, decoder.blocks_path, position)
+            expected = naive_scores(plain, decoder.tokenizer, calibration)
+            np.testing.assert_allclose(scores, expected, atol=1e-4)
+            values.append(figures(prepared.decide(expected[:, None]))[objective])
         removed.append(live[best(objective, values)])
     return removed
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
 @pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2"])
-def test_the_same_sequence_as_the_naive_search(tiny, family, small_task, objective):
+def test_every_candidate_of_every_step_and_the_same_sequence(tiny, family, small_task, objective):
     decoder = tiny[family]
     pruning = prune(decoder, small_task, remove=4, calibration=5, objective=objective, seed=1)
     calibration, _ = split(small_task, 5, None, 1)
-    assert pruning.removed == naive_pruning(decoder, calibration, 4, objective)
+    assert pruning.removed == check_to_the_end(decoder, calibration, objective)
     assert [step.block_passes for step in pruning.steps] == [0, 15, 10, 6, 3]
 
 
-def test_the_bundled_model_sweep_equals_the_naive_search(demo):
-    task = load_task("demo", limit=60)
-    calibration, evaluation = split(task, 12, 6, 0)
-    prepared = prepare(demo, calibration), prepare(demo, evaluation)
-    traced = trace(demo, evaluation)
-    stop = stop_rule(len(demo.blocks), remove=3)
-    search = Search(demo, *prepared, "decision_margin", stop, traced.transition, 0)
-    removed: list[int] = []
-    for number in (1, 2, 3):
-        live = [b for b in range(len(demo.blocks)) if b not in removed]
-        sweep = sweep_scores(demo, prepared[0].rows, prepared[0].needs_vocabulary, live)
-        margins = []
-        for block, scores in zip(sweep.blocks, sweep.scores, strict=True):
-            plain = without(demo.model, demo.blocks_path, [*removed, block])
-            expected = naive_scores(plain, demo.tokenizer, calibration)
-            np.testing.assert_allclose(scores, expected, atol=1e-4)
-            margins.append(float(prepared[0].decide(expected[:, None]).margins.mean()))
-        lines = score_candidates(search, live, number)
-        chosen = lines[best("decision_margin", [c["decision_margin"] for c in lines])]["block"]
-        assert chosen == live[int(np.argmax(margins))]
-        removed.append(chosen)
-    assert prune(demo, task, remove=3, calibration=12, evaluation=6).removed == removed
+def test_the_bundled_model_to_the_end(demo):
+    task = load_task("demo", limit=40)
+    pruning = prune(demo, task, remove=len(demo.blocks) - 1, calibration=6)
+    calibration, _ = split(task, 6, None, 0)
+    assert pruning.removed == check_to_the_end(demo, calibration, "decision_margin")
