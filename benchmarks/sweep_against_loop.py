@@ -3,9 +3,9 @@
     python benchmarks/sweep_against_loop.py [MODEL] [TASK] [--scoring text] [--questions 8]
 
 The loop is written as the peers write theirs: for each candidate the block is skipped and the whole
-model runs padded rows in batches, one row for each (question, option), logits of the whole
-vocabulary at all positions. It is timed on a sample of candidates spread over the blocks, and
-scaled. One process, same data, dtype and threads.
+model runs padded rows in batches, one row a question for letters and one for each (question,
+option) for texts, logits of the whole vocabulary at all positions. It is timed on a sample of
+candidates spread over the blocks, and scaled. One process, same data, dtype and threads.
 """
 
 from __future__ import annotations
@@ -26,21 +26,24 @@ from phaseprune.sweep.walk import sweep_scores
 @torch.no_grad()
 def loop_candidate(decoder, questions, block: int, scoring: str, batch: int = 16) -> list[float]:
     """Scores of all (question, option) pairs without one block, the peers' way."""
-    pairs = [(q.context, ending) for q in questions for ending in q.continuations]
+    if scoring == "letter":  # one row, all labels read off its last position
+        rows = [(q.context, q.continuations) for q in questions]
+    else:
+        rows = [(q.context + c[:-1], (c,)) for q in questions for c in q.continuations]
     scores = []
     with skipped_blocks(decoder, {block}):
-        for start in range(0, len(pairs), batch):
-            part = pairs[start : start + batch]
-            rows = [list(context + ending)[:-1] for context, ending in part]
-            width = max(map(len, rows))
-            ids = torch.tensor([row + [0] * (width - len(row)) for row in rows])
+        for start in range(0, len(rows), batch):
+            part = rows[start : start + batch]
+            width = max(len(tokens) for tokens, _ in part)
+            ids = torch.tensor([list(tokens) + [0] * (width - len(tokens)) for tokens, _ in part])
             logits = decoder.model(input_ids=ids, use_cache=False).logits
             log_p = logits.float().log_softmax(-1) if scoring == "text" else logits
-            for row, (context, ending) in enumerate(part):
-                places = range(len(context) - 1, len(context) - 1 + len(ending))
-                scores.append(
-                    sum(float(log_p[row, p, t]) for p, t in zip(places, ending, strict=True))
-                )
+            for row, (tokens, endings) in enumerate(part):
+                for ending in endings:
+                    places = range(len(tokens) - len(ending), len(tokens))
+                    scores.append(
+                        sum(float(log_p[row, p, t]) for p, t in zip(places, ending, strict=True))
+                    )
     return scores
 
 
