@@ -15,6 +15,8 @@ from phaseprune.cli.prune import show
 from phaseprune.errors import UserError
 
 CALIBRATION, EVALUATION = 96, 300
+#: The step that is exported keeps at least this share of the accuracy above chance.
+KEEP = 0.9
 
 
 def demo(
@@ -39,12 +41,12 @@ def demo(
     from phaseprune.report.html import write_report
     from phaseprune.report.tables import trace_table
     from phaseprune.search.export_run import export_run
-    from phaseprune.search.prune import prune
+    from phaseprune.search.prune import choose, prune
 
     task = load_task("demo", limit=limit)
     screen.say(
         f"the bundled model ({len(decoder.blocks)} blocks) on {EVALUATION} held-out questions; "
-        f"blocks are chosen on {CALIBRATION} others"
+        f"blocks are chosen on {CALIBRATION} others, one at a time and to the end"
     )
     most = len(decoder.blocks) - 1
     arguments = command_line(
@@ -55,18 +57,13 @@ def demo(
             decoder, task, remove=most, calibration=CALIBRATION, evaluation=EVALUATION, seed=seed,
             out=out, arguments=arguments, progress=progress,
         )  # fmt: skip
-    run = RunDirectory(out)
-    good = _last_good_step(pruning.steps)
-    exported = export_run(decoder, run, step=good) if good else None
+    run, good = RunDirectory(out), _last_good_step(pruning.steps)
+    run.update(result=pruning.result | choose(pruning.steps, good))
+    exported = export_run(decoder, run) if good else None
     report = write_report(out)
-    screen.say(trace_table(pruning.trace.to_dict()))
-    show(screen, pruning.to_dict())
-    if exported:
-        screen.say(
-            f"exported: {exported.path}, the {len(exported.kept)} blocks that step {good} keeps "
-            f"(at least 0.9 retained), max |Δ logits| after reloading "
-            f"{exported.max_abs_logit_difference:.2g}"
-        )
+    result = pruning.to_dict() | {"result": run.manifest["result"]}
+    screen.say(trace_table(result["trace"]))
+    show(screen, result)
     seconds = time.perf_counter() - began
     screen.say(f"report: {report}   ({seconds:.0f} s in all)")
     screen.next(
@@ -74,16 +71,16 @@ def demo(
         command_line("trace", "MODEL", "--task", "QUESTIONS.jsonl"),
     )
     screen.result(
-        pruning.to_dict()
+        result
         | {"export": exported.to_dict() if exported else None, "seconds": round(seconds, 2)}
     )
 
 
 def _last_good_step(steps) -> int:
-    """The last step before retained falls below 0.9."""
+    """The last step before retained falls below ``KEEP``; the demo goes on to show the cliff."""
     good = 0
     for step in steps[1:]:
-        if step.retained is None or step.retained < 0.9:
+        if step.retained is None or step.retained < KEEP:
             break
         good = step.step
     return good

@@ -127,7 +127,7 @@ def show(screen: Screen, pruning: dict) -> None:
     trace, steps, result = pruning["trace"], pruning["steps"], pruning["result"]
     screen.say(words.phases_line(trace))
     screen.say(steps_table(steps, result))
-    screen.say(f"stopped: {result['stopped_by']}")
+    screen.say(f"the search ended: {result['stopped_by']}")
     screen.say(words.removed_line(steps, result))
     screen.say(words.accuracy_line(result, trace["chance"], trace["questions"]))
     screen.say(words.collapse_line(result))

@@ -163,16 +163,24 @@ def conclude(search: Search, steps: list[Step]) -> dict[str, Any]:
         search.seed,
     )
     return {
-        "chosen_step": chosen.step,
-        "removed": [step.removed for step in steps[1 : chosen.step + 1]],
-        "kept": chosen.kept,
+        **choose(steps, chosen.step),
         "full": {key: steps[0].evaluation[key] for key in ("accuracy", "ci")},
-        "pruned": {key: chosen.evaluation[key] for key in ("accuracy", "ci")},
-        "retained": chosen.retained,
-        "retained_ci": chosen.retained_ci,
-        "collapsed": chosen.collapsed,
         "collapsed_at_step": next((step.step for step in steps if step.collapsed), None),
         "cliff": cliff.to_dict() if cliff else None,
         "stopped_by": search.stop.reason(last.step, last.retained),
         "export": None,
+    }
+
+
+def choose(steps: list[Step], number: int) -> dict[str, Any]:
+    """The part of a result that depends on which step is the chosen one."""
+    chosen = steps[number]
+    return {
+        "chosen_step": chosen.step,
+        "removed": [step.removed for step in steps[1 : chosen.step + 1]],
+        "kept": chosen.kept,
+        "pruned": {key: chosen.evaluation[key] for key in ("accuracy", "ci")},
+        "retained": chosen.retained,
+        "retained_ci": chosen.retained_ci,
+        "collapsed": chosen.collapsed,
     }
