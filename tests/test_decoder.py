@@ -210,6 +210,15 @@ def test_wrong_dtype_and_device_are_one_sentence(tiny_dirs):
         load_model(str(tiny_dirs["llama"]), device="cuda:9")
 
 
+def test_gguf_without_its_packages_says_what_to_install(tmp_path, monkeypatch):
+    from phaseprune.decoder import load
+
+    (tmp_path / "m.gguf").write_bytes(b"GGUF")
+    monkeypatch.setattr(load, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"pip install 'phaseprune\[gguf\]'"):
+        load_model(str(tmp_path / "m.gguf"))
+
+
 def test_no_blocks_found_names_what_was_found():
     model = nn.Module()
     model.layers = nn.ModuleList([nn.Linear(2, 2)] * 3)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from importlib.util import find_spec
 
 import torch
 from torch import nn
@@ -40,6 +41,10 @@ def load_model(
             weights (names the block), or its readout at L does not equal its own logits.
     """
     source = find_source(name, revision)
+    if source.gguf_file and not (find_spec("gguf") and find_spec("accelerate")):
+        raise UserError(
+            f"{name}: reading GGUF needs two more packages; pip install 'phaseprune[gguf]'"
+        )
     config = read_config(source, trust_remote_code)
     count = count_blocks(config)
     model = _load_weights(source, _device(device), dtype, trust_remote_code)
@@ -150,11 +155,6 @@ class _load_errors:  # noqa: N801 - a context manager
 
     def __exit__(self, kind, error, traceback) -> None:
         self.logger.setLevel(self.level)
-        if isinstance(error, ImportError) and self.source.gguf_file:
-            raise UserError(
-                f"{self.source.name}: reading GGUF needs the gguf package; "
-                "pip install 'phaseprune[gguf]'"
-            ) from None
         expected = isinstance(error, Exception) and not isinstance(
             error, UserError | torch.OutOfMemoryError
         )
