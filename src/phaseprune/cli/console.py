@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 from collections.abc import Iterator
@@ -82,6 +83,8 @@ class Screen:
 def load_checked(name: str, screen: Screen, **options: Any):
     """``load_model`` with transformers' own bars and warnings off, and a line of ours instead."""
     with screen.err.status(f"loading {name} …") if not screen.quiet else _nothing():
+        if screen.quiet or name.endswith(".gguf"):  # its de-quantiser has a bar that nothing stops
+            os.environ.setdefault("TQDM_DISABLE", "1")
         from phaseprune.decoder.load import load_model, silence_transformers
 
         silence_transformers()
