@@ -31,7 +31,9 @@ Out = Annotated[
 Limit = Annotated[
     int | None, typer.Option("--limit", help="Use only the first so many questions of the task.")
 ]
-Seed = Annotated[int, typer.Option("--seed", help="Of the split and of all statistics.")]
+Seed = Annotated[
+    int, typer.Option("--seed", help="Of the split, random examples, shuffling, all statistics.")
+]
 Device = Annotated[
     str, typer.Option("--device", help="cpu, cuda, mps, …; auto takes an accelerator if any.")
 ]
@@ -57,6 +59,29 @@ Probability = Annotated[
     str, typer.Option("--probability", help="Support of the softmax for letters: options or "
                       "vocabulary.")
 ]  # fmt: skip
+Labels = Annotated[
+    str, typer.Option("--labels", help="Style of the labels: A, a, 1, (A) or (a).")
+]
+Shots = Annotated[
+    int, typer.Option("--shots", help="Solved examples before each question (few-shot).")
+]
+ShotsFrom = Annotated[
+    Path | None,
+    typer.Option(
+        "--shots-from", metavar="FILE", help="Take the examples from this file of questions. "
+        "Questions that are scored are never examples.",
+    ),
+]  # fmt: skip
+ShotOrder = Annotated[
+    str, typer.Option("--shot-order", help="Take the first examples, or random ones (by --seed).")
+]
+Shuffle = Annotated[
+    bool, typer.Option("--shuffle", help="Put the options of each question in another order, by "
+                       "--seed.")
+]  # fmt: skip
+Chat = Annotated[
+    bool, typer.Option("--chat", help="Put questions in the tokenizer's chat template.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress and no tables.")]
 TrustRemoteCode = Annotated[

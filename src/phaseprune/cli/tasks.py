@@ -16,13 +16,19 @@ def tasks(
         typer.Argument(metavar="TASK", help="Show a question of this task.", show_default=False),
     ] = None,
     scoring: o.Scoring = None,
+    labels: o.Labels = "A",
+    shots: o.Shots = 0,
+    shots_from: o.ShotsFrom = None,
+    shot_order: o.ShotOrder = "first",
+    shuffle: o.Shuffle = False,
+    seed: o.Seed = 0,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
     """List the tasks, or show how a task's first question is put to a model."""
     screen = Screen(as_json, quiet)
     from phaseprune.questions.catalog import BUNDLED, load_task
-    from phaseprune.questions.prompts import PROMPT_FORMATS, render
+    from phaseprune.questions.prompts import put
 
     if name is None:
         rows = {task: about for task, (_, about, _) in BUNDLED.items()}
@@ -32,9 +38,13 @@ def tasks(
         screen.next(command_line("tasks", "demo"))
         screen.result({"tasks": rows, "files": [".jsonl", ".csv", ".parquet"]})
         return
-    task = load_task(name, scoring=scoring)
+    task = load_task(
+        name, scoring=scoring, labels=labels, shots=shots, shots_from=shots_from,
+        shot_order=shot_order, shuffle=shuffle, seed=seed,
+    )  # fmt: skip
     question = task.questions[0]
-    context, continuations = render(question, task.scoring)
+    contexts, continuations = zip(*put(question, task).pairs(), strict=True)
+    context = contexts[0]
     groups: dict[str, int] = {}
     for item in task.questions:
         groups[item.group or "all"] = groups.get(item.group or "all", 0) + 1
@@ -44,10 +54,10 @@ def tasks(
         "options": sorted(set(task.options.tolist())),
         "chance": task.chance,
         "scoring": task.scoring,
-        "prompt_format": PROMPT_FORMATS[task.scoring],
+        "prompt_format": task.prompt_format,
         "groups": groups,
         "example": {
-            "id": question.id, "context": context, "continuations": continuations,
+            "id": question.id, "context": context, "continuations": list(continuations),
             "answer": question.answer,
         },
     }  # fmt: skip

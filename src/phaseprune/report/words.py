@@ -77,6 +77,30 @@ def plural(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
+def input_lines(counts: Mapping[str, Any]) -> list[str]:
+    """Say what should be known of the questions as they were put.
+
+    Args:
+        counts: ``truncated_questions`` and ``duplicated_options``, as in a manifest.
+
+    Returns:
+        A sentence for each count that is not 0.
+    """
+    truncated, duplicated = counts.get("truncated_questions"), counts.get("duplicated_options")
+    lines = []
+    if truncated:
+        lines.append(
+            f"{plural(truncated, 'question')} longer than the model takes: cut on the left, as "
+            "lm-eval cuts"
+        )
+    if duplicated:
+        lines.append(
+            f"{plural(duplicated, 'question')} with an option that stands twice: the later one is "
+            "never decided for"
+        )
+    return lines
+
+
 def blocks_in_words(blocks: Sequence[int]) -> str:
     """Name blocks: ``blocks 0-6`` when they follow each other, else ``blocks 9, 3, 4``.
 

@@ -18,11 +18,20 @@ from phaseprune.sweep.walk import batch_tokens, trace_scores
 
 @dataclass(frozen=True)
 class Prepared:
-    """A task made ready for one decoder: its rows and its options' lengths ``[Q, K]``."""
+    """A task made ready for one decoder: its rows and its options' lengths ``[Q, K]``.
+
+    ``truncated`` counts the questions that lost tokens on the left to fit into the model.
+    """
 
     task: Task
     rows: Rows
     units: np.ndarray
+    truncated: int = 0
+
+    @property
+    def input_counts(self) -> dict[str, int]:
+        """What a manifest says of the questions as they were put: cut ones, doubled options."""
+        return {"truncated_questions": self.truncated, "duplicated_options": self.task.duplicated}
 
     @property
     def needs_vocabulary(self) -> bool:
@@ -54,7 +63,7 @@ def prepare(decoder: Decoder, task: Task) -> Prepared:
     units = np.full(rows.shape, np.nan)
     for number, question in enumerate(encoded):
         units[number, : len(question.units)] = question.units
-    return Prepared(task, rows, units)
+    return Prepared(task, rows, units, sum(question.cut > 0 for question in encoded))
 
 
 def trace(
@@ -83,7 +92,7 @@ def summarize_scores(decoder: Decoder, prepared: Prepared, raw: np.ndarray, seed
         prepared.decide(raw),
         raw_scores=raw,
         question_ids=tuple(q.id for q in task.questions),
-        option_labels=option_labels(raw.shape[-1]),
+        option_labels=option_labels(raw.shape[-1], task.labels),
         model=decoder.name,
         task=task.name,
         scoring=task.scoring,

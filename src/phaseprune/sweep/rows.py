@@ -137,7 +137,11 @@ def _plain_rows(question: EncodedQuestion, slot: int) -> Iterator[_Row]:
     last = len(question.context) - 1
     for option, continuation in enumerate(question.continuations):
         tokens = question.context + continuation[:-1]
-        scored = [(last + i, target, slot + option) for i, target in enumerate(continuation)]
+        scored = [
+            (last + i, target, slot + option)
+            for i, target in enumerate(continuation)
+            if i >= question.first_scored(option)
+        ]
         yield _Row(tokens, (0,) * len(tokens), scored)
 
 
@@ -149,7 +153,7 @@ def _tree_row(question: EncodedQuestion, slot: int) -> Iterator[_Row]:
         row.scored += [
             (place, target, slot + option)
             for place, target in zip(places, continuation, strict=True)
-        ]
+        ][question.first_scored(option) :]
         row.tokens += continuation[:-1]
         row.segments += (option + 1,) * (len(continuation) - 1)
     yield row
