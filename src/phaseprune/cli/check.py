@@ -32,12 +32,13 @@ def check(
     seed: o.Seed = 0,
     length_norm: o.LengthNorm = "none",
     probability: o.Probability = "options",
-    labels: o.Labels = "A",
+    labels: o.Labels = None,
     shots: o.Shots = 0,
     shots_from: o.ShotsFrom = None,
     shot_order: o.ShotOrder = "first",
     shuffle: o.Shuffle = False,
     chat: o.Chat = False,
+    data_dir: o.DataDir = None,
     device: o.Device = "auto",
     dtype: o.Dtype = "auto",
     revision: o.Revision = None,
@@ -51,7 +52,7 @@ def check(
     settings = dict(
         scoring=scoring, length_norm=length_norm, probability=probability, labels=labels,
         shots=shots, shots_from=shots_from, shot_order=shot_order, shuffle=shuffle, chat=chat,
-        seed=seed,
+        data_dir=data_dir, seed=seed,
     )  # fmt: skip
     lines: list[dict] = []
 

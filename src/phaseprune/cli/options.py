@@ -18,8 +18,8 @@ TaskName = Annotated[
     str | None,
     typer.Option(
         "--task", metavar="TASK",
-        help="A .jsonl/.csv/.parquet file with question, choices, answer; or 'demo', which is the "
-        "default for the bundled model.",
+        help="A .jsonl/.csv/.parquet file with question, choices, answer; a benchmark's name "
+        "(`phaseprune tasks` lists them); or 'demo', the default for the bundled model.",
     ),
 ]  # fmt: skip
 Out = Annotated[
@@ -60,8 +60,10 @@ Probability = Annotated[
                       "vocabulary.")
 ]  # fmt: skip
 Labels = Annotated[
-    str, typer.Option("--labels", help="Style of the labels: A, a, 1, (A) or (a).")
-]
+    str | None,
+    typer.Option("--labels", help="Style of the labels: A, a, 1, (A) or (a). [default: the task's "
+                 "own, mostly A]"),
+]  # fmt: skip
 Shots = Annotated[
     int, typer.Option("--shots", help="Solved examples before each question (few-shot).")
 ]
@@ -69,7 +71,7 @@ ShotsFrom = Annotated[
     Path | None,
     typer.Option(
         "--shots-from", metavar="FILE", help="Take the examples from this file of questions. "
-        "Questions that are scored are never examples.",
+        "[default: a benchmark's own split]",
     ),
 ]  # fmt: skip
 ShotOrder = Annotated[
@@ -82,6 +84,13 @@ Shuffle = Annotated[
 Chat = Annotated[
     bool, typer.Option("--chat", help="Put questions in the tokenizer's chat template.")
 ]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--data-dir", metavar="DIR", help="Read named benchmarks from copies of the hub's data "
+        "sets, DIR/OWNER/NAME.",
+    ),
+]  # fmt: skip
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress and no tables.")]
 TrustRemoteCode = Annotated[

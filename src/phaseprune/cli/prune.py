@@ -57,12 +57,13 @@ def prune(
     seed: o.Seed = 0,
     length_norm: o.LengthNorm = "none",
     probability: o.Probability = "options",
-    labels: o.Labels = "A",
+    labels: o.Labels = None,
     shots: o.Shots = 0,
     shots_from: o.ShotsFrom = None,
     shot_order: o.ShotOrder = "first",
     shuffle: o.Shuffle = False,
     chat: o.Chat = False,
+    data_dir: o.DataDir = None,
     device: o.Device = "auto",
     dtype: o.Dtype = "auto",
     revision: o.Revision = None,
@@ -80,7 +81,7 @@ def prune(
     settings = dict(
         scoring=scoring, length_norm=length_norm, probability=probability, labels=labels,
         shots=shots, shots_from=shots_from, shot_order=shot_order, shuffle=shuffle, chat=chat,
-        seed=seed,
+        data_dir=data_dir, seed=seed,
     )  # fmt: skip
     from phaseprune.questions.catalog import load_task
     from phaseprune.runs.directory import RunDirectory

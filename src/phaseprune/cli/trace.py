@@ -23,12 +23,13 @@ def trace(
     seed: o.Seed = 0,
     length_norm: o.LengthNorm = "none",
     probability: o.Probability = "options",
-    labels: o.Labels = "A",
+    labels: o.Labels = None,
     shots: o.Shots = 0,
     shots_from: o.ShotsFrom = None,
     shot_order: o.ShotOrder = "first",
     shuffle: o.Shuffle = False,
     chat: o.Chat = False,
+    data_dir: o.DataDir = None,
     device: o.Device = "auto",
     dtype: o.Dtype = "auto",
     revision: o.Revision = None,
@@ -42,7 +43,7 @@ def trace(
     settings = dict(
         scoring=scoring, length_norm=length_norm, probability=probability, labels=labels,
         shots=shots, shots_from=shots_from, shot_order=shot_order, shuffle=shuffle, chat=chat,
-        seed=seed,
+        data_dir=data_dir, seed=seed,
     )  # fmt: skip
     from phaseprune.questions.catalog import load_task
 
@@ -53,7 +54,7 @@ def trace(
     )  # fmt: skip
     from phaseprune.report.html import write_report
     from phaseprune.report.tables import phases_line, trace_table
-    from phaseprune.report.words import input_lines
+    from phaseprune.report.words import groups_line, input_lines
     from phaseprune.runs.directory import RunDirectory
     from phaseprune.sweep.recorded import trace_run
 
@@ -68,6 +69,8 @@ def trace(
         screen.note(f"{run} was finished before; this is its result")
     screen.say(trace_table(result))
     screen.say(phases_line(result))
+    if groups_line(result):
+        screen.say(groups_line(result))
     for line in input_lines(RunDirectory(run).manifest):
         screen.note(line)
     screen.say(f"report: {report}")

@@ -6,8 +6,8 @@ its ARC. docs/questions.md shows both.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from string import ascii_lowercase, ascii_uppercase
 
 from phaseprune.questions.question import Question, Task
@@ -30,16 +30,21 @@ class Prompt:
 
     Attributes:
         name: recorded in a manifest, as ``mmlu`` in ``letter/mmlu``.
-        text: the context where options are scored as texts; has ``{question}``.
+        text: the context where options are scored as texts; has ``{question}`` and may have
+            ``{options}``.
         letter: the context where labels are scored; has ``{question}`` and ``{options}``, which
             are one line an option.
         description: stands before everything else; may have ``{group}``.
+        strip: whether white space around the question goes where labels are scored.
+        groups: what ``{group}`` is for a group, where that is not its name.
     """
 
     name: str
     text: str = "Question: {question}\nAnswer:"
     letter: str = "{question}\n{options}\nAnswer:"
     description: str = ""
+    strip: bool = True
+    groups: Mapping[str, str] = field(default_factory=dict)
 
 
 #: The prompts of questions that come without one of their own.
@@ -100,13 +105,15 @@ def render(
     ``text``: each option's own text is a continuation.
     """
     prompt = prompt or DEFAULT_PROMPTS[scoring]
-    if scoring == "text":
-        context = prompt.text.format(question=question.text)
-        return context, [ANSWER_DELIMITER + choice for choice in question.choices]
     behind = LABEL_STYLES[labels][1]
     names = option_labels(len(question.choices), labels)
     lines = [f"{name}{behind}{c}" for name, c in zip(names, question.choices, strict=True)]
-    context = prompt.letter.format(question=question.text.strip(), options="\n".join(lines))
+    options = "\n".join(lines)
+    if scoring == "text":
+        context = prompt.text.format(question=question.text, options=options)
+        return context, [ANSWER_DELIMITER + choice for choice in question.choices]
+    text = question.text.strip() if prompt.strip else question.text
+    context = prompt.letter.format(question=text, options=options)
     return context, [ANSWER_DELIMITER + name for name in names]
 
 
@@ -118,7 +125,8 @@ def put(question: Question, task: Task) -> Rendered:
     for shot in task.shots.of(question) if task.shots else ():
         context, ending = _pairs(shot, task)[shot.answer]
         examples.append((context, ending))
-    group = (question.group or "").replace("_", " ")
+    group = question.group or ""
+    group = prompt.groups.get(group, group.replace("_", " "))
     contexts, endings = zip(*pairs, strict=True)
     if task.scoring == "letter":
         # A closing bracket is not scored: behind the letter it tells nothing about the decision.

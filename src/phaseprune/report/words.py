@@ -77,6 +77,24 @@ def plural(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
+def groups_line(trace: Mapping[str, Any]) -> str | None:
+    """Say the accuracy over all questions and over groups.
+
+    Args:
+        trace: The content of ``trace.json``.
+
+    Returns:
+        A sentence; None where the questions are not of several groups.
+    """
+    groups = trace.get("accuracy_by_group")
+    if not groups:
+        return None
+    return (
+        f"accuracy: {percent(trace['accuracy']['mean'][-1])} % of all questions (micro), "
+        f"{percent(trace['macro_accuracy'])} % mean of {len(groups)} groups (macro)"
+    )
+
+
 def input_lines(counts: Mapping[str, Any]) -> list[str]:
     """Say what should be known of the questions as they were put.
 

@@ -92,6 +92,7 @@ def summarize_scores(decoder: Decoder, prepared: Prepared, raw: np.ndarray, seed
         prepared.decide(raw),
         raw_scores=raw,
         question_ids=tuple(q.id for q in task.questions),
+        groups=[q.group for q in task.questions],
         option_labels=option_labels(raw.shape[-1], task.labels),
         model=decoder.name,
         task=task.name,
