@@ -113,7 +113,11 @@ def compare(decoder, task, samples: list[dict]) -> Parity:
     prepared = prepare(decoder, task)
     raw = trace_scores(decoder, prepared.rows, prepared.needs_vocabulary, output_only=True)[:, 0]
     ours = [row[:k] for row, k in zip(raw, task.options, strict=True)]
-    theirs = [np.array([r[0] for r in s["filtered_resps"]]) for s in samples]
+    # Behind the options' own log-likelihoods may stand those of the mutual-information metric.
+    theirs = [
+        np.array([r[0] for r in sample["filtered_resps"]][:k])
+        for sample, k in zip(samples, task.options, strict=True)
+    ]
     lengths = [[len(choice) for choice in q.choices] for q in task.questions]
     if task.scoring == "letter":
         lengths = [[1] * len(q.choices) for q in task.questions]

@@ -19,7 +19,8 @@ TaskName = Annotated[
     typer.Option(
         "--task", metavar="TASK",
         help="A .jsonl/.csv/.parquet file with question, choices, answer; a benchmark's name "
-        "(`phaseprune tasks` lists them); or 'demo', the default for the bundled model.",
+        "(`phaseprune tasks` lists them); lm_eval:NAME; or 'demo', the default for the "
+        "bundled model.",
     ),
 ]  # fmt: skip
 Out = Annotated[
@@ -65,8 +66,10 @@ Labels = Annotated[
                  "own, mostly A]"),
 ]  # fmt: skip
 Shots = Annotated[
-    int, typer.Option("--shots", help="Solved examples before each question (few-shot).")
-]
+    int | None,
+    typer.Option("--shots", help="Solved examples before each question (few-shot). [default: 0; "
+                 "of an lm-eval task, its own number]"),
+]  # fmt: skip
 ShotsFrom = Annotated[
     Path | None,
     typer.Option(
@@ -90,6 +93,11 @@ DataDir = Annotated[
         "--data-dir", metavar="DIR", help="Read named benchmarks from copies of the hub's data "
         "sets, DIR/OWNER/NAME.",
     ),
+]  # fmt: skip
+LmEvalPath = Annotated[
+    Path | None,
+    typer.Option("--lm-eval-path", metavar="DIR", help="A folder of lm-eval tasks (YAML), for "
+                 "--task lm_eval:NAME."),
 ]  # fmt: skip
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress and no tables.")]

@@ -17,11 +17,12 @@ def tasks(
     ] = None,
     scoring: o.Scoring = None,
     labels: o.Labels = None,
-    shots: o.Shots = 0,
+    shots: o.Shots = None,
     shots_from: o.ShotsFrom = None,
     shot_order: o.ShotOrder = "first",
     shuffle: o.Shuffle = False,
     data_dir: o.DataDir = None,
+    lm_eval_path: o.LmEvalPath = None,
     seed: o.Seed = 0,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
@@ -36,7 +37,8 @@ def tasks(
         return
     task = load_task(
         name, scoring=scoring, labels=labels, shots=shots, shots_from=shots_from,
-        shot_order=shot_order, shuffle=shuffle, data_dir=data_dir, seed=seed,
+        shot_order=shot_order, shuffle=shuffle, data_dir=data_dir,
+        lm_eval_path=lm_eval_path, seed=seed,
     )  # fmt: skip
     question = task.questions[0]
     contexts, continuations = zip(*put(question, task).pairs(), strict=True)

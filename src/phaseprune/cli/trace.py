@@ -24,12 +24,13 @@ def trace(
     length_norm: o.LengthNorm = "none",
     probability: o.Probability = "options",
     labels: o.Labels = None,
-    shots: o.Shots = 0,
+    shots: o.Shots = None,
     shots_from: o.ShotsFrom = None,
     shot_order: o.ShotOrder = "first",
     shuffle: o.Shuffle = False,
     chat: o.Chat = False,
     data_dir: o.DataDir = None,
+    lm_eval_path: o.LmEvalPath = None,
     device: o.Device = "auto",
     dtype: o.Dtype = "auto",
     revision: o.Revision = None,
@@ -43,7 +44,7 @@ def trace(
     settings = dict(
         scoring=scoring, length_norm=length_norm, probability=probability, labels=labels,
         shots=shots, shots_from=shots_from, shot_order=shot_order, shuffle=shuffle, chat=chat,
-        data_dir=data_dir, seed=seed,
+        data_dir=data_dir, lm_eval_path=lm_eval_path, seed=seed,
     )  # fmt: skip
     from phaseprune.questions.catalog import load_task
 

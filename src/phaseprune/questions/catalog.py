@@ -6,6 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from phaseprune.errors import UserError, near_matches
+from phaseprune.questions import bridge
 from phaseprune.questions.benchmarks import Benchmark, find_benchmark, task_names
 from phaseprune.questions.files import READERS, read_questions
 from phaseprune.questions.hub import read_split
@@ -34,31 +35,34 @@ def load_task(
     length_norm: str = "none",
     probability: str = "options",
     labels: str | None = None,
-    shots: int = 0,
+    shots: int | None = None,
     shots_from: str | Path | None = None,
     shot_order: str = "first",
     shuffle: bool = False,
     chat: bool = False,
     data_dir: str | Path | None = None,
+    lm_eval_path: str | Path | None = None,
     seed: int = 0,
 ) -> Task:
     """Load a task.
 
     Args:
-        name: a bundled name (``demo``), a benchmark's (``benchmarks.BENCHMARKS``), or the path of
-            a ``.jsonl``, ``.csv`` or ``.parquet`` file.
+        name: a bundled name (``demo``), a benchmark's (``benchmarks.BENCHMARKS``),
+            ``lm_eval:NAME``, or the path of a ``.jsonl``, ``.csv`` or ``.parquet`` file.
         scoring: ``letter`` or ``text``; by default the task's own, ``letter`` for files.
         limit: only the first so many questions; of a benchmark with subjects, of each subject.
         length_norm: ``none``, ``chars``, ``bytes`` or ``tokens`` (text scoring).
         probability: ``options`` or ``vocabulary`` (letter scoring).
         labels: the style of labels, by its first one: ``A``, ``a``, ``1``, ``(A)`` or ``(a)``;
             by default the task's own, mostly ``A``.
-        shots: how many solved examples stand before each question.
+        shots: how many solved examples stand before each question; by default none, or what the
+            YAML of an lm-eval task says.
         shots_from: a file of questions to take them from; by default a benchmark's own split.
         shot_order: ``first`` or ``random`` (by seed) of those questions.
         shuffle: give each question's options another order, by seed.
         chat: put the question in the tokenizer's chat template.
         data_dir: a folder with copies of the hub's data sets, to work offline.
+        lm_eval_path: a folder of lm-eval tasks (YAML), for ``lm_eval:NAME``.
         seed: of random shots and of the shuffling.
 
     Raises:
@@ -72,10 +76,22 @@ def load_task(
     _one_of("shot-order", shot_order, SHOT_ORDERS)
     if limit is not None and limit < 1:
         raise UserError(f"--limit must be at least 1 and is {limit}")
-    if shots < 0:
+    if shots is not None and shots < 0:
         raise UserError(f"--shots must be at least 0 and is {shots}")
     if shots_from is not None and not shots:
         raise UserError("--shots-from says where examples are from; say how many with --shots")
+    if name.startswith(bridge.PREFIX):
+        not_for_bridge = {
+            "scoring letter": scoring == "letter", "labels": labels, "chat": chat,
+            "shots-from": shots_from, "shuffle": shuffle, "data-dir": data_dir,
+            "shot-order random": shot_order != "first",
+        }  # fmt: skip
+        bridge.refuse(name, not_for_bridge)
+        _check_scoring("text", length_norm, probability, None)
+        questions, prompt = bridge.read_task(name, lm_eval_path, limit, shots, seed)
+        return Task(name, questions, "text", length_norm, prompt=prompt)
+    if lm_eval_path is not None:
+        raise UserError(f"--lm-eval-path is for tasks {bridge.PREFIX}NAME, and this is {name}")
     benchmark = find_benchmark(name)
     entry = benchmark[0] if benchmark else None
     scoring = scoring or (entry.scoring if entry else _default_scoring(name))
@@ -179,6 +195,6 @@ def _file(name: str) -> Path:
         return path
     raise UserError(
         f"unknown task {name!r}: give {', '.join(BUNDLED)}, a name that `phaseprune tasks` lists, "
-        f"or the path of a {', '.join(READERS)} file."
+        f"{bridge.PREFIX}NAME, or the path of a {', '.join(READERS)} file."
         + near_matches(name, [*BUNDLED, *task_names()])
     )

@@ -20,8 +20,8 @@ LABEL_STYLES: dict[str, tuple[Sequence[str], str]] = {
     "(A)": ([f"({letter})" for letter in ascii_uppercase], " "),
     "(a)": ([f"({letter})" for letter in ascii_lowercase], " "),
 }
-#: Between a question and its answer, and between solved examples.
-ANSWER_DELIMITER, EXAMPLE_DELIMITER = " ", "\n\n"
+#: Between solved examples.
+EXAMPLE_DELIMITER = "\n\n"
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class Prompt:
         description: stands before everything else; may have ``{group}``.
         strip: whether white space around the question goes where labels are scored.
         groups: what ``{group}`` is for a group, where that is not its name.
+        delimiter: stands between a question and its answer.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Prompt:
     description: str = ""
     strip: bool = True
     groups: Mapping[str, str] = field(default_factory=dict)
+    delimiter: str = " "
 
 
 #: The prompts of questions that come without one of their own.
@@ -60,12 +62,14 @@ class Rendered:
         examples: solved examples, (question, answer).
         contexts: the context of each option (mostly the same one).
         endings: what is scored of each option, without the delimiter before it.
+        delimiter: stands before each ending and each example's answer.
     """
 
     description: str
     examples: tuple[tuple[str, str], ...]
     contexts: tuple[str, ...]
     endings: tuple[str, ...]
+    delimiter: str = " "
 
     def pairs(self, chat: Callable[[list[dict]], str] | None = None) -> list[tuple[str, str]]:
         """Context and continuation of each option, as lm-eval makes them.
@@ -76,11 +80,11 @@ class Rendered:
         """
         if chat is None:
             lead = self.description + "".join(
-                f"{question}{ANSWER_DELIMITER}{answer}{EXAMPLE_DELIMITER}"
+                f"{question}{self.delimiter}{answer}{EXAMPLE_DELIMITER}"
                 for question, answer in self.examples
             )
             return [
-                (lead + context, ANSWER_DELIMITER + ending)
+                (lead + context, self.delimiter + ending)
                 for context, ending in zip(self.contexts, self.endings, strict=True)
             ]
         turns = [{"role": "system", "content": self.description}] if self.description else []
@@ -111,10 +115,10 @@ def render(
     options = "\n".join(lines)
     if scoring == "text":
         context = prompt.text.format(question=question.text, options=options)
-        return context, [ANSWER_DELIMITER + choice for choice in question.choices]
+        return context, [prompt.delimiter + choice for choice in question.choices]
     text = question.text.strip() if prompt.strip else question.text
     context = prompt.letter.format(question=text, options=options)
-    return context, [ANSWER_DELIMITER + name for name in names]
+    return context, [prompt.delimiter + name for name in names]
 
 
 def put(question: Question, task: Task) -> Rendered:
@@ -131,7 +135,8 @@ def put(question: Question, task: Task) -> Rendered:
     if task.scoring == "letter":
         # A closing bracket is not scored: behind the letter it tells nothing about the decision.
         endings = tuple(ending.removesuffix(")") for ending in endings)
-    return Rendered(prompt.description.format(group=group), tuple(examples), contexts, endings)
+    description = prompt.description.format(group=group)
+    return Rendered(description, tuple(examples), contexts, endings, prompt.delimiter)
 
 
 def _pairs(question: Question, task: Task) -> list[tuple[str, str]]:
@@ -139,4 +144,5 @@ def _pairs(question: Question, task: Task) -> list[tuple[str, str]]:
     if task.scoring == "text" and question.pairs is not None:
         return list(question.pairs)
     context, continuations = render(question, task.scoring, task.prompt, task.labels)
-    return [(context, c.removeprefix(ANSWER_DELIMITER)) for c in continuations]
+    delimiter = (task.prompt or DEFAULT_PROMPTS[task.scoring]).delimiter
+    return [(context, c.removeprefix(delimiter)) for c in continuations]
