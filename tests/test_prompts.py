@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
 from conftest import QUESTIONS, make_tokenizer, write_jsonl
 from phaseprune.cli.main import main
@@ -13,9 +14,10 @@ from phaseprune.questions.catalog import load_task
 from phaseprune.questions.encode import encode_pair, encode_task
 from phaseprune.questions.prompts import put
 from phaseprune.questions.question import Question, Task
-from phaseprune.sweep.measure import prepare
+from phaseprune.report.words import unequal_options_line
+from phaseprune.sweep.measure import prepare, trace
 from phaseprune.sweep.recorded import trace_run
-from phaseprune.sweep.walk import trace_scores
+from phaseprune.sweep.walk import sweep_scores, trace_scores
 
 CHAT = (
     "{{ eos_token }}{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}\n{% endfor %}"
@@ -168,8 +170,6 @@ def test_what_is_too_long_is_cut_on_the_left_and_counted(question_file, tiny, tm
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_contexts_of_an_options_own(tiny, family):
     """Options that stand in the context, an ending in common; as trees and as plain rows."""
-    import torch
-
     decoder = tiny[family]
     pairs = (("the sky", "is blue"), ("the grass", "is blue"), ("snow", "is blue"))
     question = Question("0", "?", ("sky", "grass", "snow"), 0, pairs=pairs)
@@ -271,3 +271,64 @@ def test_shots_share_the_beginning_of_prompts(question_file, examples):
     contexts = [q.context for q in encode_task(task, make_tokenizer())]
     shared = np.array([len({c[i] for c in contexts}) == 1 for i in range(min(map(len, contexts)))])
     assert shared[:40].all()
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_permuted_scores_are_the_mean_over_rotations(question_file, tiny, family):
+    """Each option's scores at the places to which it comes; questions have 2 to 5 options."""
+    decoder = tiny[family]
+    task = load_task(str(question_file), permute=True)
+    prepared = prepare(decoder, task)
+    found = trace_scores(decoder, prepared.rows, prepared.needs_vocabulary)
+    plain = load_task(str(question_file))
+    for number, question in enumerate(plain.questions):
+        turned = [question.reordered(order) for _, order in question.rotations()]
+        rows = prepare(decoder, plain.with_questions(turned))
+        raw = trace_scores(decoder, rows.rows, rows.needs_vocabulary)
+        for option, choice in enumerate(question.choices):
+            scores = [raw[t, :, q.choices.index(choice)] for t, q in enumerate(turned)]
+            np.testing.assert_allclose(found[number, :, option], np.mean(scores, axis=0), atol=1e-4)
+    swept = sweep_scores(decoder, prepared.rows, prepared.needs_vocabulary, [0, 1])
+    assert np.isfinite(swept.scores).sum() == 2 * task.options.sum()
+
+
+def test_permuting_takes_a_letter_bias_out(question_file, tiny):
+    """A constant added to one letter's score changes no decision and no Option Frequency."""
+    decoder = tiny["llama"]
+    task = load_task(str(question_file), permute=True)
+    equal = task.with_questions([q for q in task.questions if len(q.choices) == 4])
+    before = trace(decoder, equal)
+    letter = decoder.tokenizer(" A")["input_ids"][0]
+    bias = torch.zeros(decoder.head.weight.shape[0])
+    bias[letter] = 50.0
+    from phaseprune.sweep import scoring
+
+    real = scoring.read_logits
+    scoring.read_logits = lambda d, states, rows=None: real(d, states)[:, rows] + bias[rows]
+    try:
+        after = trace(decoder, equal)
+    finally:
+        scoring.read_logits = real
+    np.testing.assert_allclose(after.raw_scores - before.raw_scores, 50 / 4, atol=1e-3)
+    np.testing.assert_array_equal(after.option_frequency, before.option_frequency)
+
+
+def test_permuting_is_for_letters_and_another_run(question_file):
+    with pytest.raises(UserError, match="--permute is for letter scoring"):
+        load_task(str(question_file), scoring="text", permute=True)
+    assert "cyclic permutations" in load_task(str(question_file), permute=True).prompt_format
+
+
+def test_option_frequency_with_unequal_numbers_of_options(question_file, tiny):
+    traced = trace(tiny["llama"], load_task(str(question_file)))
+    result = traced.to_dict()
+    present = result["where_present"]
+    assert present["questions"] == [8, 8, 7, 3, 1]  # k is 3, 2, 5, 3, 4, 4, 3, 3
+    decided = traced.decisions.decided[:, -1]
+    options = traced.decisions.options
+    for option, count in enumerate(present["questions"]):
+        assert count == (options > option).sum()
+        share = (decided == option).sum() / count
+        assert abs(present["option_frequency"][-1][option] - share) < 1e-12
+    assert abs(sum(result["option_frequency"][-1]) - 1) < 1e-12
+    assert "of 1" in unequal_options_line(result)

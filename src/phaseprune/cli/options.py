@@ -84,6 +84,10 @@ Shuffle = Annotated[
     bool, typer.Option("--shuffle", help="Put the options of each question in another order, by "
                        "--seed.")
 ]  # fmt: skip
+Permute = Annotated[
+    bool, typer.Option("--permute", help="Average over the cyclic permutations of the options "
+                       "(letters; k times the work).")
+]  # fmt: skip
 Chat = Annotated[
     bool, typer.Option("--chat", help="Put questions in the tokenizer's chat template.")
 ]

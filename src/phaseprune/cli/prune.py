@@ -62,6 +62,7 @@ def prune(
     shots_from: o.ShotsFrom = None,
     shot_order: o.ShotOrder = "first",
     shuffle: o.Shuffle = False,
+    permute: o.Permute = False,
     chat: o.Chat = False,
     data_dir: o.DataDir = None,
     lm_eval_path: o.LmEvalPath = None,
@@ -81,7 +82,8 @@ def prune(
     task = task_name(model, task)
     settings = dict(
         scoring=scoring, length_norm=length_norm, probability=probability, labels=labels,
-        shots=shots, shots_from=shots_from, shot_order=shot_order, shuffle=shuffle, chat=chat,
+        shots=shots, shots_from=shots_from, shot_order=shot_order, shuffle=shuffle,
+        permute=permute, chat=chat,
         data_dir=data_dir, lm_eval_path=lm_eval_path, seed=seed,
     )  # fmt: skip
     from phaseprune.questions.catalog import load_task

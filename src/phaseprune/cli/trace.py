@@ -28,6 +28,7 @@ def trace(
     shots_from: o.ShotsFrom = None,
     shot_order: o.ShotOrder = "first",
     shuffle: o.Shuffle = False,
+    permute: o.Permute = False,
     chat: o.Chat = False,
     data_dir: o.DataDir = None,
     lm_eval_path: o.LmEvalPath = None,
@@ -43,7 +44,8 @@ def trace(
     task = task_name(model, task)
     settings = dict(
         scoring=scoring, length_norm=length_norm, probability=probability, labels=labels,
-        shots=shots, shots_from=shots_from, shot_order=shot_order, shuffle=shuffle, chat=chat,
+        shots=shots, shots_from=shots_from, shot_order=shot_order, shuffle=shuffle,
+        permute=permute, chat=chat,
         data_dir=data_dir, lm_eval_path=lm_eval_path, seed=seed,
     )  # fmt: skip
     from phaseprune.questions.catalog import load_task
@@ -55,7 +57,7 @@ def trace(
     )  # fmt: skip
     from phaseprune.report.html import write_report
     from phaseprune.report.tables import phases_line, trace_table
-    from phaseprune.report.words import groups_line, input_lines
+    from phaseprune.report.words import groups_line, input_lines, unequal_options_line
     from phaseprune.runs.directory import RunDirectory
     from phaseprune.sweep.recorded import trace_run
 
@@ -70,8 +72,9 @@ def trace(
         screen.note(f"{run} was finished before; this is its result")
     screen.say(trace_table(result))
     screen.say(phases_line(result))
-    if groups_line(result):
-        screen.say(groups_line(result))
+    for line in (unequal_options_line(result), groups_line(result)):
+        if line:
+            screen.say(line)
     for line in input_lines(RunDirectory(run).manifest):
         screen.note(line)
     screen.say(f"report: {report}")

@@ -9,7 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from phaseprune.decision.frequency import gold_frequency, option_frequency
+from phaseprune.decision.frequency import (
+    frequency_where_present,
+    gold_frequency,
+    option_frequency,
+)
 from phaseprune.decision.intervals import bootstrap_mean, wilson
 from phaseprune.decision.margin import (
     decision_margin,
@@ -124,6 +128,15 @@ class Trace:
     decisions: Decisions = field(repr=False)
     raw_scores: np.ndarray = field(repr=False)
 
+    def where_present(self) -> dict[str, Any]:
+        """Option Frequency by position among the questions that have it, and how many do."""
+        options = self.decisions.options
+        return {
+            "questions": (options[:, None] > np.arange(options.max())).sum(axis=0).tolist(),
+            "option_frequency": frequency_where_present(self.decisions.decided, options).tolist(),
+            "gold_frequency": frequency_where_present(self.decisions.gold, options).tolist(),
+        }
+
     @property
     def macro_accuracy(self) -> float | None:
         """Mean of the groups' accuracies (``accuracy`` is the micro average)."""
@@ -143,6 +156,7 @@ class Trace:
             "option_labels": list(self.option_labels),
             "option_frequency": self.option_frequency.tolist(),
             "gold_frequency": self.gold_frequency.tolist(),
+            "where_present": self.where_present(),
             "chance": self.chance,
             "accuracy_by_group": {
                 g.group: {"questions": g.questions, "accuracy": g.accuracy} for g in self.by_group

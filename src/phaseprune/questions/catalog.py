@@ -39,6 +39,7 @@ def load_task(
     shots_from: str | Path | None = None,
     shot_order: str = "first",
     shuffle: bool = False,
+    permute: bool = False,
     chat: bool = False,
     data_dir: str | Path | None = None,
     lm_eval_path: str | Path | None = None,
@@ -60,6 +61,7 @@ def load_task(
         shots_from: a file of questions to take them from; by default a benchmark's own split.
         shot_order: ``first`` or ``random`` (by seed) of those questions.
         shuffle: give each question's options another order, by seed.
+        permute: average each option's score over the cyclic permutations of the options (letters).
         chat: put the question in the tokenizer's chat template.
         data_dir: a folder with copies of the hub's data sets, to work offline.
         lm_eval_path: a folder of lm-eval tasks (YAML), for ``lm_eval:NAME``.
@@ -83,7 +85,8 @@ def load_task(
     if name.startswith(bridge.PREFIX):
         not_for_bridge = {
             "scoring letter": scoring == "letter", "labels": labels, "chat": chat,
-            "shots-from": shots_from, "shuffle": shuffle, "data-dir": data_dir,
+            "shots-from": shots_from, "shuffle": shuffle, "permute": permute,
+            "data-dir": data_dir,
             "shot-order random": shot_order != "first",
         }  # fmt: skip
         bridge.refuse(name, not_for_bridge)
@@ -96,6 +99,11 @@ def load_task(
     entry = benchmark[0] if benchmark else None
     scoring = scoring or (entry.scoring if entry else _default_scoring(name))
     _check_scoring(scoring, length_norm, probability, labels)
+    if permute and scoring == "text":
+        raise UserError(
+            "--permute is for letter scoring, where the order of options is shown; leave it out "
+            "for texts"
+        )
     data_dir = Path(data_dir) if data_dir is not None else None
     if entry:
         questions = read_split(name, *benchmark, entry.split, data_dir)
@@ -117,7 +125,7 @@ def load_task(
     return Task(
         name, tuple(questions), scoring, length_norm, probability,
         prompt=entry.prompt if entry else None, labels=labels or default_labels, shots=examples,
-        chat=chat, shuffled=seed if shuffle else None,
+        chat=chat, shuffled=seed if shuffle else None, permute=permute,
     )  # fmt: skip
 
 

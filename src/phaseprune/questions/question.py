@@ -36,6 +36,12 @@ class Question:
         """Sha256 of what is asked: two questions with the same content are the same question."""
         return hashlib.sha256(json.dumps([self.text, self.choices]).encode()).hexdigest()
 
+    def rotations(self) -> list[tuple[Question, tuple[int, ...]]]:
+        """The k cyclic permutations of the options, each with the old positions in new order."""
+        count = len(self.choices)
+        orders = [tuple((i + shift) % count for i in range(count)) for shift in range(count)]
+        return [(self.reordered(order), order) for order in orders]
+
     def reordered(self, order: Sequence[int]) -> Question:
         """The same question with its options in another order (``order``: old positions)."""
         return replace(
@@ -89,6 +95,7 @@ class Task:
         shots: solved examples before each question, None for none.
         chat: whether the question is put in the tokenizer's chat template.
         shuffled: the seed by which options were shuffled, None if they were not.
+        permute: whether scores are averaged over the cyclic permutations of the options.
     """
 
     name: str
@@ -101,6 +108,7 @@ class Task:
     shots: Shots | None = None
     chat: bool = False
     shuffled: int | None = None
+    permute: bool = False
 
     @property
     def fingerprint(self) -> str:
@@ -118,6 +126,8 @@ class Task:
             parts.append(f"{self.shots.count} {self.shots.order} shots")
         if self.shuffled is not None:
             parts.append(f"options shuffled by seed {self.shuffled}")
+        if self.permute:
+            parts.append("mean over cyclic permutations")
         if self.chat:
             parts.append("chat")
         return " + ".join(parts)

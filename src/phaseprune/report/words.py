@@ -95,6 +95,28 @@ def groups_line(trace: Mapping[str, Any]) -> str | None:
     )
 
 
+def unequal_options_line(trace: Mapping[str, Any]) -> str | None:
+    """Say Option Frequency where questions have different numbers of options.
+
+    Args:
+        trace: The content of ``trace.json``.
+
+    Returns:
+        A sentence; None where all questions have the same number of options.
+    """
+    present = trace.get("where_present")
+    if not present or len(set(present["questions"])) == 1:
+        return None
+    parts = [
+        f"{label} {percent(decided, 0)} ({percent(gold, 0)}) of {count}"
+        for label, decided, gold, count in zip(
+            trace["option_labels"], present["option_frequency"][-1], present["gold_frequency"],
+            present["questions"], strict=True,
+        )
+    ]  # fmt: skip
+    return "decided % (gold %) at the output, of the questions with the option: " + ", ".join(parts)
+
+
 def input_lines(counts: Mapping[str, Any]) -> list[str]:
     """Say what should be known of the questions as they were put.
 

@@ -58,12 +58,19 @@ def prepare(decoder: Decoder, task: Task) -> Prepared:
     Raises:
         UserError: a question cannot be put to this model (``questions.encode``).
     """
-    encoded = encode_task(task, decoder.tokenizer, decoder.max_length)
-    rows = make_rows(encoded, batch_tokens(decoder), decoder.device, decoder.tree_tokens)
+    put, orders = task, None
+    if task.permute:
+        turned = [(n, *r) for n, q in enumerate(task.questions) for r in q.rotations()]
+        put = task.with_questions([question for _, question, _ in turned])
+        orders = [(number, order) for number, _, order in turned]
+    encoded = encode_task(put, decoder.tokenizer, decoder.max_length)
+    rows = make_rows(encoded, batch_tokens(decoder), decoder.device, decoder.tree_tokens, orders)
+    of = [number for number, _ in orders] if orders else range(len(encoded))
     units = np.full(rows.shape, np.nan)
-    for number, question in enumerate(encoded):
+    for number, question in zip(of, encoded, strict=True):
         units[number, : len(question.units)] = question.units
-    return Prepared(task, rows, units, sum(question.cut > 0 for question in encoded))
+    cut = {number for number, question in zip(of, encoded, strict=True) if question.cut}
+    return Prepared(task, rows, units, len(cut))
 
 
 def trace(
