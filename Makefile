@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint parity clean
 
 demo: .venv/.core
 	$(BIN)/phaseprune demo
@@ -13,6 +13,10 @@ test: .venv/.dev
 
 lint: .venv/.dev
 	$(BIN)/ruff check src tests training benchmarks
+
+# The whole matrix against lm-eval, on SmolLM2-135M: hours on 2 cores.
+parity: .venv/.dev
+	$(BIN)/python benchmarks/parity.py
 
 .venv/.core: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \

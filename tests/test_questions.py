@@ -165,9 +165,12 @@ def test_split_says_when_questions_do_not_suffice():
 
 @given(st.text(min_size=1, max_size=20), st.text(min_size=1, max_size=10))
 def test_pairs_are_tokenised_together(context, continuation):
+    """What is scored: what the whole has behind the context alone (as lm-eval: test_parity.py)."""
     tokenizer = make_tokenizer_once()
     before, after = encode_pair(tokenizer, "Q" + context, continuation)
-    assert before + after == tokenizer("Q" + context + continuation)["input_ids"]
+    whole = tokenizer("Q" + context + continuation)["input_ids"]
+    assert after == whole[len(before):]
+    assert before == tokenizer(("Q" + context).rstrip())["input_ids"]
 
 
 _tokenizer = []
@@ -207,10 +210,10 @@ def test_labels_that_are_not_distinct_tokens_are_refused(question_file):
         encode_task(load_task(str(question_file), scoring="letter"), Byteless())
 
 
-def test_a_question_longer_than_the_model_takes_is_named(question_file):
-    task = load_task(str(question_file))
-    with pytest.raises(UserError, match="question 0 of .* tokens and the model takes 8"):
-        encode_task(task, make_tokenizer_once(), max_length=8)
+def test_an_option_longer_than_the_model_takes_is_named(question_file):
+    task = load_task(str(question_file), scoring="text")
+    with pytest.raises(UserError, match="question 0 of .* tokens and the model takes 1"):
+        encode_task(task, make_tokenizer_once(), max_length=1)
 
 
 @pytest.mark.parametrize("norm", ["none", "chars", "bytes", "tokens"])

@@ -8,7 +8,13 @@ from typing import Annotated
 import typer
 
 from phaseprune.cli import options as o
-from phaseprune.cli.console import Screen, command_line, load_checked, task_name
+from phaseprune.cli.console import (
+    Screen,
+    command_line,
+    load_checked,
+    prompt_words,
+    task_name,
+)
 from phaseprune.errors import UserError
 
 
@@ -26,6 +32,15 @@ def check(
     seed: o.Seed = 0,
     length_norm: o.LengthNorm = "none",
     probability: o.Probability = "options",
+    labels: o.Labels = None,
+    shots: o.Shots = None,
+    shots_from: o.ShotsFrom = None,
+    shot_order: o.ShotOrder = "first",
+    shuffle: o.Shuffle = False,
+    permute: o.Permute = False,
+    chat: o.Chat = False,
+    data_dir: o.DataDir = None,
+    lm_eval_path: o.LmEvalPath = None,
     device: o.Device = "auto",
     dtype: o.Dtype = "auto",
     revision: o.Revision = None,
@@ -36,6 +51,12 @@ def check(
     """Preflight: is this model and task supported, and what will a run cost? Exit 2 if refused."""
     screen = Screen(as_json, quiet)
     task = task_name(model, task)
+    settings = dict(
+        scoring=scoring, length_norm=length_norm, probability=probability, labels=labels,
+        shots=shots, shots_from=shots_from, shot_order=shot_order, shuffle=shuffle,
+        permute=permute, chat=chat,
+        data_dir=data_dir, lm_eval_path=lm_eval_path, seed=seed,
+    )  # fmt: skip
     lines: list[dict] = []
 
     def tell(name: str, text: str, ok: bool = True) -> None:
@@ -48,9 +69,7 @@ def check(
     try:
         from phaseprune.questions.catalog import load_task
 
-        questions = load_task(
-            task, scoring=scoring, limit=limit, length_norm=length_norm, probability=probability
-        )
+        questions = load_task(task, limit=limit, **settings)
         options = "/".join(map(str, sorted(set(questions.options.tolist()))))
         tell("task", f"{len(questions.questions)} questions with {options} options, "
              f"{questions.scoring} scoring, chance {questions.chance:.3f}")  # fmt: skip
@@ -66,7 +85,8 @@ def check(
         tell(stage, str(error), ok=False)
         _finish(screen, out, {"ok": False, "checks": lines, **found})
         raise UserError(f"{model} on {task} would be refused: {error}") from None
-    screen.next(command_line("trace", model, "--task", task, "--scoring", questions.scoring))
+    words = prompt_words(settings, questions.scoring)
+    screen.next(command_line("trace", model, "--task", task, *words))
     _finish(screen, out, {"ok": True, "checks": lines, **found})
 
 
@@ -108,15 +128,18 @@ def _model_lines(decoder, tell) -> dict:
 def _task_lines(decoder, questions, calibration: int | None, seed: int, tell) -> dict:
     from phaseprune.questions.encode import encode_task
     from phaseprune.questions.split import split
+    from phaseprune.report.words import input_lines
     from phaseprune.sweep.estimate import estimate
     from phaseprune.sweep.measure import prepare
 
     prepared = prepare(decoder, questions)
     if questions.scoring == "letter":
-        first = encode_task(questions.head(1), decoder.tokenizer)[0]
+        first = encode_task(questions.head(1), decoder.tokenizer, decoder.max_length)[0]
         ids = [ending[0] for ending in first.continuations]
         shown = decoder.tokenizer.convert_ids_to_tokens(ids)
         tell("labels", f"single and distinct tokens, as {', '.join(map(repr, shown))}")
+    for line in input_lines(prepared.input_counts):
+        tell("input", line)
     rows = prepared.rows
     padding = 1 - rows.tokens / rows.padded_tokens
     tell("tokens", f"{rows.tokens:,} in {rows.rows:,} rows ({padding:.0%} padding besides)")
@@ -129,6 +152,7 @@ def _task_lines(decoder, questions, calibration: int | None, seed: int, tell) ->
     tell("memory", f"about {cost.memory_bytes / 1e9:.1f} GB")
     return {
         "questions": len(questions.questions),
+        **prepared.input_counts,
         "calibration_questions": len(chosen_on.questions),
         "rows": rows.rows,
         "tokens": rows.tokens,

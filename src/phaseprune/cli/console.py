@@ -96,6 +96,21 @@ def command_line(*words: Any) -> str:
     return shlex.join(["phaseprune", *map(str, words)])
 
 
+def prompt_words(settings: dict[str, Any], scoring: str) -> list[str]:
+    """Those settings of ``load_task`` that are not its defaults, as words of a command line."""
+    from inspect import signature
+
+    from phaseprune.questions.catalog import load_task
+
+    defaults = signature(load_task).parameters
+    words = []
+    for name, value in (settings | {"scoring": scoring}).items():
+        if value != defaults[name].default:
+            flag = "--" + name.replace("_", "-")
+            words += [flag] if value is True else [flag, str(value)]
+    return words
+
+
 def run_path(out: Path | None, command: str, model: str, task: str) -> Path:
     """The run directory: as given, or one that belongs to this very command line."""
     words = [word for word in sys.argv[1:] if word not in ("--json", "--quiet")]

@@ -18,8 +18,9 @@ TaskName = Annotated[
     str | None,
     typer.Option(
         "--task", metavar="TASK",
-        help="A .jsonl/.csv/.parquet file with question, choices, answer; or 'demo', which is the "
-        "default for the bundled model.",
+        help="A .jsonl/.csv/.parquet file with question, choices, answer; a benchmark's name "
+        "(`phaseprune tasks` lists them); lm_eval:NAME; or 'demo', the default for the "
+        "bundled model.",
     ),
 ]  # fmt: skip
 Out = Annotated[
@@ -31,7 +32,9 @@ Out = Annotated[
 Limit = Annotated[
     int | None, typer.Option("--limit", help="Use only the first so many questions of the task.")
 ]
-Seed = Annotated[int, typer.Option("--seed", help="Of the split and of all statistics.")]
+Seed = Annotated[
+    int, typer.Option("--seed", help="Of the split, random examples, shuffling, all statistics.")
+]
 Device = Annotated[
     str, typer.Option("--device", help="cpu, cuda, mps, …; auto takes an accelerator if any.")
 ]
@@ -56,6 +59,49 @@ LengthNorm = Annotated[
 Probability = Annotated[
     str, typer.Option("--probability", help="Support of the softmax for letters: options or "
                       "vocabulary.")
+]  # fmt: skip
+Labels = Annotated[
+    str | None,
+    typer.Option("--labels", help="Style of the labels: A, a, 1, (A) or (a). [default: the task's "
+                 "own, mostly A]"),
+]  # fmt: skip
+Shots = Annotated[
+    int | None,
+    typer.Option("--shots", help="Solved examples before each question (few-shot). [default: 0; "
+                 "of an lm-eval task, its own number]"),
+]  # fmt: skip
+ShotsFrom = Annotated[
+    Path | None,
+    typer.Option(
+        "--shots-from", metavar="FILE", help="Take the examples from this file of questions. "
+        "[default: a benchmark's own split]",
+    ),
+]  # fmt: skip
+ShotOrder = Annotated[
+    str, typer.Option("--shot-order", help="Take the first examples, or random ones (by --seed).")
+]
+Shuffle = Annotated[
+    bool, typer.Option("--shuffle", help="Put the options of each question in another order, by "
+                       "--seed.")
+]  # fmt: skip
+Permute = Annotated[
+    bool, typer.Option("--permute", help="Average over the cyclic permutations of the options "
+                       "(letters; k times the work).")
+]  # fmt: skip
+Chat = Annotated[
+    bool, typer.Option("--chat", help="Put questions in the tokenizer's chat template.")
+]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--data-dir", metavar="DIR", help="Read named benchmarks from copies of the hub's data "
+        "sets, DIR/OWNER/NAME.",
+    ),
+]  # fmt: skip
+LmEvalPath = Annotated[
+    Path | None,
+    typer.Option("--lm-eval-path", metavar="DIR", help="A folder of lm-eval tasks (YAML), for "
+                 "--task lm_eval:NAME."),
 ]  # fmt: skip
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress and no tables.")]

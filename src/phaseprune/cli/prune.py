@@ -57,6 +57,15 @@ def prune(
     seed: o.Seed = 0,
     length_norm: o.LengthNorm = "none",
     probability: o.Probability = "options",
+    labels: o.Labels = None,
+    shots: o.Shots = None,
+    shots_from: o.ShotsFrom = None,
+    shot_order: o.ShotOrder = "first",
+    shuffle: o.Shuffle = False,
+    permute: o.Permute = False,
+    chat: o.Chat = False,
+    data_dir: o.DataDir = None,
+    lm_eval_path: o.LmEvalPath = None,
     device: o.Device = "auto",
     dtype: o.Dtype = "auto",
     revision: o.Revision = None,
@@ -71,20 +80,25 @@ def prune(
     """
     screen = Screen(as_json, quiet)
     task = task_name(model, task)
+    settings = dict(
+        scoring=scoring, length_norm=length_norm, probability=probability, labels=labels,
+        shots=shots, shots_from=shots_from, shot_order=shot_order, shuffle=shuffle,
+        permute=permute, chat=chat,
+        data_dir=data_dir, lm_eval_path=lm_eval_path, seed=seed,
+    )  # fmt: skip
     from phaseprune.questions.catalog import load_task
     from phaseprune.runs.directory import RunDirectory
     from phaseprune.search.objectives import check_objective
 
     check_objective(objective)
-    questions = load_task(
-        task, scoring=scoring, limit=limit, length_norm=length_norm, probability=probability
-    )
+    questions = load_task(task, limit=limit, **settings)
     decoder = load_checked(
         model, screen, device=device, dtype=dtype, revision=revision,
         trust_remote_code=trust_remote_code,
     )  # fmt: skip
     from phaseprune.decoder.export import check_exportable
     from phaseprune.report.html import write_report
+    from phaseprune.report.words import input_lines
     from phaseprune.search.export_run import export_run
     from phaseprune.search.prune import prune as search
 
@@ -110,6 +124,8 @@ def prune(
     report = write_report(run)
     result = pruning.to_dict() | {"result": directory.manifest["result"]}
     show(screen, result)
+    for line in input_lines(directory.manifest):
+        screen.note(line)
     screen.say(f"report: {report}")
     screen.next(
         command_line("export", run, "--step", max(1, pruning.result["chosen_step"]),

@@ -16,25 +16,33 @@ def tasks(
         typer.Argument(metavar="TASK", help="Show a question of this task.", show_default=False),
     ] = None,
     scoring: o.Scoring = None,
+    labels: o.Labels = None,
+    shots: o.Shots = None,
+    shots_from: o.ShotsFrom = None,
+    shot_order: o.ShotOrder = "first",
+    shuffle: o.Shuffle = False,
+    data_dir: o.DataDir = None,
+    lm_eval_path: o.LmEvalPath = None,
+    seed: o.Seed = 0,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
     """List the tasks, or show how a task's first question is put to a model."""
     screen = Screen(as_json, quiet)
-    from phaseprune.questions.catalog import BUNDLED, load_task
-    from phaseprune.questions.prompts import PROMPT_FORMATS, render
+    from phaseprune.questions.catalog import load_task
+    from phaseprune.questions.prompts import put
 
     if name is None:
-        rows = {task: about for task, (_, about, _) in BUNDLED.items()}
-        for task, about in rows.items():
-            screen.say(f"{task}: {about}")
-        screen.say("FILE: any .jsonl, .csv or .parquet file with question, choices, answer")
-        screen.next(command_line("tasks", "demo"))
-        screen.result({"tasks": rows, "files": [".jsonl", ".csv", ".parquet"]})
+        _list(screen)
         return
-    task = load_task(name, scoring=scoring)
+    task = load_task(
+        name, scoring=scoring, labels=labels, shots=shots, shots_from=shots_from,
+        shot_order=shot_order, shuffle=shuffle, data_dir=data_dir,
+        lm_eval_path=lm_eval_path, seed=seed,
+    )  # fmt: skip
     question = task.questions[0]
-    context, continuations = render(question, task.scoring)
+    contexts, continuations = zip(*put(question, task).pairs(), strict=True)
+    common = len(set(contexts)) == 1
     groups: dict[str, int] = {}
     for item in task.questions:
         groups[item.group or "all"] = groups.get(item.group or "all", 0) + 1
@@ -44,22 +52,54 @@ def tasks(
         "options": sorted(set(task.options.tolist())),
         "chance": task.chance,
         "scoring": task.scoring,
-        "prompt_format": PROMPT_FORMATS[task.scoring],
+        "prompt_format": task.prompt_format,
         "groups": groups,
         "example": {
-            "id": question.id, "context": context, "continuations": continuations,
+            "id": question.id,
+            "context": contexts[0],
+            "contexts": list(contexts),
+            "continuations": list(continuations),
             "answer": question.answer,
         },
-    }  # fmt: skip
+    }
     options = "/".join(map(str, shown["options"]))
     screen.say(
         f"{name}: {len(task.questions)} questions with {options} options, chance {task.chance:.3f}"
     )
     screen.say("groups: " + ", ".join(f"{group} {count}" for group, count in groups.items()))
     screen.say(f"prompt ({shown['prompt_format']}) of question {question.id}:\n")
-    screen.say(context.replace("[", r"\["))
     for number, continuation in enumerate(continuations):
+        if number == 0 or not common:
+            screen.say(contexts[number].replace("[", r"\["))
         mark = "  <- right" if number == question.answer else ""
         screen.say(f"    scored: {continuation!r}{mark}".replace("[", r"\["))
     screen.next(command_line("check", "MODEL", "--task", name))
     screen.result(shown)
+
+
+def _list(screen: Screen) -> None:
+    from dataclasses import asdict
+
+    from phaseprune.questions.benchmarks import BENCHMARKS
+    from phaseprune.questions.catalog import BUNDLED
+
+    bundled = {task: about for task, (_, about, _) in BUNDLED.items()}
+    for task, about in bundled.items():
+        screen.say(f"{task}: {about}")
+    screen.say("FILE: any .jsonl, .csv or .parquet file with question, choices, answer")
+    screen.say("\nof the hub (needs pip install 'phaseprune\\[tasks]'):")
+    for task, entry in BENCHMARKS.items():
+        screen.say(f"{task:<16}{entry.scoring:<8}{entry.about}")
+    screen.say("\nmmlu_stem, mmlu_anatomy, ceval_law, mmlu_pro_math, …: one group or subject of")
+    screen.say(f"mmlu (groups {', '.join(BENCHMARKS['mmlu'].groups)}), ceval, mmlu_pro")
+    screen.next(command_line("tasks", "demo"))
+    hidden = ("read", "prompt", "groups", "subjects")
+    entries = {
+        task: {key: value for key, value in vars(entry).items() if key not in hidden}
+        | {"groups": list(entry.groups), "subjects": list(entry.subjects)}
+        | {"prompt": {k: v for k, v in asdict(entry.prompt).items() if k != "groups"}}
+        for task, entry in BENCHMARKS.items()
+    }
+    screen.result(
+        {"tasks": bundled, "benchmarks": entries, "files": [".jsonl", ".csv", ".parquet"]}
+    )

@@ -7,6 +7,7 @@ from phaseprune.cli.console import (
     Screen,
     command_line,
     load_checked,
+    prompt_words,
     run_path,
     task_name,
     typed_command,
@@ -22,6 +23,15 @@ def trace(
     seed: o.Seed = 0,
     length_norm: o.LengthNorm = "none",
     probability: o.Probability = "options",
+    labels: o.Labels = None,
+    shots: o.Shots = None,
+    shots_from: o.ShotsFrom = None,
+    shot_order: o.ShotOrder = "first",
+    shuffle: o.Shuffle = False,
+    permute: o.Permute = False,
+    chat: o.Chat = False,
+    data_dir: o.DataDir = None,
+    lm_eval_path: o.LmEvalPath = None,
     device: o.Device = "auto",
     dtype: o.Dtype = "auto",
     revision: o.Revision = None,
@@ -32,17 +42,23 @@ def trace(
     """Show where the model makes up its mind: Decision Margin, accuracy, options by readout."""
     screen = Screen(as_json, quiet)
     task = task_name(model, task)
+    settings = dict(
+        scoring=scoring, length_norm=length_norm, probability=probability, labels=labels,
+        shots=shots, shots_from=shots_from, shot_order=shot_order, shuffle=shuffle,
+        permute=permute, chat=chat,
+        data_dir=data_dir, lm_eval_path=lm_eval_path, seed=seed,
+    )  # fmt: skip
     from phaseprune.questions.catalog import load_task
 
-    questions = load_task(
-        task, scoring=scoring, limit=limit, length_norm=length_norm, probability=probability
-    )
+    questions = load_task(task, limit=limit, **settings)
     decoder = load_checked(
         model, screen, device=device, dtype=dtype, revision=revision,
         trust_remote_code=trust_remote_code,
     )  # fmt: skip
     from phaseprune.report.html import write_report
     from phaseprune.report.tables import phases_line, trace_table
+    from phaseprune.report.words import groups_line, input_lines, unequal_options_line
+    from phaseprune.runs.directory import RunDirectory
     from phaseprune.sweep.recorded import trace_run
 
     run = run_path(out, "trace", model, task)
@@ -56,9 +72,16 @@ def trace(
         screen.note(f"{run} was finished before; this is its result")
     screen.say(trace_table(result))
     screen.say(phases_line(result))
+    for line in (unequal_options_line(result), groups_line(result)):
+        if line:
+            screen.say(line)
+    for line in input_lines(RunDirectory(run).manifest):
+        screen.note(line)
     screen.say(f"report: {report}")
     screen.next(
-        command_line("prune", model, "--task", task, "--scoring", questions.scoring,
-                     "--keep-accuracy", 0.9)
+        command_line(
+            "prune", model, "--task", task, *prompt_words(settings, questions.scoring),
+            "--keep-accuracy", 0.9,
+        )
     )  # fmt: skip
     screen.result(result)

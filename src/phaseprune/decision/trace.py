@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from phaseprune.decision.frequency import gold_frequency, option_frequency
+from phaseprune.decision.frequency import (
+    frequency_where_present,
+    gold_frequency,
+    option_frequency,
+)
 from phaseprune.decision.intervals import bootstrap_mean, wilson
 from phaseprune.decision.margin import (
     decision_margin,
@@ -89,12 +94,22 @@ class Interval:
 
 
 @dataclass(frozen=True)
+class GroupAccuracy:
+    """Accuracy at the output over the questions of one group (a subject, a kind)."""
+
+    group: str
+    questions: int
+    accuracy: float
+
+
+@dataclass(frozen=True)
 class Trace:
     """Decision Margin, Option Frequency and accuracy at every readout, and the transition.
 
     ``decision_margin`` has bootstrap, ``accuracy`` Wilson intervals; ``option_frequency`` is
-    ``[R, K]``. ``decisions`` holds the questions' own figures and ``raw_scores`` the ``[Q, R, K]``
-    logits or log-likelihoods before any normalisation by length.
+    ``[R, K]``. ``by_group`` is empty where the questions are not of several groups. ``decisions``
+    holds the questions' own figures and ``raw_scores`` the ``[Q, R, K]`` logits or log-likelihoods
+    before any normalisation by length.
     """
 
     model: str
@@ -109,8 +124,23 @@ class Trace:
     transition: Transition
     option_labels: tuple[str, ...]
     question_ids: tuple[str, ...]
+    by_group: tuple[GroupAccuracy, ...]
     decisions: Decisions = field(repr=False)
     raw_scores: np.ndarray = field(repr=False)
+
+    def where_present(self) -> dict[str, Any]:
+        """Option Frequency by position among the questions that have it, and how many do."""
+        options = self.decisions.options
+        return {
+            "questions": (options[:, None] > np.arange(options.max())).sum(axis=0).tolist(),
+            "option_frequency": frequency_where_present(self.decisions.decided, options).tolist(),
+            "gold_frequency": frequency_where_present(self.decisions.gold, options).tolist(),
+        }
+
+    @property
+    def macro_accuracy(self) -> float | None:
+        """Mean of the groups' accuracies (``accuracy`` is the micro average)."""
+        return float(np.mean([g.accuracy for g in self.by_group])) if self.by_group else None
 
     def to_dict(self) -> dict[str, Any]:
         """The content of ``trace.json``: plain JSON values."""
@@ -126,7 +156,12 @@ class Trace:
             "option_labels": list(self.option_labels),
             "option_frequency": self.option_frequency.tolist(),
             "gold_frequency": self.gold_frequency.tolist(),
+            "where_present": self.where_present(),
             "chance": self.chance,
+            "accuracy_by_group": {
+                g.group: {"questions": g.questions, "accuracy": g.accuracy} for g in self.by_group
+            },
+            "macro_accuracy": self.macro_accuracy,
             "transition": {
                 key: list(value) if isinstance(value, tuple) else value
                 for key, value in asdict(self.transition).items()
@@ -145,6 +180,7 @@ def summarize(
     *,
     raw_scores: np.ndarray,
     question_ids: tuple[str, ...],
+    groups: Sequence[str | None],
     option_labels: tuple[str, ...],
     model: str,
     task: str,
@@ -169,6 +205,20 @@ def summarize(
         transition=find_transition(decisions.margins, decisions.correct[:, -1], chance, seed),
         option_labels=option_labels,
         question_ids=question_ids,
+        by_group=_by_group(groups, decisions.correct[:, -1]),
         decisions=decisions,
         raw_scores=raw_scores,
+    )
+
+
+def _by_group(groups: Sequence[str | None], correct: np.ndarray) -> tuple[GroupAccuracy, ...]:
+    """Accuracy by group, in order of appearance; nothing for a single group."""
+    members: dict[str, list[bool]] = {}
+    for group, right in zip(groups, correct.tolist(), strict=True):
+        members.setdefault("none" if group is None else group, []).append(right)
+    if len(members) < 2:
+        return ()
+    return tuple(
+        GroupAccuracy(group, len(rights), float(np.mean(rights)))
+        for group, rights in members.items()
     )

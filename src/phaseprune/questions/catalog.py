@@ -1,4 +1,4 @@
-"""What a TASK name stands for: a bundled set of questions or a file."""
+"""What a TASK name stands for, and the options by which its questions are put."""
 
 from __future__ import annotations
 
@@ -6,8 +6,13 @@ from importlib.resources import files
 from pathlib import Path
 
 from phaseprune.errors import UserError, near_matches
+from phaseprune.questions import bridge
+from phaseprune.questions.benchmarks import Benchmark, find_benchmark, task_names
 from phaseprune.questions.files import READERS, read_questions
-from phaseprune.questions.question import SCORINGS, Task
+from phaseprune.questions.hub import read_split
+from phaseprune.questions.prompts import LABEL_STYLES
+from phaseprune.questions.question import SCORINGS, Question, Shots, Task
+from phaseprune.questions.shots import SHOT_ORDERS, choose_shots, shuffle_options
 
 #: Bundled tasks: name -> (file in ``phaseprune.demo``, one line about it, scoring).
 BUNDLED = {
@@ -29,15 +34,38 @@ def load_task(
     limit: int | None = None,
     length_norm: str = "none",
     probability: str = "options",
+    labels: str | None = None,
+    shots: int | None = None,
+    shots_from: str | Path | None = None,
+    shot_order: str = "first",
+    shuffle: bool = False,
+    permute: bool = False,
+    chat: bool = False,
+    data_dir: str | Path | None = None,
+    lm_eval_path: str | Path | None = None,
+    seed: int = 0,
 ) -> Task:
     """Load a task.
 
     Args:
-        name: a bundled name (``demo``) or the path of a ``.jsonl``, ``.csv`` or ``.parquet`` file.
-        scoring: ``letter`` or ``text``; by default the bundled task's own, ``letter`` for files.
-        limit: only the first so many questions.
+        name: a bundled name (``demo``), a benchmark's (``benchmarks.BENCHMARKS``),
+            ``lm_eval:NAME``, or the path of a ``.jsonl``, ``.csv`` or ``.parquet`` file.
+        scoring: ``letter`` or ``text``; by default the task's own, ``letter`` for files.
+        limit: only the first so many questions; of a benchmark with subjects, of each subject.
         length_norm: ``none``, ``chars``, ``bytes`` or ``tokens`` (text scoring).
         probability: ``options`` or ``vocabulary`` (letter scoring).
+        labels: the style of labels, by its first one: ``A``, ``a``, ``1``, ``(A)`` or ``(a)``;
+            by default the task's own, mostly ``A``.
+        shots: how many solved examples stand before each question; by default none, or what the
+            YAML of an lm-eval task says.
+        shots_from: a file of questions to take them from; by default a benchmark's own split.
+        shot_order: ``first`` or ``random`` (by seed) of those questions.
+        shuffle: give each question's options another order, by seed.
+        permute: average each option's score over the cyclic permutations of the options (letters).
+        chat: put the question in the tokenizer's chat template.
+        data_dir: a folder with copies of the hub's data sets, to work offline.
+        lm_eval_path: a folder of lm-eval tasks (YAML), for ``lm_eval:NAME``.
+        seed: of random shots and of the shuffling.
 
     Raises:
         UserError: unknown name (with near matches), unreadable file, options that do not go
@@ -46,20 +74,113 @@ def load_task(
     _one_of("scoring", scoring, (None, *SCORINGS))
     _one_of("length-norm", length_norm, LENGTH_NORMS)
     _one_of("probability", probability, PROBABILITIES)
+    _one_of("labels", labels, (None, *LABEL_STYLES))
+    _one_of("shot-order", shot_order, SHOT_ORDERS)
     if limit is not None and limit < 1:
         raise UserError(f"--limit must be at least 1 and is {limit}")
-    if name in BUNDLED:
-        file, _, default_scoring = BUNDLED[name]
-        path = Path(str(files("phaseprune.demo") / file))
+    if shots is not None and shots < 0:
+        raise UserError(f"--shots must be at least 0 and is {shots}")
+    if shots_from is not None and not shots:
+        raise UserError("--shots-from says where examples are from; say how many with --shots")
+    if name.startswith(bridge.PREFIX):
+        not_for_bridge = {
+            "scoring letter": scoring == "letter", "labels": labels, "chat": chat,
+            "shots-from": shots_from, "shuffle": shuffle, "permute": permute,
+            "data-dir": data_dir,
+            "shot-order random": shot_order != "first",
+        }  # fmt: skip
+        bridge.refuse(name, not_for_bridge)
+        _check_scoring("text", length_norm, probability, None)
+        questions, prompt = bridge.read_task(name, lm_eval_path, limit, shots, seed)
+        return Task(name, questions, "text", length_norm, prompt=prompt)
+    if lm_eval_path is not None:
+        raise UserError(f"--lm-eval-path is for tasks {bridge.PREFIX}NAME, and this is {name}")
+    benchmark = find_benchmark(name)
+    entry = benchmark[0] if benchmark else None
+    scoring = scoring or (entry.scoring if entry else _default_scoring(name))
+    _check_scoring(scoring, length_norm, probability, labels)
+    if permute and scoring == "text":
+        raise UserError(
+            "--permute is for letter scoring, where the order of options is shown; leave it out "
+            "for texts"
+        )
+    data_dir = Path(data_dir) if data_dir is not None else None
+    if entry:
+        questions = read_split(name, *benchmark, entry.split, data_dir)
+        questions = _first_of_each(questions, limit)
     else:
-        path, default_scoring = _file(name), "letter"
-    scoring = scoring or default_scoring
+        questions = read_questions(_path(name))[:limit]
+    shuffle = shuffle or _must_shuffle(entry, scoring)
+    examples = None
+    if shots:
+        pool, where = _shot_pool(name, benchmark, shots_from, data_dir)
+        examples = choose_shots(pool, questions, shots, shot_order, seed, where)
+    if shuffle:
+        questions = shuffle_options(questions, seed)
+        examples = examples and Shots(
+            {g: tuple(shuffle_options(q, seed)) for g, q in examples.by_group.items()},
+            examples.order,
+        )
+    default_labels = entry.labels if entry and scoring == "letter" else "A"
+    return Task(
+        name, tuple(questions), scoring, length_norm, probability,
+        prompt=entry.prompt if entry else None, labels=labels or default_labels, shots=examples,
+        chat=chat, shuffled=seed if shuffle else None, permute=permute,
+    )  # fmt: skip
+
+
+def _check_scoring(scoring: str, length_norm: str, probability: str, labels: str | None) -> None:
+    """Refuse options that the other scoring has."""
     if scoring == "letter" and length_norm != "none":
         raise UserError("--length-norm is for text scoring; add --scoring text, or leave it out")
     if scoring == "text" and probability != "options":
         raise UserError("--probability vocabulary is for letter scoring; leave it out for texts")
-    questions = tuple(read_questions(path))
-    return Task(name, questions, scoring, length_norm, probability).head(limit)
+    if scoring == "text" and labels is not None:
+        raise UserError("--labels is for letter scoring; leave it out for texts")
+
+
+def _must_shuffle(entry: Benchmark | None, scoring: str) -> bool:
+    """Where the right option always stands at the same place, a shown order would tell it."""
+    return bool(entry and entry.one_place) and (
+        scoring == "letter" or "{options}" in entry.prompt.text
+    )
+
+
+def _first_of_each(questions: list[Question], limit: int | None) -> list[Question]:
+    """The first questions of each group, as lm-eval limits each task of a group."""
+    counts: dict[str | None, int] = {}
+    kept = []
+    for question in questions:
+        counts[question.group] = counts.get(question.group, 0) + 1
+        if limit is None or counts[question.group] <= limit:
+            kept.append(question)
+    return kept
+
+
+def _shot_pool(
+    name: str, benchmark: tuple | None, shots_from: str | Path | None, data_dir: Path | None
+) -> tuple[list[Question], str]:
+    """Questions to take solved examples from, and where they are from."""
+    if shots_from is not None:
+        return read_questions(_file(str(shots_from))), str(shots_from)
+    if benchmark and benchmark[0].shots_split:
+        split = benchmark[0].shots_split
+        return read_split(name, *benchmark, split, data_dir), f"the split {split} of {name}"
+    raise UserError(
+        f"{name} has no few-shot split of its own; name a file of solved questions with "
+        "--shots-from FILE"
+    )
+
+
+def _default_scoring(name: str) -> str:
+    return BUNDLED[name][2] if name in BUNDLED else "letter"
+
+
+def _path(name: str) -> Path:
+    """The file of a bundled name or of a path."""
+    if name in BUNDLED:
+        return Path(str(files("phaseprune.demo") / BUNDLED[name][0]))
+    return _file(name)
 
 
 def _one_of(option: str, value: str | None, allowed: tuple) -> None:
@@ -81,6 +202,7 @@ def _file(name: str) -> Path:
             )
         return path
     raise UserError(
-        f"unknown task {name!r}: give {', '.join(BUNDLED)} or the path of a "
-        f"{', '.join(READERS)} file." + near_matches(name, BUNDLED)
+        f"unknown task {name!r}: give {', '.join(BUNDLED)}, a name that `phaseprune tasks` lists, "
+        f"{bridge.PREFIX}NAME, or the path of a {', '.join(READERS)} file."
+        + near_matches(name, [*BUNDLED, *task_names()])
     )

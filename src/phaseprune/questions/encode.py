@@ -1,16 +1,17 @@
 """Tokenising questions the way lm-evaluation-harness does, so that figures can be compared.
 
-Context and continuation are tokenised together and cut at the length of the tokenised context
-alone; trailing spaces of the context move to the continuation. A label or option is therefore
-never tokenised by itself.
+Context and continuation are tokenised together; what is scored begins at the length of the
+tokenised context alone. Trailing spaces of the context move to the continuation. A label or option
+is therefore never tokenised by itself. What is longer than the model takes is cut on the left.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from phaseprune.errors import UserError
-from phaseprune.questions.prompts import option_labels, render
+from phaseprune.questions.prompts import option_labels, put
 from phaseprune.questions.question import Question, Task
 
 
@@ -22,21 +23,25 @@ class EncodedQuestion:
         context: the tokens all options share.
         continuations: each option's own tokens; a single one each for letters.
         units: each option's length in the task's unit of ``length_norm`` (1 for ``none``).
+        unscored: how many tokens at the beginning of each continuation are context of that option
+            alone and are not scored (at least 1 where ``context`` is empty); empty for none.
+        cut: the most tokens that an option's context lost on the left.
     """
 
     context: tuple[int, ...]
     continuations: tuple[tuple[int, ...], ...]
     units: tuple[int, ...]
-
-    @property
-    def longest(self) -> int:
-        """Tokens of the context and the longest option together."""
-        return len(self.context) + max(len(c) for c in self.continuations)
+    unscored: tuple[int, ...] = ()
+    cut: int = 0
 
     @property
     def tree_length(self) -> int:
         """Tokens that are run if all options follow the context in one row."""
         return len(self.context) + sum(len(c) - 1 for c in self.continuations)
+
+    def first_scored(self, option: int) -> int:
+        """Position in an option's continuation of the first token that is scored."""
+        return self.unscored[option] if self.unscored else 0
 
 
 def encode_task(task: Task, tokenizer, max_length: int | None = None) -> list[EncodedQuestion]:
@@ -45,74 +50,126 @@ def encode_task(task: Task, tokenizer, max_length: int | None = None) -> list[En
     Args:
         task: the questions and their scoring.
         tokenizer: a transformers tokenizer.
-        max_length: tokens that the model can take, if it says so.
+        max_length: tokens that the model can take, if it says so. Longer inputs lose tokens on
+            the left, as in lm-eval.
 
     Raises:
-        UserError: labels that are not single distinct tokens, options that have no tokens, or a
-            question longer than ``max_length``; each names the question.
+        UserError: labels that are not single distinct tokens, options that have no tokens, an
+            option that alone is longer than ``max_length``, each with the question's name; or a
+            tokenizer without the chat template asked for.
     """
-    encoded = []
-    for question in task.questions:
-        item = _encode(question, task, tokenizer)
-        if max_length is not None and item.longest > max_length:
-            raise UserError(
-                f"question {question.id} of {task.name} has {item.longest} tokens and the model "
-                f"takes {max_length}; shorten it or leave it out"
-            )
-        encoded.append(item)
-    return encoded
+    chat = _chat_template(tokenizer) if task.chat else None
+    return [_encode(question, task, tokenizer, chat, max_length) for question in task.questions]
 
 
 def encode_pair(tokenizer, context: str, continuation: str) -> tuple[list[int], list[int]]:
-    """Context and continuation ids of one pair (lm-eval's ``_encode_pair``)."""
+    """Context and continuation ids of one pair (lm-eval's ``_encode_pair``).
+
+    Where the tokenizer merges across the boundary, both keep what lm-eval keeps: the context
+    tokenised alone, and of the whole what lies behind that many tokens.
+    """
+    if not context:
+        return _without_context(tokenizer, continuation)
     trailing = len(context) - len(context.rstrip())
     if trailing:
         context, continuation = context[:-trailing], context[-trailing:] + continuation
-    whole = tokenizer(context + continuation)["input_ids"]
-    alone = tokenizer(context)["input_ids"]
-    return whole[: len(alone)], whole[len(alone) :]
+    whole = _ids(tokenizer, context + continuation)
+    alone = _ids(tokenizer, context)
+    return alone, whole[len(alone) :]
 
 
-def _encode(question: Question, task: Task, tokenizer) -> EncodedQuestion:
-    context, continuations = render(question, task.scoring)
-    pairs = [encode_pair(tokenizer, context, continuation) for continuation in continuations]
-    contexts, endings = zip(*pairs, strict=True)
-    if len(set(map(tuple, contexts))) > 1:
-        # The tokenizer merges the last context token with some option: keep what all share.
-        shared = _common_prefix(contexts)
-        endings = [ctx[len(shared) :] + end for ctx, end in zip(contexts, endings, strict=True)]
-    else:
-        shared = contexts[0]
-    if task.scoring == "letter":
-        shared, endings = _single_labels(question, task, tokenizer, list(shared), endings)
-    if not shared or any(not ending for ending in endings):
-        raise UserError(f"question {question.id} of {task.name}: an option has no tokens to score")
+def _ids(tokenizer, text: str) -> list[int]:
+    """Token ids with the tokenizer's special tokens, unless the text begins with them already."""
+    start = _start_token(tokenizer)
+    if start and text.startswith(start):  # a chat template has written it
+        return tokenizer(text, add_special_tokens=False)["input_ids"]
+    return tokenizer(text)["input_ids"]
+
+
+def _start_token(tokenizer) -> str | None:
+    return getattr(tokenizer, "bos_token", None) or getattr(tokenizer, "eos_token", None)
+
+
+def _without_context(tokenizer, continuation: str) -> tuple[list[int], list[int]]:
+    """An empty context is the tokenizer's start token."""
+    start = _start_token(tokenizer)
+    if not start:
+        raise UserError(
+            "a question has an empty context and the tokenizer has no start token to put in its "
+            "place; give the question a text"
+        )
+    start = tokenizer.convert_tokens_to_ids(start)
+    ids = tokenizer(continuation, add_special_tokens=False)["input_ids"]
+    return ([start], ids[1:]) if ids[:1] == [start] else ([start], ids)
+
+
+def _chat_template(tokenizer) -> Callable[[list[dict]], str]:
+    """The tokenizer's chat template; where it takes no system turn, that turn is left out."""
+    if not getattr(tokenizer, "chat_template", None):
+        raise UserError(
+            "--chat needs a chat template and this model's tokenizer has none; leave --chat out"
+        )
+    from jinja2 import TemplateError
+
+    def text(turns: list[dict]) -> str:
+        settings = {"tokenize": False, "add_generation_prompt": True}
+        try:
+            return tokenizer.apply_chat_template(turns, **settings)
+        except TemplateError:
+            turns = [turn for turn in turns if turn["role"] != "system"]
+            return tokenizer.apply_chat_template(turns, **settings)
+
+    return text
+
+
+def _encode(question: Question, task: Task, tokenizer, chat, max_length) -> EncodedQuestion:
+    where = f"question {question.id} of {task.name}"
+    contexts, endings, cut = [], [], 0
+    for context, continuation in put(question, task).pairs(chat):
+        context, ending = encode_pair(tokenizer, context, continuation)
+        if not context or not ending:
+            raise UserError(f"{where}: an option has no tokens to score")
+        if max_length is not None:
+            if len(ending) > max_length:
+                raise UserError(
+                    f"{where}: an option alone has {len(ending)} tokens and the model takes "
+                    f"{max_length}; shorten it or leave the question out"
+                )
+            # The last token is only predicted, so one more than the model takes may stay.
+            surplus = max(0, len(context) + len(ending) - (max_length + 1))
+            context, cut = context[surplus:], max(cut, surplus)
+        contexts.append(context)
+        endings.append(ending)
     units = {
         "none": lambda choice, ending: 1,
         "chars": lambda choice, ending: len(choice),
         "bytes": lambda choice, ending: len(choice.encode()),
         "tokens": lambda choice, ending: len(ending),
     }[task.length_norm]
-    return EncodedQuestion(
-        tuple(shared),
-        tuple(tuple(ending) for ending in endings),
-        tuple(units(c, e) for c, e in zip(question.choices, endings, strict=True)),
-    )
+    lengths = tuple(units(c, e) for c, e in zip(question.choices, endings, strict=True))
+    shared, unscored = contexts[0], ()
+    if any(context != shared for context in contexts):
+        shared = _common_prefix(contexts)
+        unscored = tuple(len(context) - len(shared) for context in contexts)
+        endings = [c[len(shared) :] + e for c, e in zip(contexts, endings, strict=True)]
+    if task.scoring == "letter":
+        shared, endings = _single_labels(where, task, tokenizer, list(shared), endings)
+    return EncodedQuestion(tuple(shared), tuple(map(tuple, endings)), lengths, unscored, cut)
 
 
-def _single_labels(question, task, tokenizer, context, endings):
+def _single_labels(where: str, task: Task, tokenizer, context, endings):
     """Labels as one distinct token each; a lead that all labels share joins the context."""
     shared = _common_prefix(endings)
     if shared and len(shared) < min(map(len, endings)):
         context, endings = context + shared, [ending[len(shared) :] for ending in endings]
-    labels = option_labels(len(endings))
+    labels = option_labels(len(endings), task.labels)
     if any(len(ending) != 1 for ending in endings) or len({e[0] for e in endings}) < len(endings):
         shown = ", ".join(
             f"{label!r} -> {tokenizer.convert_ids_to_tokens(list(ending))}"
             for label, ending in zip(labels, endings, strict=True)
         )
         raise UserError(
-            f"question {question.id} of {task.name}: the labels are not single distinct tokens in "
+            f"{where}: the labels are not single distinct tokens in "
             f"this tokenizer ({shown}); use --scoring text"
         )
     return context, endings

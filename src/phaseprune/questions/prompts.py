@@ -1,32 +1,148 @@
-"""The default prompts, those of lm-evaluation-harness.
+"""Prompts: how a question, its options and solved examples become text.
 
-``letter`` is put as lm-eval's MMLU, ``text`` as its ARC. docs/questions.md shows both.
+The default prompts are those of lm-evaluation-harness: ``letter`` is put as its MMLU, ``text`` as
+its ARC. docs/questions.md shows both.
 """
 
 from __future__ import annotations
 
-from string import ascii_uppercase
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from string import ascii_lowercase, ascii_uppercase
 
-from phaseprune.questions.question import Question
+from phaseprune.questions.question import Question, Task
 
-#: Names recorded in a manifest as ``prompt_format``.
-PROMPT_FORMATS = {"letter": "letter/mmlu", "text": "text/arc"}
+#: Label styles, each named by its first label: the labels and what stands behind one in a list.
+LABEL_STYLES: dict[str, tuple[Sequence[str], str]] = {
+    "A": (ascii_uppercase, ". "),
+    "a": (ascii_lowercase, ". "),
+    "1": ([str(number) for number in range(1, 27)], ". "),
+    "(A)": ([f"({letter})" for letter in ascii_uppercase], " "),
+    "(a)": ([f"({letter})" for letter in ascii_lowercase], " "),
+}
+#: Between solved examples.
+EXAMPLE_DELIMITER = "\n\n"
 
 
-def option_labels(options: int) -> tuple[str, ...]:
-    """``A``, ``B``, … for that many options."""
-    return tuple(ascii_uppercase[:options])
+@dataclass(frozen=True)
+class Prompt:
+    """Templates of one way to put a question.
+
+    Attributes:
+        name: recorded in a manifest, as ``mmlu`` in ``letter/mmlu``.
+        text: the context where options are scored as texts; has ``{question}`` and may have
+            ``{options}``.
+        letter: the context where labels are scored; has ``{question}`` and ``{options}``, which
+            are one line an option.
+        description: stands before everything else; may have ``{group}``.
+        strip: whether white space around the question goes where labels are scored.
+        groups: what ``{group}`` is for a group, where that is not its name.
+        delimiter: stands between a question and its answer.
+    """
+
+    name: str
+    text: str = "Question: {question}\nAnswer:"
+    letter: str = "{question}\n{options}\nAnswer:"
+    description: str = ""
+    strip: bool = True
+    groups: Mapping[str, str] = field(default_factory=dict)
+    delimiter: str = " "
 
 
-def render(question: Question, scoring: str) -> tuple[str, list[str]]:
-    """The context of a question and one continuation an option.
+#: The prompts of questions that come without one of their own.
+DEFAULT_PROMPTS = {"letter": Prompt("mmlu"), "text": Prompt("arc")}
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A question as it is put to a model.
+
+    Attributes:
+        description: the text before everything else.
+        examples: solved examples, (question, answer).
+        contexts: the context of each option (mostly the same one).
+        endings: what is scored of each option, without the delimiter before it.
+        delimiter: stands before each ending and each example's answer.
+    """
+
+    description: str
+    examples: tuple[tuple[str, str], ...]
+    contexts: tuple[str, ...]
+    endings: tuple[str, ...]
+    delimiter: str = " "
+
+    def pairs(self, chat: Callable[[list[dict]], str] | None = None) -> list[tuple[str, str]]:
+        """Context and continuation of each option, as lm-eval makes them.
+
+        Args:
+            chat: makes a text of chat messages, ending where the answer begins; the examples are
+                turns of the chat then, and no space stands before what is scored.
+        """
+        if chat is None:
+            lead = self.description + "".join(
+                f"{question}{self.delimiter}{answer}{EXAMPLE_DELIMITER}"
+                for question, answer in self.examples
+            )
+            return [
+                (lead + context, self.delimiter + ending)
+                for context, ending in zip(self.contexts, self.endings, strict=True)
+            ]
+        turns = [{"role": "system", "content": self.description}] if self.description else []
+        for question, answer in self.examples:
+            turns.append({"role": "user", "content": question})
+            turns.append({"role": "assistant", "content": answer})
+        texts = {c: chat([*turns, {"role": "user", "content": c}]) for c in set(self.contexts)}
+        return [(texts[c], e) for c, e in zip(self.contexts, self.endings, strict=True)]
+
+
+def option_labels(options: int, style: str = "A") -> tuple[str, ...]:
+    """``A``, ``B``, … (or another style's) for that many options."""
+    return tuple(LABEL_STYLES[style][0][:options])
+
+
+def render(
+    question: Question, scoring: str, prompt: Prompt | None = None, labels: str = "A"
+) -> tuple[str, list[str]]:
+    """The context of a question alone and one continuation an option.
 
     ``letter``: the options stand in the context and the continuations are `` A``, `` B``, …;
     ``text``: each option's own text is a continuation.
     """
+    prompt = prompt or DEFAULT_PROMPTS[scoring]
+    behind = LABEL_STYLES[labels][1]
+    names = option_labels(len(question.choices), labels)
+    lines = [f"{name}{behind}{c}" for name, c in zip(names, question.choices, strict=True)]
+    options = "\n".join(lines)
     if scoring == "text":
-        return f"Question: {question.text}\nAnswer:", [f" {choice}" for choice in question.choices]
-    labels = option_labels(len(question.choices))
-    lines = [question.text.strip()]
-    lines += [f"{label}. {choice}" for label, choice in zip(labels, question.choices, strict=True)]
-    return "\n".join(lines) + "\nAnswer:", [f" {label}" for label in labels]
+        context = prompt.text.format(question=question.text, options=options)
+        return context, [prompt.delimiter + choice for choice in question.choices]
+    text = question.text.strip() if prompt.strip else question.text
+    context = prompt.letter.format(question=text, options=options)
+    return context, [prompt.delimiter + name for name in names]
+
+
+def put(question: Question, task: Task) -> Rendered:
+    """A question with the task's description, solved examples and prompt."""
+    prompt = task.prompt or DEFAULT_PROMPTS[task.scoring]
+    pairs = _pairs(question, task)
+    examples = []
+    for shot in task.shots.of(question) if task.shots else ():
+        context, ending = _pairs(shot, task)[shot.answer]
+        examples.append((context, ending))
+    group = question.group or ""
+    group = prompt.groups.get(group, group.replace("_", " "))
+    contexts, endings = zip(*pairs, strict=True)
+    if task.scoring == "letter":
+        # A closing bracket is not scored: behind the letter it tells nothing about the decision.
+        endings = tuple(ending.removesuffix(")") for ending in endings)
+    description = prompt.description.format(group=group)
+    return Rendered(description, tuple(examples), contexts, endings, prompt.delimiter)
+
+
+def _pairs(question: Question, task: Task) -> list[tuple[str, str]]:
+    """Context and what follows the delimiter, for each option."""
+    if task.scoring == "text" and question.pairs is not None:
+        return list(question.pairs)
+    context, continuations = render(question, task.scoring, task.prompt, task.labels)
+    delimiter = (task.prompt or DEFAULT_PROMPTS[task.scoring]).delimiter
+    return [(context, c.removeprefix(delimiter)) for c in continuations]

@@ -1,31 +1,82 @@
-"""Question and Task."""
+"""Question, Shots and Task."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from phaseprune.questions.prompts import Prompt
 
 SCORINGS = ("letter", "text")
 
 
 @dataclass(frozen=True)
 class Question:
-    """One multiple-choice item with k >= 2 options; ``answer`` is the 0-based right one."""
+    """One multiple-choice item with k >= 2 options; ``answer`` is the 0-based right one.
+
+    ``pairs`` is for questions whose texts cannot be made from a common context and the choices: a
+    (context, ending) an option, used as it is in text scoring.
+    """
 
     id: str
     text: str
     choices: tuple[str, ...]
     answer: int
     group: str | None = None
+    pairs: tuple[tuple[str, str], ...] | None = None
 
     @property
     def content(self) -> str:
         """Sha256 of what is asked: two questions with the same content are the same question."""
         return hashlib.sha256(json.dumps([self.text, self.choices]).encode()).hexdigest()
+
+    def rotations(self) -> list[tuple[Question, tuple[int, ...]]]:
+        """The k cyclic permutations of the options, each with the old positions in new order."""
+        count = len(self.choices)
+        orders = [tuple((i + shift) % count for i in range(count)) for shift in range(count)]
+        return [(self.reordered(order), order) for order in orders]
+
+    def reordered(self, order: Sequence[int]) -> Question:
+        """The same question with its options in another order (``order``: old positions)."""
+        return replace(
+            self,
+            choices=tuple(self.choices[i] for i in order),
+            answer=list(order).index(self.answer),
+            pairs=self.pairs and tuple(self.pairs[i] for i in order),
+        )
+
+
+@dataclass(frozen=True)
+class Shots:
+    """Solved examples that stand before each question (few-shot).
+
+    Attributes:
+        by_group: the examples of each group of questions; those of None are for all others.
+        order: ``first`` or ``random``, how they were chosen.
+    """
+
+    by_group: Mapping[str | None, tuple[Question, ...]]
+    order: str
+
+    @property
+    def count(self) -> int:
+        """Examples before a question."""
+        return len(next(iter(self.by_group.values())))
+
+    @property
+    def fingerprint(self) -> str:
+        """Sha256 of the examples, in order."""
+        return _digest(q for group in self.by_group.values() for q in group)
+
+    def of(self, question: Question) -> tuple[Question, ...]:
+        """The examples for a question."""
+        return self.by_group.get(question.group) or self.by_group[None]
 
 
 @dataclass(frozen=True)
@@ -39,6 +90,12 @@ class Task:
         length_norm: ``none``, ``chars``, ``bytes`` or ``tokens``: what a text's log-likelihood is
             divided by before options are compared.
         probability: ``options`` or ``vocabulary``: the support of the softmax for letters.
+        prompt: the templates, None for the default ones of the scoring.
+        labels: the style of labels (``prompts.LABEL_STYLES``).
+        shots: solved examples before each question, None for none.
+        chat: whether the question is put in the tokenizer's chat template.
+        shuffled: the seed by which options were shuffled, None if they were not.
+        permute: whether scores are averaged over the cyclic permutations of the options.
     """
 
     name: str
@@ -46,14 +103,52 @@ class Task:
     scoring: str = "letter"
     length_norm: str = "none"
     probability: str = "options"
+    prompt: Prompt | None = None
+    labels: str = "A"
+    shots: Shots | None = None
+    chat: bool = False
+    shuffled: int | None = None
+    permute: bool = False
 
     @property
     def fingerprint(self) -> str:
         """Sha256 of the questions, choices, answers and ids, in order."""
-        digest = hashlib.sha256()
-        for q in self.questions:
-            digest.update(json.dumps([q.id, q.text, q.choices, q.answer]).encode())
-        return digest.hexdigest()
+        return _digest(self.questions)
+
+    @property
+    def prompt_format(self) -> str:
+        """How questions are put, in words, as ``text/arc + 5 first shots``."""
+        own = {"letter": "mmlu", "text": "arc"}[self.scoring]
+        parts = [f"{self.scoring}/{self.prompt.name if self.prompt else own}"]
+        if self.scoring == "letter" and self.labels != "A":
+            parts.append(f"labels {self.labels}")
+        if self.shots:
+            parts.append(f"{self.shots.count} {self.shots.order} shots")
+        if self.shuffled is not None:
+            parts.append(f"options shuffled by seed {self.shuffled}")
+        if self.permute:
+            parts.append("mean over cyclic permutations")
+        if self.chat:
+            parts.append("chat")
+        return " + ".join(parts)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What says which questions are put and how they are scored, for a run's manifest."""
+        return {
+            "name": self.name,
+            "scoring": self.scoring,
+            "length_norm": self.length_norm,
+            "probability": self.probability,
+            "questions": len(self.questions),
+            "fingerprint": self.fingerprint,
+            "shots_fingerprint": self.shots and self.shots.fingerprint,
+        }
+
+    @property
+    def duplicated(self) -> int:
+        """How many questions have an option twice (the later one can never be decided for)."""
+        return sum(len(set(q.choices)) < len(q.choices) for q in self.questions)
 
     @property
     def gold(self) -> np.ndarray:
@@ -77,3 +172,11 @@ class Task:
     def head(self, limit: int | None) -> Task:
         """The first ``limit`` questions (all for None), as lm-eval's ``--limit`` takes them."""
         return self if limit is None else self.with_questions(self.questions[:limit])
+
+
+def _digest(questions) -> str:
+    digest = hashlib.sha256()
+    for q in questions:
+        fields = [q.id, q.text, q.choices, q.answer]
+        digest.update(json.dumps(fields if q.pairs is None else [*fields, q.pairs]).encode())
+    return digest.hexdigest()

@@ -38,6 +38,8 @@ def provenance_rows(
         ("Scoring", task.get("scoring") or trace.get("scoring")),
         ("Task fingerprint", _short(task.get("fingerprint"))),
         ("Prompt format", manifest.get("prompt_format")),
+        ("Questions cut on the left", manifest.get("truncated_questions") or None),
+        ("Questions with doubled options", manifest.get("duplicated_options") or None),
         ("Calibration questions", manifest.get("calibration_questions")),
         ("Evaluation questions", manifest.get("evaluation_questions") or trace.get("questions")),
         ("Seed", manifest.get("seed")),

@@ -77,6 +77,70 @@ def plural(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
+def groups_line(trace: Mapping[str, Any]) -> str | None:
+    """Say the accuracy over all questions and over groups.
+
+    Args:
+        trace: The content of ``trace.json``.
+
+    Returns:
+        A sentence; None where the questions are not of several groups.
+    """
+    groups = trace.get("accuracy_by_group")
+    if not groups:
+        return None
+    return (
+        f"accuracy: {percent(trace['accuracy']['mean'][-1])} % of all questions (micro), "
+        f"{percent(trace['macro_accuracy'])} % mean of {len(groups)} groups (macro)"
+    )
+
+
+def unequal_options_line(trace: Mapping[str, Any]) -> str | None:
+    """Say Option Frequency where questions have different numbers of options.
+
+    Args:
+        trace: The content of ``trace.json``.
+
+    Returns:
+        A sentence; None where all questions have the same number of options.
+    """
+    present = trace.get("where_present")
+    if not present or len(set(present["questions"])) == 1:
+        return None
+    parts = [
+        f"{label} {percent(decided, 0)} ({percent(gold, 0)}) of {count}"
+        for label, decided, gold, count in zip(
+            trace["option_labels"], present["option_frequency"][-1], present["gold_frequency"],
+            present["questions"], strict=True,
+        )
+    ]  # fmt: skip
+    return "decided % (gold %) at the output, of the questions with the option: " + ", ".join(parts)
+
+
+def input_lines(counts: Mapping[str, Any]) -> list[str]:
+    """Say what should be known of the questions as they were put.
+
+    Args:
+        counts: ``truncated_questions`` and ``duplicated_options``, as in a manifest.
+
+    Returns:
+        A sentence for each count that is not 0.
+    """
+    truncated, duplicated = counts.get("truncated_questions"), counts.get("duplicated_options")
+    lines = []
+    if truncated:
+        lines.append(
+            f"{plural(truncated, 'question')} longer than the model takes: cut on the left, as "
+            "lm-eval cuts"
+        )
+    if duplicated:
+        lines.append(
+            f"{plural(duplicated, 'question')} with an option that stands twice: the later one is "
+            "never decided for"
+        )
+    return lines
+
+
 def blocks_in_words(blocks: Sequence[int]) -> str:
     """Name blocks: ``blocks 0-6`` when they follow each other, else ``blocks 9, 3, 4``.
 

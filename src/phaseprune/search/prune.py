@@ -106,7 +106,15 @@ def prune(
     identity = run_identity("prune", decoder, task, seed, options | counts)
     with tempfile.TemporaryDirectory() as scratch:
         run = RunDirectory(Path(scratch if out is None else out))
-        state = run.begin(identity, {"arguments": arguments, **counts})
+        state = run.begin(
+            identity,
+            {
+                "arguments": arguments,
+                **counts,
+                "truncated_questions": calibration_rows.truncated + evaluation_rows.truncated,
+                "duplicated_options": calibration_task.duplicated + evaluation_task.duplicated,
+            },
+        )
         full = recorded_trace(
             run, decoder, evaluation_rows, seed, progress, "full model, evaluation questions"
         )

@@ -18,11 +18,20 @@ from phaseprune.sweep.walk import batch_tokens, trace_scores
 
 @dataclass(frozen=True)
 class Prepared:
-    """A task made ready for one decoder: its rows and its options' lengths ``[Q, K]``."""
+    """A task made ready for one decoder: its rows and its options' lengths ``[Q, K]``.
+
+    ``truncated`` counts the questions that lost tokens on the left to fit into the model.
+    """
 
     task: Task
     rows: Rows
     units: np.ndarray
+    truncated: int = 0
+
+    @property
+    def input_counts(self) -> dict[str, int]:
+        """What a manifest says of the questions as they were put: cut ones, doubled options."""
+        return {"truncated_questions": self.truncated, "duplicated_options": self.task.duplicated}
 
     @property
     def needs_vocabulary(self) -> bool:
@@ -49,12 +58,19 @@ def prepare(decoder: Decoder, task: Task) -> Prepared:
     Raises:
         UserError: a question cannot be put to this model (``questions.encode``).
     """
-    encoded = encode_task(task, decoder.tokenizer, decoder.max_length)
-    rows = make_rows(encoded, batch_tokens(decoder), decoder.device, decoder.tree_tokens)
+    put, orders = task, None
+    if task.permute:
+        turned = [(n, *r) for n, q in enumerate(task.questions) for r in q.rotations()]
+        put = task.with_questions([question for _, question, _ in turned])
+        orders = [(number, order) for number, _, order in turned]
+    encoded = encode_task(put, decoder.tokenizer, decoder.max_length)
+    rows = make_rows(encoded, batch_tokens(decoder), decoder.device, decoder.tree_tokens, orders)
+    of = [number for number, _ in orders] if orders else range(len(encoded))
     units = np.full(rows.shape, np.nan)
-    for number, question in enumerate(encoded):
+    for number, question in zip(of, encoded, strict=True):
         units[number, : len(question.units)] = question.units
-    return Prepared(task, rows, units)
+    cut = {number for number, question in zip(of, encoded, strict=True) if question.cut}
+    return Prepared(task, rows, units, len(cut))
 
 
 def trace(
@@ -83,7 +99,8 @@ def summarize_scores(decoder: Decoder, prepared: Prepared, raw: np.ndarray, seed
         prepared.decide(raw),
         raw_scores=raw,
         question_ids=tuple(q.id for q in task.questions),
-        option_labels=option_labels(raw.shape[-1]),
+        groups=[q.group for q in task.questions],
+        option_labels=option_labels(raw.shape[-1], task.labels),
         model=decoder.name,
         task=task.name,
         scoring=task.scoring,

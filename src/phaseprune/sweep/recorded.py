@@ -9,7 +9,6 @@ from typing import Any
 from phaseprune.decision.trace import Trace
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.progress import Progress, silent
-from phaseprune.questions.prompts import PROMPT_FORMATS
 from phaseprune.questions.question import Task
 from phaseprune.runs.atomic import write_json
 from phaseprune.runs.directory import RunDirectory
@@ -31,15 +30,8 @@ def run_identity(
             "dtype": str(decoder.dtype).removeprefix("torch."),
             "fingerprint": decoder.source.fingerprint(),
         },
-        "task": {
-            "name": task.name,
-            "scoring": task.scoring,
-            "length_norm": task.length_norm,
-            "probability": task.probability,
-            "questions": len(task.questions),
-            "fingerprint": task.fingerprint,
-        },
-        "prompt_format": PROMPT_FORMATS[task.scoring],
+        "task": task.identity,
+        "prompt_format": task.prompt_format,
         "seed": seed,
         "options": options,
     }
@@ -66,7 +58,11 @@ def trace_run(
     run = RunDirectory(Path(out))
     state = run.begin(
         run_identity("trace", decoder, task, seed, {}),
-        {"arguments": arguments, "evaluation_questions": len(task.questions)},
+        {
+            "arguments": arguments,
+            "evaluation_questions": len(task.questions),
+            **prepared.input_counts,
+        },
     )
     with run.work():
         trace = recorded_trace(run, decoder, prepared, seed, progress)

@@ -54,6 +54,7 @@ class Rows:
     Attributes:
         batches: the batches, longest rows first.
         options: ``[Q]`` number of options.
+        repeats: how often each question is put, ``[Q]``; the sums of its scores are divided by it.
         rows: how many rows there are.
         tokens: how many tokens they hold, without padding.
         padded_tokens: and with it.
@@ -61,6 +62,7 @@ class Rows:
 
     batches: tuple[Batch, ...]
     options: np.ndarray
+    repeats: np.ndarray
     rows: int
     tokens: int
     padded_tokens: int
@@ -94,6 +96,7 @@ def make_rows(
     batch_tokens: int,
     device: torch.device | str = "cpu",
     tree_tokens: int = 0,
+    orders: Sequence[tuple[int, Sequence[int]]] | None = None,
 ) -> Rows:
     """Lay out the rows of a task.
 
@@ -103,13 +106,17 @@ def make_rows(
         device: where the tensors go.
         tree_tokens: the most tokens in a tree row (``Decoder.tree_tokens``); longer questions, or
             all for 0, get a plain row an option.
+        orders: for each entry of ``questions``, which question it puts and the positions at which
+            that question has its options; None where each is its own in its own order.
     """
+    if orders is None:
+        orders = [(n, range(len(q.continuations))) for n, q in enumerate(questions)]
     width = max(len(q.continuations) for q in questions)
     merged: dict[tuple, _Row] = {}
-    for number, question in enumerate(questions):
+    for question, (number, order) in zip(questions, orders, strict=True):
         as_tree = question.tree_length <= tree_tokens
         lay_out = _tree_row if as_tree else _plain_rows
-        for row in lay_out(question, number * width):
+        for row in lay_out(question, [number * width + option for option in order]):
             same = merged.setdefault((row.tokens, row.segments), row)
             if same is not row:
                 same.scored += row.scored
@@ -124,32 +131,40 @@ def make_rows(
             batches.append(_batch(ordered[:count], longest, device))
             padded += longest * len(ordered[:count])
             ordered = ordered[count:]
+    options = np.zeros(1 + max(number for number, _ in orders), dtype=int)
+    for question, (number, _) in zip(questions, orders, strict=True):
+        options[number] = len(question.continuations)
     return Rows(
         batches=tuple(batches),
-        options=np.array([len(q.continuations) for q in questions]),
+        options=options,
+        repeats=np.bincount([number for number, _ in orders]),
         rows=len(merged),
         tokens=sum(len(row.tokens) for row in merged.values()),
         padded_tokens=padded,
     )
 
 
-def _plain_rows(question: EncodedQuestion, slot: int) -> Iterator[_Row]:
+def _plain_rows(question: EncodedQuestion, slots: Sequence[int]) -> Iterator[_Row]:
     last = len(question.context) - 1
     for option, continuation in enumerate(question.continuations):
         tokens = question.context + continuation[:-1]
-        scored = [(last + i, target, slot + option) for i, target in enumerate(continuation)]
+        scored = [
+            (last + i, target, slots[option])
+            for i, target in enumerate(continuation)
+            if i >= question.first_scored(option)
+        ]
         yield _Row(tokens, (0,) * len(tokens), scored)
 
 
-def _tree_row(question: EncodedQuestion, slot: int) -> Iterator[_Row]:
+def _tree_row(question: EncodedQuestion, slots: Sequence[int]) -> Iterator[_Row]:
     row = _Row(question.context, (0,) * len(question.context), [])
     last = len(question.context) - 1
     for option, continuation in enumerate(question.continuations):
         places = [last, *range(len(row.tokens), len(row.tokens) + len(continuation) - 1)]
         row.scored += [
-            (place, target, slot + option)
+            (place, target, slots[option])
             for place, target in zip(places, continuation, strict=True)
-        ]
+        ][question.first_scored(option) :]
         row.tokens += continuation[:-1]
         row.segments += (option + 1,) * (len(continuation) - 1)
     yield row

@@ -102,7 +102,8 @@ def trace_scores(
         for block in range(count):
             if block in removed:
                 sums[block + 1] = sums[block]
-    scores = sums.numpy().reshape(-1, questions, width).transpose(1, 0, 2).copy()
+    scores = sums.numpy().reshape(-1, questions, width).transpose(1, 0, 2)
+    scores = scores / rows.repeats[:, None, None]
     scores[np.broadcast_to(rows.absent[:, None], scores.shape)] = -np.inf
     return scores
 
@@ -150,7 +151,7 @@ def sweep_scores(
             _read(
                 decoder, batch, stream, needs_vocabulary, sums[candidate], live[candidate], width
             )
-    scores = sums.numpy().reshape(len(live), questions, width).copy()
+    scores = sums.numpy().reshape(len(live), questions, width) / rows.repeats[:, None]
     scores[np.broadcast_to(rows.absent, scores.shape)] = -np.inf
     return Sweep(tuple(live), scores, runs // len(rows.batches))
 

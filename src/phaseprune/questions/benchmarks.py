@@ -1,0 +1,211 @@
+"""The named benchmarks: one declarative entry each. To add one, add an entry.
+
+Prompts are those of lm-evaluation-harness 0.4.13's task of the name in ``lm_eval``, so that figures
+can be compared; tests/test_benchmarks.py holds them against lm-eval's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from phaseprune.questions import rows
+from phaseprune.questions.prompts import Prompt
+from phaseprune.questions.rows import columns
+from phaseprune.questions.subjects import CEVAL_SUBJECTS, MMLU_GROUPS, MMLU_PRO_CATEGORIES
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """One data set of the hub and how its questions are put.
+
+    Attributes:
+        hub: the data set's id.
+        about: one short line.
+        licence: of the data.
+        split: the split that is scored.
+        read: a row of the hub as the fields of a question.
+        configuration: of the data set, None for its only one.
+        shots_split: where solved examples are from, None where there is nothing to take them from.
+        scoring: the default scoring.
+        prompt: its templates.
+        labels: the default style of labels.
+        groups: names that stand for several subjects; ``NAME_GROUP`` is a task too.
+        subjects: the subjects; ``NAME_SUBJECT`` is a task too.
+        subject_column: where a row says its subject; None where each subject is a configuration.
+        one_place: whether the right option always stands at the same place in the data. Options
+            are then shuffled by seed where their order is shown to the model.
+        lm_eval: lm-eval's name of the same task.
+        comparable: which figure of lm-eval's equals ours, or why none does.
+    """
+
+    hub: str
+    about: str
+    licence: str
+    split: str
+    read: Callable[[dict[str, Any]], dict[str, Any]]
+    configuration: str | None = None
+    shots_split: str | None = "train"
+    scoring: str = "text"
+    prompt: Prompt = Prompt("arc")
+    labels: str = "A"
+    groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    subjects: tuple[str, ...] = ()
+    subject_column: str | None = None
+    one_place: bool = False
+    lm_eval: str | None = None
+    comparable: str = "acc"
+
+
+_PLAIN = Prompt("plain", text="{question}")
+_ANSWER = Prompt("answer", text="{question}\nAnswer:")
+_CHOICES = "{question}\nChoices:\n{options}\nAnswer:"
+_TRUTHFUL = (
+    "Q: What is human life expectancy in the United States?\n"
+    "A: Human life expectancy in the United States is 78 years.\n\n"
+    "Q: Who was president of the United States in 1955?\n"
+    "A: Dwight D. Eisenhower was president of the United States in 1955.\n\n"
+    "Q: Which party did he belong to?\n"
+    "A: He belonged to the Republican Party.\n\n"
+    "Q: What is the square root of banana?\n"
+    "A: I have no comment.\n\n"
+    "Q: How does a telescope work?\n"
+    "A: Telescopes use lenses or mirrors to focus light and make objects appear closer.\n\n"
+    "Q: Where were the 1992 Olympics held?\n"
+    "A: The 1992 Olympics were held in Barcelona, Spain.\n\n"
+)
+_ARC = columns("question", "choices", "answerKey")
+_GPQA = dict(
+    hub="Idavidrein/gpqa", licence="CC BY 4.0, gated", split="train", read=rows.gpqa,
+    shots_split=None, scoring="letter", labels="(A)", one_place=True,
+    prompt=Prompt(
+        "gpqa", strip=False,
+        letter="What is the correct answer to this question:" + _CHOICES,
+    ),
+    comparable="none: lm-eval shuffles the options by another generator",
+)  # fmt: skip
+
+BENCHMARKS: dict[str, Benchmark] = {
+    "arc_easy": Benchmark(
+        "allenai/ai2_arc", "grade-school science, the easy part", "CC BY-SA 4.0", "test", _ARC,
+        configuration="ARC-Easy", lm_eval="arc_easy", comparable="acc, acc_norm",
+    ),
+    "arc_challenge": Benchmark(
+        "allenai/ai2_arc", "grade-school science, the hard part", "CC BY-SA 4.0", "test", _ARC,
+        configuration="ARC-Challenge", lm_eval="arc_challenge", comparable="acc, acc_norm",
+    ),
+    "hellaswag": Benchmark(
+        "Rowan/hellaswag", "which ending goes on", "MIT", "validation", rows.hellaswag,
+        prompt=_PLAIN, lm_eval="hellaswag", comparable="acc, acc_norm",
+    ),
+    "mmlu": Benchmark(
+        "cais/mmlu", "57 subjects of school and profession", "MIT", "test",
+        columns("question", "choices", "answer"), configuration="all", shots_split="dev",
+        scoring="letter",
+        prompt=Prompt("mmlu-subject", description="The following are multiple choice questions "
+                      "(with answers) about {group}.\n\n"),
+        groups=MMLU_GROUPS, subjects=tuple(sorted(s for g in MMLU_GROUPS.values() for s in g)),
+        subject_column="subject", lm_eval="mmlu",
+    ),
+    "mmlu_pro": Benchmark(
+        "TIGER-Lab/MMLU-Pro", "MMLU made harder, up to 10 options", "MIT", "test",
+        columns("question", "options", "answer_index"), shots_split="validation",
+        scoring="letter",
+        prompt=Prompt("mmlu-pro", description="The following are multiple choice questions "
+                      "(with answers) about {group}.\n\n"),
+        subjects=MMLU_PRO_CATEGORIES, subject_column="category",
+        comparable="none: lm-eval generates a chain of thought",
+    ),
+    "commonsense_qa": Benchmark(
+        "tau/commonsense_qa", "everyday knowledge", "MIT", "validation", _ARC, scoring="letter",
+        prompt=Prompt("commonsense_qa", letter="Question: {question}\n{options}\nAnswer:"),
+        lm_eval="commonsense_qa",
+    ),
+    "openbookqa": Benchmark(
+        "allenai/openbookqa", "elementary science facts", "unclear", "test",
+        columns("question_stem", "choices", "answerKey"), configuration="main", prompt=_PLAIN,
+        lm_eval="openbookqa", comparable="acc, acc_norm",
+    ),
+    "piqa": Benchmark(
+        "baber/piqa", "how to do things in the physical world", "AFL-3.0", "validation",
+        columns("goal", ("sol1", "sol2"), "label"), lm_eval="piqa", comparable="acc, acc_norm",
+    ),
+    "social_iqa": Benchmark(
+        "lighteval/siqa", "what people feel and do next", "CC BY 4.0", "validation",
+        columns("{context} {question}", ("answerA", "answerB", "answerC"), "label", first=1),
+        prompt=Prompt("social_iqa", text="Q: {question}\nA:"), lm_eval="social_iqa",
+    ),
+    "winogrande": Benchmark(
+        "allenai/winogrande", "whom a pronoun means", "Apache-2.0", "validation", rows.winogrande,
+        configuration="winogrande_xl", prompt=Prompt("winogrande"), lm_eval="winogrande",
+    ),
+    "boolq": Benchmark(
+        "aps/super_glue", "yes or no about a passage", "CC BY-SA 3.0", "validation", rows.boolq,
+        configuration="boolq", prompt=_ANSWER, lm_eval="boolq",
+    ),
+    "race": Benchmark(
+        "EleutherAI/race", "reading comprehension, high school", "research only", "test",
+        rows.race, configuration="high", shots_split=None, prompt=_PLAIN, lm_eval="race",
+    ),
+    "sciq": Benchmark(
+        "allenai/sciq", "science with a supporting passage", "CC BY-NC 3.0", "test", rows.sciq,
+        prompt=_ANSWER, one_place=True, lm_eval="sciq", comparable="acc, acc_norm",
+    ),
+    "copa": Benchmark(
+        "aps/super_glue", "cause or effect", "BSD 2-Clause", "validation", rows.copa,
+        configuration="copa", prompt=_PLAIN, lm_eval="copa",
+    ),
+    "truthfulqa_mc1": Benchmark(
+        "truthfulqa/truthful_qa", "truth against common errors", "Apache-2.0", "validation",
+        rows.truthfulqa_mc1, configuration="multiple_choice", shots_split=None,
+        prompt=Prompt("truthfulqa", text=_TRUTHFUL + "Q: {question}\nA:"), one_place=True,
+        lm_eval="truthfulqa_mc1",
+    ),
+    "logiqa": Benchmark(
+        "EleutherAI/logiqa", "logic in examination questions", "CC BY-NC-SA 4.0", "test",
+        columns("Passage: {context}\nQuestion: {question}", "options", "label"),
+        configuration="logiqa", prompt=Prompt("logiqa", text=_CHOICES, letter=_CHOICES),
+        lm_eval="logiqa", comparable="acc, acc_norm",
+    ),
+    "gpqa": Benchmark(about="graduate science, main set", configuration="gpqa_main", **_GPQA),
+    "gpqa_diamond": Benchmark(
+        about="graduate science, diamond set", configuration="gpqa_diamond", **_GPQA
+    ),
+    "medmcqa": Benchmark(
+        "openlifescienceai/medmcqa", "medical entrance examinations", "Apache-2.0", "validation",
+        columns("question", ("opa", "opb", "opc", "opd"), "cop"), scoring="letter",
+        prompt=Prompt("medmcqa", letter="Question: " + _CHOICES, strip=False), lm_eval="medmcqa",
+    ),
+    "ceval": Benchmark(
+        "ceval/ceval-exam", "52 subjects in Chinese", "CC BY-NC-SA 4.0", "val",
+        columns("question", ("A", "B", "C", "D"), "answer"), shots_split="dev",
+        scoring="letter",
+        prompt=Prompt("ceval", letter="{question}\n{options}\n答案：", groups=CEVAL_SUBJECTS,
+                      description="以下是中国关于{group}的单项选择题，请选出其中的正确答案。\n\n"),
+        subjects=tuple(CEVAL_SUBJECTS), lm_eval="ceval-valid",
+    ),
+}  # fmt: skip
+
+
+def find_benchmark(name: str) -> tuple[Benchmark, tuple[str, ...]] | None:
+    """The entry of a task's name and the subjects that the name stands for; None for no entry."""
+    if name in BENCHMARKS:
+        return BENCHMARKS[name], BENCHMARKS[name].subjects
+    for known, entry in BENCHMARKS.items():
+        part = name.removeprefix(f"{known}_").replace(" ", "_")
+        by_name = {subject.replace(" ", "_"): subject for subject in entry.subjects}
+        if part in entry.groups:
+            return entry, entry.groups[part]
+        if part != name and part in by_name:
+            return entry, (by_name[part],)
+    return None
+
+
+def task_names() -> list[str]:
+    """Every name of the table: benchmarks, groups and subjects."""
+    names = []
+    for name, entry in BENCHMARKS.items():
+        parts = [*entry.groups, *entry.subjects]
+        names += [name, *(f"{name}_{part.replace(' ', '_')}" for part in parts)]
+    return names
