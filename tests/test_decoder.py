@@ -197,10 +197,10 @@ def test_hub_models_are_read_from_their_snapshot(tiny_dirs, monkeypatch):
 
 def test_fingerprint_is_of_the_content(tiny_dirs, tmp_path):
     directory = copy_of(tiny_dirs, tmp_path)
-    same = find_source(str(directory)).fingerprint()
-    assert same == find_source(str(tiny_dirs["llama"])).fingerprint()
+    same = find_source(str(directory)).fingerprint
+    assert same == find_source(str(tiny_dirs["llama"])).fingerprint
     save_tiny(tmp_path / "other", seed=1)
-    assert same != find_source(str(tmp_path / "other")).fingerprint()
+    assert same != find_source(str(tmp_path / "other")).fingerprint
 
 
 def test_wrong_dtype_and_device_are_one_sentence(tiny_dirs):

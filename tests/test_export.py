@@ -49,7 +49,7 @@ def test_what_stands_beside_the_weights(tiny, tmp_path):
     notes = json.loads((tmp_path / "out/phaseprune.json").read_text())
     assert notes["removed"] == [3, 1] and notes["kept"] == [0, 2, 4] and notes["blocks"] == 5
     assert notes["max_abs_logit_difference"] == result.max_abs_logit_difference
-    assert notes["base_model_fingerprint"] == tiny["llama"].source.fingerprint()
+    assert notes["base_model_fingerprint"] == tiny["llama"].source.fingerprint
     card = (tmp_path / "out/README.md").read_text()
     assert "3, 1" in card and "0, 2, 4" in card
     assert (tmp_path / "out/generation_config.json").is_file()

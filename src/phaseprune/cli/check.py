@@ -14,6 +14,7 @@ from phaseprune.cli.console import (
     load_checked,
     prompt_words,
     task_name,
+    task_settings,
 )
 from phaseprune.errors import UserError
 
@@ -51,12 +52,7 @@ def check(
     """Preflight: is this model and task supported, and what will a run cost? Exit 2 if refused."""
     screen = Screen(as_json, quiet)
     task = task_name(model, task)
-    settings = dict(
-        scoring=scoring, length_norm=length_norm, probability=probability, labels=labels,
-        shots=shots, shots_from=shots_from, shot_order=shot_order, shuffle=shuffle,
-        permute=permute, chat=chat,
-        data_dir=data_dir, lm_eval_path=lm_eval_path, seed=seed,
-    )  # fmt: skip
+    settings = task_settings(locals())
     lines: list[dict] = []
 
     def tell(name: str, text: str, ok: bool = True) -> None:

@@ -96,6 +96,16 @@ def command_line(*words: Any) -> str:
     return shlex.join(["phaseprune", *map(str, words)])
 
 
+def task_settings(options: dict[str, Any]) -> dict[str, Any]:
+    """Those of a command's options (its ``locals()``) that say how ``load_task`` puts questions."""
+    from inspect import signature
+
+    from phaseprune.questions.catalog import load_task
+
+    names = [name for name in signature(load_task).parameters if name not in ("name", "limit")]
+    return {name: options[name] for name in names if name in options}
+
+
 def prompt_words(settings: dict[str, Any], scoring: str) -> list[str]:
     """Those settings of ``load_task`` that are not its defaults, as words of a command line."""
     from inspect import signature

@@ -13,6 +13,7 @@ from phaseprune.cli.console import (
     load_checked,
     run_path,
     task_name,
+    task_settings,
     typed_command,
 )
 from phaseprune.errors import UserError
@@ -80,12 +81,7 @@ def prune(
     """
     screen = Screen(as_json, quiet)
     task = task_name(model, task)
-    settings = dict(
-        scoring=scoring, length_norm=length_norm, probability=probability, labels=labels,
-        shots=shots, shots_from=shots_from, shot_order=shot_order, shuffle=shuffle,
-        permute=permute, chat=chat,
-        data_dir=data_dir, lm_eval_path=lm_eval_path, seed=seed,
-    )  # fmt: skip
+    settings = task_settings(locals())
     from phaseprune.questions.catalog import load_task
     from phaseprune.runs.directory import RunDirectory
     from phaseprune.search.objectives import check_objective

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from phaseprune.cli import options as o
-from phaseprune.cli.console import Screen, command_line
+from phaseprune.cli.console import Screen, command_line, task_settings
 
 
 def tasks(
@@ -29,17 +29,14 @@ def tasks(
 ) -> None:
     """List the tasks, or show how a task's first question is put to a model."""
     screen = Screen(as_json, quiet)
+    settings = task_settings(locals())
     from phaseprune.questions.catalog import load_task
     from phaseprune.questions.prompts import put
 
     if name is None:
         _list(screen)
         return
-    task = load_task(
-        name, scoring=scoring, labels=labels, shots=shots, shots_from=shots_from,
-        shot_order=shot_order, shuffle=shuffle, data_dir=data_dir,
-        lm_eval_path=lm_eval_path, seed=seed,
-    )  # fmt: skip
+    task = load_task(name, **settings)
     question = task.questions[0]
     contexts, continuations = zip(*put(question, task).pairs(), strict=True)
     common = len(set(contexts)) == 1

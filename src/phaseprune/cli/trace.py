@@ -10,6 +10,7 @@ from phaseprune.cli.console import (
     prompt_words,
     run_path,
     task_name,
+    task_settings,
     typed_command,
 )
 
@@ -42,12 +43,7 @@ def trace(
     """Show where the model makes up its mind: Decision Margin, accuracy, options by readout."""
     screen = Screen(as_json, quiet)
     task = task_name(model, task)
-    settings = dict(
-        scoring=scoring, length_norm=length_norm, probability=probability, labels=labels,
-        shots=shots, shots_from=shots_from, shot_order=shot_order, shuffle=shuffle,
-        permute=permute, chat=chat,
-        data_dir=data_dir, lm_eval_path=lm_eval_path, seed=seed,
-    )  # fmt: skip
+    settings = task_settings(locals())
     from phaseprune.questions.catalog import load_task
 
     questions = load_task(task, limit=limit, **settings)

@@ -72,13 +72,6 @@ class Decisions:
         """``[Q]`` 1/k."""
         return 1 / self.options
 
-    def final(self) -> Decisions:
-        """The same at the output alone (R = 1)."""
-        given = self.given_probabilities
-        return Decisions(
-            self.scores[:, -1:], self.gold, self.options, None if given is None else given[:, -1:]
-        )
-
     def option_frequency(self) -> np.ndarray:
         """``[R, K]`` share of questions that decide for each option."""
         return option_frequency(self.decided, self.scores.shape[-1])

@@ -63,7 +63,6 @@ def export(
     out: str | Path,
     *,
     figures: dict[str, Any] | None = None,
-    fingerprint: str | None = None,
 ) -> Export:
     """Write the model without some blocks, reload it from disk, and compare.
 
@@ -73,7 +72,6 @@ def export(
         out: directory of the checkpoint. Must not exist, or be empty, or hold this very export,
             which is then only held against the model again.
         figures: measured figures for the model card and ``phaseprune.json``.
-        fingerprint: of the full model, where it is known already.
 
     Returns:
         What was written and how closely it matches.
@@ -84,9 +82,9 @@ def export(
     """
     blocks = len(decoder.blocks)
     _check_removal(remove, blocks)
-    out, fingerprint = Path(out), fingerprint or decoder.source.fingerprint()
+    out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        return _exported_before(decoder, remove, out, fingerprint)
+        return _exported_before(decoder, remove, out)
     kept = [block for block in range(blocks) if block not in set(remove)]
     check_exportable(decoder)
     config = pruned_config(decoder.config, kept)
@@ -113,7 +111,7 @@ def export(
         )
         notes = {
             "base_model": decoder.name,
-            "base_model_fingerprint": fingerprint,
+            "base_model_fingerprint": decoder.source.fingerprint,
             "blocks": blocks,
             **result.to_dict(),
             "figures": figures,
@@ -173,13 +171,12 @@ def compare_with_skipping(
     return difference, sum(p.numel() for p in model.parameters())
 
 
-def _exported_before(
-    decoder: Decoder, remove: Sequence[int], out: Path, fingerprint: str
-) -> Export:
+def _exported_before(decoder: Decoder, remove: Sequence[int], out: Path) -> Export:
     """The export that ``out`` holds, compared again; refused if it holds anything else."""
     try:
         notes = json.loads((out / "phaseprune.json").read_text(encoding="utf-8"))
-        same = (notes["removed"], notes["base_model_fingerprint"]) == (list(remove), fingerprint)
+        wanted = list(remove), decoder.source.fingerprint
+        same = (notes["removed"], notes["base_model_fingerprint"]) == wanted
         before = Export(**{field.name: notes[field.name] for field in fields(Export)})
     except (OSError, ValueError, KeyError):
         same = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 
@@ -30,8 +31,9 @@ class Source:
             return [self.directory / self.gguf_file]
         return sorted(self.directory.glob("*.safetensors"))
 
+    @cached_property
     def fingerprint(self) -> str:
-        """Sha256 over the configuration and the content of the weight files."""
+        """Sha256 over the configuration and the content of the weight files, read only once."""
         digest = hashlib.sha256()
         config = self.directory / "config.json"
         for path in ([] if self.gguf_file else [config]) + self.weight_files:

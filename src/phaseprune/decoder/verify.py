@@ -63,7 +63,7 @@ def check_readout(decoder: Decoder) -> float:
             "encoder, not a causal decoder; give a decoder such as Llama or Qwen"
         )
 
-    hidden, calls = _walk(decoder, tokens)
+    hidden = _last_hidden(decoder, tokens)
     flat = hidden.reshape(-1, hidden.shape[-1])
     read = read_logits(decoder, flat)
     difference = float((read - expected.reshape(len(flat), -1)).abs().max())
@@ -80,12 +80,13 @@ def check_readout(decoder: Decoder) -> float:
     return difference
 
 
-def _walk(decoder: Decoder, tokens: torch.Tensor):
+def _last_hidden(decoder: Decoder, tokens: torch.Tensor) -> torch.Tensor:
+    """``[R, T, D]`` state after the last block, by replaying the blocks one by one."""
     calls = record_calls(decoder, tokens)
     hidden = calls.embedded
     for index in range(len(decoder.blocks)):
         hidden = run_block(decoder, index, hidden, calls)
-    return hidden, calls
+    return hidden
 
 
 def _output_length(decoder: Decoder, tokens: torch.Tensor) -> int:

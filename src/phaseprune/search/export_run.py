@@ -41,7 +41,7 @@ def export_run(
         ExportMismatch: see ``decoder.export``.
     """
     manifest, steps = run.manifest, run.steps()
-    fingerprint = decoder.source.fingerprint()
+    fingerprint = decoder.source.fingerprint
     if fingerprint != manifest["model"]["fingerprint"]:
         raise UserError(
             f"{decoder.name} is not the model of {run.path}: its weights have changed since "
@@ -76,7 +76,6 @@ def export_run(
         [line["removed"] for line in steps[1 : step + 1]],
         run.model_path if out is None else out,
         figures=figures,
-        fingerprint=fingerprint,
     )
     if result and step == result["chosen_step"]:
         summary = {

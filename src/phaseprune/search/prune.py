@@ -102,18 +102,17 @@ def prune(
         "calibration_questions": len(calibration_task.questions),
         "evaluation_questions": len(evaluation_task.questions),
     }
+    inputs = {
+        name: count + evaluation_rows.input_counts[name]
+        for name, count in calibration_rows.input_counts.items()
+    }
     options = {"objective": objective, "remove": stop.most, "keep_accuracy": stop.keep_accuracy}
     identity = run_identity("prune", decoder, task, seed, options | counts)
     with tempfile.TemporaryDirectory() as scratch:
         run = RunDirectory(Path(scratch if out is None else out))
         state = run.begin(
             identity,
-            {
-                "arguments": arguments,
-                **counts,
-                "truncated_questions": calibration_rows.truncated + evaluation_rows.truncated,
-                "duplicated_options": calibration_task.duplicated + evaluation_task.duplicated,
-            },
+            {"arguments": arguments, **counts, **inputs},
         )
         full = recorded_trace(
             run, decoder, evaluation_rows, seed, progress, "full model, evaluation questions"

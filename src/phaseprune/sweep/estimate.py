@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -69,10 +70,10 @@ def _reads(prepared: Prepared) -> int:
     return sum(len(batch.read_rows) for batch in prepared.rows.batches)
 
 
-def _seconds(work, decoder: Decoder, least: int = 2, most: float = 2.0) -> float:
-    """The quickest of a few runs."""
+def _seconds(work: Callable[[], object], decoder: Decoder) -> float:
+    """The quickest of two to ten runs, of more than two only within half a second."""
     times: list[float] = []
-    while len(times) < least or (sum(times) < most / 4 and len(times) < 10):
+    while len(times) < 2 or (sum(times) < 0.5 and len(times) < 10):
         began = time.perf_counter()
         work()
         if decoder.device.type == "cuda":

@@ -28,7 +28,7 @@ def run_identity(
             "family": decoder.family,
             "blocks": len(decoder.blocks),
             "dtype": str(decoder.dtype).removeprefix("torch."),
-            "fingerprint": decoder.source.fingerprint(),
+            "fingerprint": decoder.source.fingerprint,
         },
         "task": task.identity,
         "prompt_format": task.prompt_format,
