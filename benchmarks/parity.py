@@ -1,11 +1,14 @@
 """Parity with lm-evaluation-harness: the whole matrix, on a real model.
 
     python benchmarks/parity.py [--model demo] [--sets arc_easy mmlu] [--zero 100] [--few 32]
+    python benchmarks/parity.py --sets --pruned 2      # only the last part
 
 SmolLM2-135M-Instruct (from its wheel) on seven data sets, letters and texts, 0-shot and 5-shot, in
 float32: lm-eval's own `simple_evaluate` with its HFLM, and phaseprune, on the same questions.
-Prints a row a cell as soon as it is done, and fails at the end if an option's log-likelihood
-differs by more than 1e-3 or a single question's `acc` or `acc_norm` differs.
+Prints a row a cell as soon as it is done. Then it prunes the model, exports it, and gives the
+checkpoint and the evaluation questions to lm-eval. Fails at the end if an option's log-likelihood
+differs by more than 1e-3, a single question's `acc` or `acc_norm` differs, or lm-eval answers a
+single question otherwise than the run's steps.jsonl says of the pruned model.
 """
 
 from __future__ import annotations
@@ -29,9 +32,10 @@ def main() -> None:
 
     parser = argparse.ArgumentParser()
     parser.add_argument("--model", help="default: SmolLM2-135M-Instruct from its wheel")
-    parser.add_argument("--sets", nargs="+", choices=FILES, default=list(FILES))
+    parser.add_argument("--sets", nargs="*", choices=FILES, default=list(FILES))
     parser.add_argument("--zero", type=int, default=100, help="questions without examples")
     parser.add_argument("--few", type=int, default=32, help=f"questions with {SHOTS} examples")
+    parser.add_argument("--pruned", type=int, default=2, help="blocks to remove; 0 for none")
     options = parser.parse_args()
     os.environ["HF_HUB_OFFLINE"] = "1"
     from phaseprune import load_model
@@ -45,6 +49,8 @@ def main() -> None:
         for scoring in ("letter", "text"):
             for shots, count in ((0, options.zero), (SHOTS, options.few)):
                 failed += not cell(decoder, name, scoring, shots, count)
+    if options.pruned:
+        failed += not pruned(decoder, options.pruned)
     if failed:
         raise SystemExit(f"{failed} cells differ")
 
@@ -74,6 +80,26 @@ def cell(decoder, name: str, scoring: str, shots: int, count: int) -> bool:
           f"{found.our_normalised.mean():.4f} | {'yes' if same else 'NO'} | "
           f"{time.perf_counter() - began:.0f} |", flush=True)  # fmt: skip
     return same and found.difference <= TOLERANCE
+
+
+def pruned(decoder, remove: int) -> bool:
+    """Print what lm-eval says of an exported checkpoint; whether the run's steps.jsonl says it."""
+    from harness import FILES, claimed_and_found
+    from phaseprune import load_task
+
+    print("\n| exported after pruning | scoring | removed | evaluation questions | acc, "
+          "steps.jsonl | acc, lm-eval | the same on every question |\n" + "|---" * 7 + "|",
+          flush=True)  # fmt: skip
+    good = True
+    for name, scoring in (("arc_easy", "text"), ("openbookqa", "letter")):
+        task = load_task(str(DATA / f"{FILES[name][0]}.jsonl"), scoring=scoring, limit=116)
+        with tempfile.TemporaryDirectory() as folder:
+            claimed, found = claimed_and_found(decoder, task, Path(folder), remove, 16)
+        good &= claimed == found
+        shares = [flags.count("1") / len(flags) for flags in (claimed, found)]
+        print(f"| {name} | {scoring} | {remove} | {len(found)} | {shares[0]:.4f} | {shares[1]:.4f} "
+              f"| {'yes' if claimed == found else 'NO'} |", flush=True)  # fmt: skip
+    return good
 
 
 if __name__ == "__main__":

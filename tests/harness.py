@@ -14,7 +14,11 @@ from pathlib import Path
 import numpy as np
 import yaml
 
+from phaseprune.decoder.load import load_model
 from phaseprune.questions.catalog import load_task
+from phaseprune.questions.split import split
+from phaseprune.search.export_run import export_run, run_to_export
+from phaseprune.search.prune import prune
 from phaseprune.sweep.measure import prepare
 from phaseprune.sweep.walk import trace_scores
 
@@ -152,3 +156,27 @@ def parity(
         chat=options.get("apply_chat_template", False),
     )
     return compare(decoder, task, lm_eval_samples(decoder, folder, label, shots, **options))
+
+
+def claimed_and_found(decoder, task, folder: Path, remove: int, calibration: int):
+    """Prune, export and reload; what the run claims of its last step and what lm-eval finds.
+
+    Both as a string with a 1 for each evaluation question that is answered rightly. lm-eval is
+    given the evaluation questions as a file and the exported directory, and the run's accuracy must
+    be the share of ones.
+    """
+    prune(decoder, task, remove=remove, calibration=calibration, out=folder / "run")
+    export_run(decoder, run_to_export(folder / "run"))
+    _, evaluation = split(task, calibration, None, 0)
+    rows = [
+        {"id": q.id, "question": q.text, "choices": list(q.choices), "answer": q.answer}
+        for q in evaluation.questions
+    ]
+    write_task(folder / "yaml", "evaluation", task.scoring, rows, [])
+    exported = load_model(str(folder / "run" / "model"))
+    samples = lm_eval_samples(exported, folder / "yaml", "evaluation", 0)
+    steps = (folder / "run" / "steps.jsonl").read_text(encoding="utf-8").splitlines()
+    claimed = json.loads(steps[-1])["evaluation"]
+    found = "".join(str(int(sample["acc"])) for sample in samples)
+    assert claimed["accuracy"] == found.count("1") / len(found)
+    return claimed["correct"], found

@@ -222,6 +222,37 @@ def test_without_the_extra_it_is_named(tmp_path, monkeypatch):
         load_task("piqa", data_dir=tmp_path)
 
 
+def test_what_is_a_script_on_the_hub_is_read_from_its_conversion(tmp_path, monkeypatch):
+    """`datasets` runs no script since 4.0; the hub keeps parquet files of most such sets."""
+    import datasets
+
+    folder = write_hub(tmp_path, "logiqa")
+    [file] = (folder / "EleutherAI/logiqa").rglob("test*.parquet")
+    expected = load_task("logiqa", data_dir=folder).questions
+    asked = []
+
+    def load_dataset(name, configuration=None, **options):
+        asked.append((name, configuration, options))
+        if "revision" not in options:
+            raise RuntimeError("Dataset scripts are no longer supported, but found logiqa.py")
+        return real("parquet", data_files={"test": str(file)}, split=options["split"])
+
+    real = datasets.load_dataset
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    assert load_task("logiqa").questions == expected
+    files = {"test": "logiqa/test/*.parquet"}
+    assert asked[1] == (
+        "EleutherAI/logiqa", None,
+        {"data_files": files, "revision": "refs/convert/parquet", "split": "test"},
+    )  # fmt: skip
+    monkeypatch.setattr(datasets, "load_dataset", real)
+    # A copy of that conversion is laid out in another way.
+    converted = tmp_path / "converted" / "EleutherAI/logiqa/logiqa/test/0000.parquet"
+    converted.parent.mkdir(parents=True)
+    file.rename(converted)
+    assert load_task("logiqa", data_dir=tmp_path / "converted").questions == expected
+
+
 @pytest.mark.network
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_the_real_data_set(name, monkeypatch):

@@ -11,8 +11,10 @@ import yaml
 
 from conftest import QUESTIONS, write_jsonl
 from phaseprune.cli.main import main
+from phaseprune.decoder.load import load_model
 from phaseprune.errors import UserError
 from phaseprune.questions.catalog import load_task
+from phaseprune.questions.encode import option_pairs
 from phaseprune.sweep.measure import trace
 
 if importlib.util.find_spec("lm_eval") is None and os.environ.get("CI") != "true":
@@ -50,6 +52,7 @@ def folder(tmp_path_factory):
         "own_fixed": {"num_fewshot": 0},
         "own_two": {"num_fewshot": 2},
         "own_bare": {"doc_to_text": ""},
+        "own_begun": {"gen_prefix": "The answer is"},
         "own_generation": {"output_type": "generate_until", "doc_to_choice": None},
         "own_several": {"doc_to_target": "{{[0, 1]}}"},
         "own_blanks": {
@@ -78,13 +81,37 @@ def offline(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("name", "shots"),
     [("own_text", 0), ("own_text", 3), ("own_described", 2), ("own_two", None), ("own_mutual", 0),
-     ("own_bare", 0), ("own_blanks", 0), ("own_blanks", 2)],
+     ("own_bare", 0), ("own_begun", 1), ("own_blanks", 0), ("own_blanks", 2)],
 )  # fmt: skip
 def test_parity_with_lm_eval(demo, folder, name, shots):
     """Examples drawn anew for each question, other delimiters, options in the context."""
     task = load_task(f"lm_eval:{name}", lm_eval_path=folder, shots=shots)
-    found = compare(demo, task, lm_eval_samples(demo, folder, name, shots))
     assert len(task.questions) == len(BLANKS if name == "own_blanks" else FIRST)
+    assert_same(compare(demo, task, lm_eval_samples(demo, folder, name, shots)))
+
+
+@pytest.mark.parametrize(
+    ("name", "shots"),
+    [("own_described", 2), ("own_begun", 1), ("own_mutual", 0), ("own_blanks", 1)],
+)
+def test_parity_in_a_chat(folder, name, shots):
+    """Turns for the examples; an answer that a prefix begins; a template without a system turn."""
+    model = load_model("demo")
+    model.tokenizer.chat_template = (
+        "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+        "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}\n{% endfor %}"
+        "{% if add_generation_prompt %}<assistant>{% endif %}"
+    )
+    task = load_task(f"lm_eval:{name}", lm_eval_path=folder, shots=shots, chat=True)
+    assert task.prompt_format.endswith(" + chat")
+    chat = dict(apply_chat_template=True, fewshot_as_multiturn=True)
+    assert_same(compare(model, task, lm_eval_samples(model, folder, name, shots, **chat)))
+    context, continuation = option_pairs(task.questions[0], task, model.tokenizer)[0]
+    assert context.startswith("<user>") and context.count("<assistant>") == 1 + shots
+    assert context.endswith("The answer is" if name == "own_begun" else "<assistant>")
+
+
+def assert_same(found):
     assert found.difference <= 1e-3
     np.testing.assert_array_equal(found.our_accuracy, found.accuracy)
     if not np.isnan(found.normalised).all():
@@ -113,7 +140,6 @@ BAD = {
     "many shots": ("own_text", {"shots": 99}, "lm-eval cannot build it"),
     "letters": ("own_text", {"scoring": "letter"}, "--scoring letter does not go with"),
     "labels": ("own_text", {"labels": "1"}, "--labels does not go with"),
-    "chat": ("own_text", {"chat": True}, "--chat does not go with"),
     "shuffle": ("own_text", {"shuffle": True}, "--shuffle does not go with"),
     "folder": ("own_text", {"lm_eval_path": "nowhere"}, "no such folder of YAML files"),
     "probability": ("own_text", {"probability": "vocabulary"}, "is for letter scoring"),

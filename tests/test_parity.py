@@ -12,14 +12,11 @@ from conftest import SHARED, make_tokenizer, need
 from phaseprune.decoder.load import load_model
 from phaseprune.questions.catalog import load_task
 from phaseprune.questions.encode import encode_pair
-from phaseprune.questions.split import split
-from phaseprune.search.export_run import export_run, run_to_export
-from phaseprune.search.prune import prune
 
 if importlib.util.find_spec("lm_eval") is None and os.environ.get("CI") != "true":
     pytest.skip("lm_eval is not installed", allow_module_level=True)
 
-from harness import FILES, lm_eval_samples, parity, write_task  # noqa: E402
+from harness import FILES, claimed_and_found, parity  # noqa: E402
 
 #: Options' log-likelihoods, fp32.
 TOLERANCE = 1e-3
@@ -70,29 +67,33 @@ def real_model(smollm2):
 @pytest.mark.real
 @pytest.mark.parametrize(
     ("name", "scoring", "shots", "count"),
-    [("arc_challenge", "text", 0, 10), ("openbookqa", "letter", 5, 4)],
-)
+    [
+        ("arc_challenge", "text", 0, 40), ("arc_challenge", "text", 5, 8),
+        ("openbookqa", "letter", 0, 40), ("openbookqa", "letter", 5, 8),
+    ],
+)  # fmt: skip
 def test_a_real_model(real_model, tmp_path, name, scoring, shots, count):
-    """A few questions; `make parity` has the whole matrix."""
+    """Two data sets; `make parity` has the whole matrix."""
     need(SHARED / f"{FILES[name][0]}.jsonl")
     assert_same(parity(real_model, SHARED, name, scoring, shots, count, tmp_path))
 
 
 def test_the_exported_model_in_lm_eval_has_the_accuracy_that_the_run_claims(demo, tmp_path):
     """On every evaluation question, after pruning and reloading from disk."""
-    pruning = prune(demo, load_task("demo", limit=60), remove=3, calibration=20, out=tmp_path / "r")
-    export_run(demo, run_to_export(tmp_path / "r"))
-    _, evaluation = split(load_task("demo", limit=60), 20, None, 0)
-    rows = [
-        {"id": q.id, "question": q.text, "choices": list(q.choices), "answer": q.answer}
-        for q in evaluation.questions
-    ]
-    write_task(tmp_path / "yaml", "evaluation", "letter", rows, [])
-    exported = load_model(str(tmp_path / "r" / "model"))
-    samples = lm_eval_samples(exported, tmp_path / "yaml", "evaluation", 0)
-    claimed = pruning.steps[-1].evaluation
-    assert "".join(str(int(sample["acc"])) for sample in samples) == claimed["correct"]
-    assert np.mean([sample["acc"] for sample in samples]) == claimed["accuracy"]
+    task = load_task("demo", limit=60)
+    claimed, found = claimed_and_found(demo, task, tmp_path, remove=3, calibration=20)
+    assert claimed == found and len(found) == 40
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(
+    ("name", "scoring"), [("arc_challenge", "text"), ("openbookqa", "letter")]
+)
+def test_the_same_of_a_real_model(real_model, tmp_path, name, scoring):
+    path = need(SHARED / f"{FILES[name][0]}.jsonl")
+    task = load_task(str(path), scoring=scoring, limit=40)
+    claimed, found = claimed_and_found(real_model, task, tmp_path, remove=2, calibration=4)
+    assert claimed == found and len(found) == 36
 
 
 @pytest.fixture(scope="module")

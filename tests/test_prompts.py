@@ -1,11 +1,14 @@
 """Prompt options: labels, shots, shuffling, chat; what is too long; bad input of these."""
 
 import json
+import shutil
 import sys
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from conftest import QUESTIONS, make_tokenizer, write_jsonl
 from phaseprune.cli.main import main
@@ -14,6 +17,7 @@ from phaseprune.questions.catalog import load_task
 from phaseprune.questions.encode import encode_pair, encode_task
 from phaseprune.questions.prompts import put
 from phaseprune.questions.question import Question, Task
+from phaseprune.questions.tokens import pieces
 from phaseprune.report.words import unequal_options_line
 from phaseprune.sweep.measure import prepare, trace
 from phaseprune.sweep.recorded import trace_run
@@ -119,6 +123,54 @@ def test_chat_puts_turns_and_writes_special_tokens_once(question_file, examples)
     assert text.endswith("Answer:\n<assistant>")
     assert tokenizer.convert_ids_to_tokens([c[0] for c in question.continuations]) == [*"ABC"]
     assert task.prompt_format == "letter/mmlu + 1 first shots + chat"
+
+
+def tasks_command(monkeypatch, capsys, *words):
+    monkeypatch.setattr(sys, "argv", ["phaseprune"])
+    with pytest.raises(SystemExit) as ended:
+        main(["tasks", *map(str, words)])
+    captured = capsys.readouterr()
+    return ended.value.code or 0, captured.out, captured.err
+
+
+def test_a_question_is_shown_token_by_token(question_file, tiny_dirs, monkeypatch, capsys):
+    """Where the options begin, with the very ids that are run, by any model's tokenizer."""
+    model = ("--model", tiny_dirs["llama"])
+    words = (question_file, *model, "--scoring", "text")
+    code, out, _ = tasks_command(monkeypatch, capsys, *words)
+    assert code == 0 and "ending in" in out and "|⏎|A|ns|wer|:\n" in out
+    assert "    scored: ·blue  <- right\n    scored: ·gree|n|·gras|s\n    scored: ·red\n" in out
+    assert f"next: phaseprune check {tiny_dirs['llama']} --task {question_file}" in out
+    _, out, _ = tasks_command(monkeypatch, capsys, *words, "--json")
+    shown = json.loads(out)["example"]
+    tokenizer = make_tokenizer()
+    for option, context, continuation in zip(
+        shown["tokens"], shown["contexts"], shown["continuations"], strict=True
+    ):
+        whole = tokenizer(context + continuation)["input_ids"]
+        assert option["before"] + option["scored"] == whole
+        assert "".join(option["scored_pieces"]) == continuation
+        assert context.endswith("".join(option["before_pieces"]))
+    # A bracketed label: what all labels share is context.
+    _, out, _ = tasks_command(monkeypatch, capsys, question_file, *model, "--labels", "(a)")
+    assert "|A|ns|wer|:|·|(\n    scored: a  <- right\n    scored: b\n" in out
+    code, _, said = tasks_command(monkeypatch, capsys, question_file, *model, "--chat")
+    assert code == 2 and "needs a chat template" in said
+
+
+def test_a_tokenizer_needs_no_weights(question_file, tiny_dirs, tmp_path, monkeypatch, capsys):
+    shutil.copytree(tiny_dirs["llama"], tmp_path / "m", ignore=shutil.ignore_patterns("*.safe*"))
+    assert tasks_command(monkeypatch, capsys, question_file, "--model", tmp_path / "m")[0] == 0
+    code, _, said = tasks_command(monkeypatch, capsys, question_file, "--model", tmp_path)
+    assert code == 2 and "no config.json" in said
+
+
+@given(st.text(st.sampled_from("ABC bluegrn sky.\n\té中🙂"), max_size=30))
+def test_pieces_are_the_text_in_parts(text):
+    tokenizer = make_tokenizer()
+    ids = tokenizer(text)["input_ids"]
+    parts = pieces(tokenizer, ids)
+    assert "".join(parts) == text and len(parts) == len(ids)
 
 
 def test_chat_templates_that_take_no_system_turn():

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from phaseprune import progress as progress_module
@@ -31,10 +32,10 @@ class Screen:
         self.out = Console(highlight=False, soft_wrap=False)
         self.err = Console(stderr=True, highlight=False)
 
-    def say(self, *what: Any) -> None:
-        """Print for people."""
+    def say(self, *what: Any, whole: bool = False) -> None:
+        """Print for people; ``whole`` lines are left for the terminal to fold, to be copied."""
         if not (self.as_json or self.quiet):
-            self.out.print(*what)
+            self.out.print(*what, soft_wrap=whole)
 
     def note(self, text: str) -> None:
         """One line about what goes on, on stderr."""
@@ -50,7 +51,8 @@ class Screen:
         """The next commands to type."""
         self.say()
         for number, command in enumerate(commands):
-            self.say(f"[dim]{'next:' if number == 0 else '     '}[/] [bold]{_escape(command)}[/]")
+            lead = "next:" if number == 0 else "     "
+            self.say(f"[dim]{lead}[/] [bold]{escape(command)}[/]", whole=True)
 
     @contextmanager
     def progress(self) -> Iterator[progress_module.Progress]:
@@ -149,7 +151,3 @@ def typed_command() -> str:
 @contextmanager
 def _nothing() -> Iterator[None]:
     yield
-
-
-def _escape(text: str) -> str:
-    return text.replace("[", r"\[")

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from phaseprune.cli import options as o
-from phaseprune.cli.console import Screen, command_line, task_settings
+from phaseprune.cli.console import Screen, command_line, prompt_words, task_settings
 
 
 def tasks(
@@ -21,25 +22,37 @@ def tasks(
     shots_from: o.ShotsFrom = None,
     shot_order: o.ShotOrder = "first",
     shuffle: o.Shuffle = False,
+    chat: o.Chat = False,
+    model: Annotated[
+        str,
+        typer.Option("--model", metavar="MODEL", help="Whose tokenizer shows the tokens (its "
+                     "weights are not read)."),
+    ] = "demo",
+    trust_remote_code: o.TrustRemoteCode = False,
     data_dir: o.DataDir = None,
     lm_eval_path: o.LmEvalPath = None,
     seed: o.Seed = 0,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """List the tasks, or show how a task's first question is put to a model."""
+    """List the tasks, or show a task's first question as it is put, token by token."""
     screen = Screen(as_json, quiet)
     settings = task_settings(locals())
-    from phaseprune.questions.catalog import load_task
-    from phaseprune.questions.prompts import put
-
     if name is None:
         _list(screen)
         return
+    from phaseprune.decoder.load import load_tokenizer, silence_transformers
+    from phaseprune.decoder.source import find_source
+    from phaseprune.questions.catalog import load_task
+    from phaseprune.questions.encode import encode_task, option_pairs
+    from phaseprune.questions.tokens import option_tokens
+
     task = load_task(name, **settings)
+    silence_transformers()
+    tokenizer = load_tokenizer(find_source(model, weights=False), trust_remote_code)
     question = task.questions[0]
-    contexts, continuations = zip(*put(question, task).pairs(), strict=True)
-    common = len(set(contexts)) == 1
+    contexts, continuations = zip(*option_pairs(question, task, tokenizer), strict=True)
+    tokens = option_tokens(encode_task(task.head(1), tokenizer)[0], tokenizer)
     groups: dict[str, int] = {}
     for item in task.questions:
         groups[item.group or "all"] = groups.get(item.group or "all", 0) + 1
@@ -57,6 +70,8 @@ def tasks(
             "contexts": list(contexts),
             "continuations": list(continuations),
             "answer": question.answer,
+            "tokenizer": model,
+            "tokens": [vars(option) for option in tokens],
         },
     }
     options = "/".join(map(str, shown["options"]))
@@ -66,12 +81,24 @@ def tasks(
     screen.say("groups: " + ", ".join(f"{group} {count}" for group, count in groups.items()))
     screen.say(f"prompt ({shown['prompt_format']}) of question {question.id}:\n")
     for number, continuation in enumerate(continuations):
-        if number == 0 or not common:
-            screen.say(contexts[number].replace("[", r"\["))
+        if number == 0 or contexts[number] != contexts[0]:
+            screen.say(escape(contexts[number]), whole=True)
         mark = "  <- right" if number == question.answer else ""
-        screen.say(f"    scored: {continuation!r}{mark}".replace("[", r"\["))
-    screen.next(command_line("check", "MODEL", "--task", name))
+        screen.say(escape(f"    scored: {continuation!r}{mark}"), whole=True)
+    screen.say(f"\ntokens of {model}, parted by |; a space is ·, a line's end ⏎:")
+    for number, option in enumerate(tokens):
+        if number == 0 or option.before_pieces != tokens[0].before_pieces:
+            count = len(option.before)
+            ending = _parted(option.before_pieces)
+            screen.say(f"  {count} tokens of context, ending in  {ending}", whole=True)
+        mark = "  [dim]<- right[/]" if number == question.answer else ""
+        screen.say(f"    scored: [bold]{_parted(option.scored_pieces)}[/]{mark}", whole=True)
+    screen.next(command_line("check", model, "--task", name, *prompt_words(settings, scoring)))
     screen.result(shown)
+
+
+def _parted(pieces: tuple[str, ...]) -> str:
+    return escape("|".join(pieces).replace(" ", "·").replace("\n", "⏎"))
 
 
 def _list(screen: Screen) -> None:

@@ -43,8 +43,13 @@ class Source:
         return digest.hexdigest()
 
 
-def find_source(name: str, revision: str | None = None) -> Source:
+def find_source(name: str, revision: str | None = None, weights: bool = True) -> Source:
     """Resolve a MODEL name to files on disk, downloading from the hub where need be.
+
+    Args:
+        name: see ``load_model``.
+        revision: of a hub model.
+        weights: whether the weights are needed too, or the tokenizer and configuration alone.
 
     Raises:
         UserError: nothing of that name (with near matches), or files that are not safetensors or
@@ -58,22 +63,22 @@ def find_source(name: str, revision: str | None = None) -> Source:
             raise UserError(f"{name}: there is no such .gguf file.{_near_paths(path)}")
         return Source(name, path.parent.resolve(), path.name)
     if path.is_dir():
-        return _checked_directory(name, path.resolve())
+        return _checked_directory(name, path.resolve(), weights)
     if path.exists():
         raise UserError(f"{name}: a model is a directory or a .gguf file, and this is another file")
     looks_like_path = name.startswith((".", "/", "~")) or name.count("/") > 1
     if looks_like_path or not HUB_ID.fullmatch(name):
         raise UserError(f"{name}: there is no such directory of a model.{_near_paths(path)}")
-    return _checked_directory(name, _from_hub(name, revision, path))
+    return _checked_directory(name, _from_hub(name, revision, path, weights), weights)
 
 
-def _checked_directory(name: str, directory: Path) -> Source:
+def _checked_directory(name: str, directory: Path, weights: bool) -> Source:
     if not (directory / "config.json").is_file():
         gguf = sorted(p.name for p in directory.glob("*.gguf"))
         hint = f"; name the file instead: {directory / gguf[0]}" if gguf else ""
         raise UserError(f"{name}: the directory has no config.json, so it is no model{hint}")
     source = Source(name, directory)
-    if not source.weight_files:
+    if weights and not source.weight_files:
         pickles = sorted(p.name for p in directory.glob("*.bin"))
         if pickles:
             raise UserError(
@@ -84,13 +89,14 @@ def _checked_directory(name: str, directory: Path) -> Source:
     return source
 
 
-def _from_hub(name: str, revision: str | None, path: Path) -> Path:
+def _from_hub(name: str, revision: str | None, path: Path, weights: bool) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
     near = near_matches(name, ["demo", *_cached_models()]) or _near_paths(path)
+    wanted = [pattern for pattern in HUB_FILES if weights or "safetensors" not in pattern]
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=HUB_FILES))
+        return Path(snapshot_download(name, revision=revision, allow_patterns=wanted))
     except GatedRepoError:
         raise UserError(
             f"{name}: this model is gated; accept its terms on the hub and run `hf auth login`"

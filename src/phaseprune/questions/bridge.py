@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import logging
 import os
 import random
@@ -41,7 +42,12 @@ def refuse(name: str, given: Mapping[str, Any]) -> None:
 
 
 def read_task(
-    name: str, folder: str | Path | None, limit: int | None, shots: int | None, seed: int
+    name: str,
+    folder: str | Path | None,
+    limit: int | None,
+    shots: int | None,
+    seed: int,
+    chat: bool = False,
 ) -> tuple[tuple[Question, ...], Prompt]:
     """The questions of a task or of all tasks of a group, with their contexts ready.
 
@@ -51,6 +57,7 @@ def read_task(
         limit: only the first so many documents of each task.
         shots: examples before each question; None for the YAML's own number. A YAML's 0 stays.
         seed: of the examples.
+        chat: take the contexts as chat messages, with a turn an example.
 
     Raises:
         UserError: lm-eval is not installed, knows no such task, or the task is not multiple choice
@@ -71,14 +78,22 @@ def read_task(
         for label, task in tasks.items():
             task.set_fewshot_seed(FEWSHOT_SEED + seed)
             try:
-                task.build_all_requests(limit=limit, rank=0, world_size=1)
+                task.build_all_requests(
+                    limit=limit, rank=0, world_size=1, apply_chat_template=chat,
+                    fewshot_as_multiturn=chat, chat_template=_messages if chat else None,
+                )  # fmt: skip
             except (ValueError, AssertionError, KeyError) as error:
                 raise UserError(f"{PREFIX}{label}: lm-eval cannot build it: {error}") from None
             questions += _questions(label, task, len(tasks) > 1)
     counts = "/".join(str(count) for count in sorted(set(used.values())))
     drawn = f" by seed {FEWSHOT_SEED + seed}" if any(used.values()) else ""
-    prompt = Prompt(f"lm_eval {_version()}, {counts} shots{drawn}", delimiter="")
+    prompt = Prompt(f"lm_eval {_version()}, {counts} shots{drawn}", delimiter="", messages=chat)
     return tuple(questions), prompt
+
+
+def _messages(turns: list[dict], add_generation_prompt: bool) -> str:
+    """What lm-eval takes for a chat template: the model's own comes with the tokenizer, later."""
+    return json.dumps(turns)
 
 
 def _load(name: str, wanted: str, folder: str | Path | None) -> dict[str, Any]:

@@ -84,15 +84,15 @@ def load_task(
         raise UserError("--shots-from says where examples are from; say how many with --shots")
     if name.startswith(bridge.PREFIX):
         not_for_bridge = {
-            "scoring letter": scoring == "letter", "labels": labels, "chat": chat,
+            "scoring letter": scoring == "letter", "labels": labels,
             "shots-from": shots_from, "shuffle": shuffle, "permute": permute,
             "data-dir": data_dir,
             "shot-order random": shot_order != "first",
         }  # fmt: skip
         bridge.refuse(name, not_for_bridge)
         _check_scoring("text", length_norm, probability, None)
-        questions, prompt = bridge.read_task(name, lm_eval_path, limit, shots, seed)
-        return Task(name, questions, "text", length_norm, prompt=prompt)
+        questions, prompt = bridge.read_task(name, lm_eval_path, limit, shots, seed, chat)
+        return Task(name, questions, "text", length_norm, prompt=prompt, chat=chat)
     if lm_eval_path is not None:
         raise UserError(f"--lm-eval-path is for tasks {bridge.PREFIX}NAME, and this is {name}")
     benchmark = find_benchmark(name)

@@ -62,6 +62,15 @@ def encode_task(task: Task, tokenizer, max_length: int | None = None) -> list[En
     return [_encode(question, task, tokenizer, chat, max_length) for question in task.questions]
 
 
+def option_pairs(question: Question, task: Task, tokenizer) -> list[tuple[str, str]]:
+    """Context and continuation of each option as texts, in the chat template if the task says so.
+
+    Raises:
+        UserError: the tokenizer has no chat template.
+    """
+    return put(question, task).pairs(_chat_template(tokenizer) if task.chat else None)
+
+
 def encode_pair(tokenizer, context: str, continuation: str) -> tuple[list[int], list[int]]:
     """Context and continuation ids of one pair (lm-eval's ``_encode_pair``).
 
@@ -112,7 +121,10 @@ def _chat_template(tokenizer) -> Callable[[list[dict]], str]:
     from jinja2 import TemplateError
 
     def text(turns: list[dict]) -> str:
-        settings = {"tokenize": False, "add_generation_prompt": True}
+        begun = turns[-1]["role"] == "assistant"  # the answer goes on with a prefix of the task's
+        settings = {
+            "tokenize": False, "add_generation_prompt": not begun, "continue_final_message": begun
+        }  # fmt: skip
         try:
             return tokenizer.apply_chat_template(turns, **settings)
         except TemplateError:

@@ -80,7 +80,7 @@ def _rows(place: str, hub: str, configuration: str | None, split: str, data_dir:
             files = _copies(place, Path(data_dir), hub, configuration, split)
             return datasets.load_dataset("parquet", data_files={split: files}, split=split)
         try:
-            return datasets.load_dataset(hub, configuration, split=split)
+            return _load(datasets, hub, configuration, split)
         except Exception as error:  # noqa: BLE001 - the hub's client raises anything
             reason = f"{type(error).__name__}: {error}".splitlines()[0][:160]
             raise UserError(
@@ -90,15 +90,31 @@ def _rows(place: str, hub: str, configuration: str | None, split: str, data_dir:
             ) from None
 
 
+def _load(datasets, hub: str, configuration: str | None, split: str):
+    """A split from the hub; of a data set that is a script, the hub's own conversion of it."""
+    try:
+        return datasets.load_dataset(hub, configuration, split=split)
+    except RuntimeError as error:  # since datasets 4 no script is run
+        if "scripts are no longer supported" not in str(error):
+            raise
+    files = f"{configuration or 'default'}/{split}/*.parquet"
+    return datasets.load_dataset(
+        hub, data_files={split: files}, revision="refs/convert/parquet", split=split
+    )
+
+
 def _copies(
     place: str, data_dir: Path, hub: str, configuration: str | None, split: str
 ) -> list[str]:
     """The parquet files of a split in a copy of a data set."""
     root = data_dir.expanduser() / hub
-    for folder in [root / configuration] if configuration else [root / "data", root]:
-        files = sorted(folder.glob(f"{split}[-.]*parquet"))
-        if files:
-            return [str(file) for file in files]
+    folders = [root / configuration] if configuration else [root / "data", root / "default", root]
+    for folder in folders:
+        # The second is how the hub lays out its own conversions to parquet.
+        for pattern in (f"{split}[-.]*parquet", f"{split}/*.parquet"):
+            files = sorted(folder.glob(pattern))
+            if files:
+                return [str(file) for file in files]
     raise UserError(
         f"{place}: {root} has no parquet files of the split {split!r} (as "
         f"{configuration or 'data'}/{split}-00000-of-00001.parquet); copy the data set there as it "

@@ -6,6 +6,7 @@ its ARC. docs/questions.md shows both.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from string import ascii_lowercase, ascii_uppercase
@@ -38,6 +39,7 @@ class Prompt:
         strip: whether white space around the question goes where labels are scored.
         groups: what ``{group}`` is for a group, where that is not its name.
         delimiter: stands between a question and its answer.
+        messages: whether the contexts of questions' ``pairs`` are JSON lists of chat messages.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Prompt:
     strip: bool = True
     groups: Mapping[str, str] = field(default_factory=dict)
     delimiter: str = " "
+    messages: bool = False
 
 
 #: The prompts of questions that come without one of their own.
@@ -63,6 +66,7 @@ class Rendered:
         contexts: the context of each option (mostly the same one).
         endings: what is scored of each option, without the delimiter before it.
         delimiter: stands before each ending and each example's answer.
+        messages: whether the contexts are JSON lists of all messages of the chat.
     """
 
     description: str
@@ -70,6 +74,7 @@ class Rendered:
     contexts: tuple[str, ...]
     endings: tuple[str, ...]
     delimiter: str = " "
+    messages: bool = False
 
     def pairs(self, chat: Callable[[list[dict]], str] | None = None) -> list[tuple[str, str]]:
         """Context and continuation of each option, as lm-eval makes them.
@@ -87,12 +92,18 @@ class Rendered:
                 (lead + context, self.delimiter + ending)
                 for context, ending in zip(self.contexts, self.endings, strict=True)
             ]
+        texts = {context: chat(self._turns(context)) for context in set(self.contexts)}
+        return [(texts[c], e) for c, e in zip(self.contexts, self.endings, strict=True)]
+
+    def _turns(self, context: str) -> list[dict]:
+        """The messages of a chat that asks for what follows a context."""
+        if self.messages:
+            return json.loads(context)
         turns = [{"role": "system", "content": self.description}] if self.description else []
         for question, answer in self.examples:
             turns.append({"role": "user", "content": question})
             turns.append({"role": "assistant", "content": answer})
-        texts = {c: chat([*turns, {"role": "user", "content": c}]) for c in set(self.contexts)}
-        return [(texts[c], e) for c, e in zip(self.contexts, self.endings, strict=True)]
+        return [*turns, {"role": "user", "content": context}]
 
 
 def option_labels(options: int, style: str = "A") -> tuple[str, ...]:
@@ -136,7 +147,9 @@ def put(question: Question, task: Task) -> Rendered:
         # A closing bracket is not scored: behind the letter it tells nothing about the decision.
         endings = tuple(ending.removesuffix(")") for ending in endings)
     description = prompt.description.format(group=group)
-    return Rendered(description, tuple(examples), contexts, endings, prompt.delimiter)
+    return Rendered(
+        description, tuple(examples), contexts, endings, prompt.delimiter, prompt.messages
+    )
 
 
 def _pairs(question: Question, task: Task) -> list[tuple[str, str]]:
