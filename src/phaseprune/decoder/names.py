@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,10 +51,14 @@ def compare_names(
                 return Names("blocks", problem=f"the file has no tensor of block {block}")
         return Names("blocks")
     expected = _expected(model)
-    stored = _own_names(checkpoint, expected, model.base_model_prefix)
+    renamings, converts = _changes_on_loading(model)
+    called = {
+        name: _possible_names(name, model.base_model_prefix, renamings)
+        for name in checkpoint.tensors
+    }
     if quantised:
-        return _compare_modules(model, expected, checkpoint)
-    converts = _loading_converts(model)
+        return _compare_modules(model, expected, called, converts)
+    stored = _own_names(called, expected)
     missing = _missing(model, expected, stored)
     if converts:
         # A weight whose like in another block has its plain name is not one that is converted.
@@ -81,14 +85,24 @@ def _expected(model: nn.Module) -> dict[str, tuple[int, ...]]:
     }
 
 
-def _own_names(checkpoint: Checkpoint, expected: Mapping[str, Any], base: str) -> dict[str, str]:
-    """The model's name -> the stored one; a file may have the base model's prefix or lack it."""
-    found = {}
-    for name in checkpoint.tensors:
-        for candidate in (name, f"{base}.{name}", name.removeprefix(f"{base}.")):
-            if candidate in expected:
-                found.setdefault(candidate, name)
-                break
+def _possible_names(name: str, base: str, renamings: Sequence[Any]) -> list[str]:
+    """What loading may call a stored tensor: the base model's prefix may be there or lack."""
+    renamed = name
+    for renaming in renamings:
+        renamed = renaming.rename_source_key(renamed)[0]
+    names = [name] if renamed == name else [name, renamed]
+    return names + [
+        other for each in names for other in (f"{base}.{each}", each.removeprefix(f"{base}."))
+    ]
+
+
+def _own_names(called: Mapping[str, list[str]], expected: Mapping[str, Any]) -> dict[str, str]:
+    """The model's name -> the stored one."""
+    found: dict[str, str] = {}
+    for stored, names in called.items():
+        own = next((name for name in names if name in expected), None)
+        if own is not None:
+            found.setdefault(own, stored)
     return found
 
 
@@ -106,22 +120,27 @@ def _missing(model: nn.Module, expected: Iterable[str], stored: Mapping[str, str
     ]
 
 
-def _compare_modules(model: nn.Module, expected: Iterable[str], checkpoint: Checkpoint) -> Names:
+def _compare_modules(
+    model: nn.Module, expected: Iterable[str], called: Mapping[str, list[str]], converts: bool
+) -> Names:
     """Quantised: a weight is there if its module has any tensor, whatever its name and shape."""
-    base = model.base_model_prefix
     held: dict[str, str] = {}
-    for name in checkpoint.tensors:
-        for candidate in (name, f"{base}.{name}", name.removeprefix(f"{base}.")):
-            held[candidate] = held[candidate.rpartition(".")[0]] = name
+    for stored, names in called.items():
+        for name in names:
+            held[name] = held[_module(name)] = stored
     found = {
-        name: held.get(name) or held[name.rpartition(".")[0]]
+        name: held.get(name) or held[_module(name)]
         for name in expected
-        if name in held or name.rpartition(".")[0] in held
+        if name in held or _module(name) in held
     }
     missing = _missing(model, expected, found)
-    if missing and _loading_converts(model):
+    if missing and converts:
         return Names("modules", unsure=tuple(missing))
     return Names("modules", problem=_missing_words(missing))
+
+
+def _module(name: str) -> str:
+    return name.rpartition(".")[0]
 
 
 def _missing_words(missing: list[str]) -> str | None:
@@ -155,14 +174,23 @@ def _unused(model: nn.Module, checkpoint: Checkpoint, used: set[str]) -> list[st
     ]
 
 
-def _loading_converts(model: nn.Module) -> bool:
-    """Whether transformers renames or merges tensors of this family when it loads them."""
+def _changes_on_loading(model: nn.Module) -> tuple[list[Any], bool]:
+    """The renamings of this family's stored names, and whether loading changes anything at all.
+
+    Besides renaming, loading may merge tensors (a layer's experts into one), which only loading can
+    follow.
+    """
     try:
         from transformers.conversion_mapping import get_model_conversion_mapping
+        from transformers.core_model_loading import WeightRenaming
 
-        return bool(get_model_conversion_mapping(model, add_legacy=False))
-    except (ImportError, TypeError, AttributeError):  # another release: say nothing for certain
-        return True
+        changes = get_model_conversion_mapping(model, add_legacy=False)
+        renamings = [change for change in changes if isinstance(change, WeightRenaming)]
+        if all(hasattr(renaming, "rename_source_key") for renaming in renamings):
+            return renamings, bool(changes)
+    except (ImportError, TypeError, AttributeError):  # another release of transformers
+        pass
+    return [], True
 
 
 def block_of(name: str, paths: list[str]) -> int | None:
