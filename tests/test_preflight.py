@@ -1,5 +1,7 @@
 """What is said of a model before its weights are loaded, and what is refused."""
 
+import copy
+import dataclasses
 import json
 import shutil
 import struct
@@ -16,10 +18,12 @@ from conftest import CONFIGS, ROPE, make_tokenizer
 from phaseprune.cli.main import main
 from phaseprune.decoder import checkpoint as checkpoint_module
 from phaseprune.decoder.checkpoint import read_checkpoint
-from phaseprune.decoder.load import read_config
+from phaseprune.decoder.load import load_model, read_config
 from phaseprune.decoder.preflight import preflight
 from phaseprune.decoder.source import Source, find_source
 from phaseprune.errors import UserError
+from phaseprune.questions.catalog import load_task
+from phaseprune.sweep.measure import trace
 
 BIG = LlamaConfig(
     vocab_size=128256, hidden_size=4096, intermediate_size=14336, num_hidden_layers=32,
@@ -224,6 +228,36 @@ def test_methods_of_quantisation(tiny_dirs, tmp_path, settings, method):
     assert found.quantisation.method == method and found.export_problem
     if method == "nonesuch":
         assert "Unknown quantization type" in found.quantisation.problem
+
+
+def test_the_dtype_of_a_quantised_model_is_that_of_its_hidden_states(tiny):
+    decoder = dataclasses.replace(tiny["llama"], model=copy.deepcopy(tiny["llama"].model))
+    decoder.blocks = decoder.model.get_submodule(decoder.blocks_path)
+    packed = torch.zeros(8, dtype=torch.uint8)
+    decoder.blocks[0].self_attn.q_proj.weight = torch.nn.Parameter(packed, requires_grad=False)
+    assert next(decoder.blocks.parameters()).dtype == torch.uint8
+    assert decoder.dtype == torch.float32
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_where_the_library_is_installed_a_quantised_model_is_traced(tmp_path, question_file, bits):
+    pytest.importorskip("bitsandbytes")
+    from transformers import BitsAndBytesConfig
+
+    config = LlamaConfig(**ROPE | {"hidden_size": 64, "intermediate_size": 128})
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "plain")
+    settings = BitsAndBytesConfig(
+        load_in_4bit=bits == 4, load_in_8bit=bits == 8, bnb_4bit_compute_dtype=torch.float32
+    )
+    AutoModelForCausalLM.from_pretrained(
+        tmp_path / "plain", quantization_config=settings, dtype=torch.float32, device_map="cpu"
+    ).save_pretrained(tmp_path / "packed")
+    make_tokenizer().save_pretrained(tmp_path / "packed")
+    found = seen(tmp_path / "packed")
+    assert found.quantisation.method == f"bitsandbytes {bits}-bit"
+    assert found.quantisation.problem is None and found.names.problem is None
+    traced = trace(load_model(str(tmp_path / "packed")), load_task(str(question_file)))
+    assert len(traced.readouts) == 6
 
 
 def cut_short(directory):

@@ -28,7 +28,8 @@ def size(seen) -> str:
     small, large = min(seen.block_bytes), max(seen.block_bytes)
     each = data(small) if small == large else f"{data(small)} to {data(large)}"
     whole = "size on disk not known yet" if seen.disk_bytes is None else data(seen.disk_bytes)
-    return f"{whole}, {seen.dtype}, {each} a block"
+    stored = seen.quantisation.method if seen.quantisation else seen.dtype
+    return f"{whole}, {stored}, {each} a block"
 
 
 def weights(names) -> str:
