@@ -61,13 +61,13 @@ def quantisation(quantised) -> str:
 
 
 def memory(seen, dtype, device: str, batches: int) -> str:
-    """What a run needs at most, with ``dtype`` as the weights' (None: as stored)."""
+    """What a run needs, with ``dtype`` as the weights' (None: as stored)."""
     in_dtype = str(dtype).removeprefix("torch.") if dtype else "their own dtype"
     packed = seen.quantisation is not None and not seen.quantisation.dequantised
     held = "quantised" if packed else f"in {in_dtype}"
     return (
-        f"about {data(seen.weight_bytes(dtype))} for the weights {held} on {device}, and at most "
-        f"{data(batches)} for batches"
+        f"about {data(seen.weight_bytes(dtype))} for the weights {held} on {device}, and about "
+        f"{data(batches)} more for batches"
     )
 
 

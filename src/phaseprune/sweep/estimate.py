@@ -19,7 +19,7 @@ LOGIT_BYTES = 3 * 4 * LOGIT_ELEMENTS
 
 
 def batch_bytes() -> int:
-    """The most that a run holds besides the weights: a batch's hidden states and its logits."""
+    """What a run may hold besides the weights: a batch's hidden states and its logits."""
     return STATE_BYTES + LOGIT_BYTES
 
 
