@@ -29,7 +29,7 @@ def test_the_readme_commands(tmp_path, monkeypatch, capsys):
     """In order, in one directory; the bundled model stands in for the hub's."""
     demo = Path(phaseprune.__file__).parent / "demo" / "model"
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(source, "_from_hub", lambda name, revision, path: demo)
+    monkeypatch.setattr(source, "_from_hub", lambda *arguments: demo)
     write_jsonl(tmp_path / "questions.jsonl", [
         dict(row, question=f"{row['question']} {number}?")
         for number in range(30) for row in QUESTIONS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +14,6 @@ from phaseprune.cli.console import (
     command_line,
     load_checked,
     prompt_words,
-    task_name,
     task_settings,
 )
 from phaseprune.errors import UserError
@@ -22,6 +22,11 @@ from phaseprune.errors import UserError
 def check(
     model: o.Model,
     task: o.TaskName = None,
+    full: Annotated[
+        bool,
+        typer.Option("--full", help="Load the weights too: the readout check and, with --task, "
+                     "what a run will cost in time."),
+    ] = False,
     scoring: o.Scoring = None,
     calibration: Annotated[
         int | None, typer.Option("--calibration", help="Questions a pruning step would run.")
@@ -48,42 +53,69 @@ def check(
     trust_remote_code: o.TrustRemoteCode = False,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
-) -> None:
-    """Preflight: is this model and task supported, and what will a run cost? Exit 2 if refused."""
+) -> None:  # fmt: skip
+    """Preflight: is this model (and task) supported? In seconds, without its weights.
+
+    Reads the configuration and the headers of the weights' files alone; of a hub id the weights are
+    not downloaded. Exit 2 if a run would be refused.
+    """
     screen = Screen(as_json, quiet)
-    task = task_name(model, task)
+    task = task or ("demo" if model == "demo" else None)
     settings = task_settings(locals())
-    lines: list[dict] = []
-
-    def tell(name: str, text: str, ok: bool = True) -> None:
-        lines.append({"check": name, "ok": ok, "text": text})
-        if not (as_json or quiet):
-            screen.out.print(f"{'✓' if ok else '✗'} {name}: {text}", markup=False)
-
-    found: dict = {}
-    stage = "task"
+    where = {"device": device, "dtype": dtype}
+    trust = {"revision": revision, "trust_remote_code": trust_remote_code}
+    checks, found = _Checks(screen), {"full": full}
+    questions = None
     try:
-        from phaseprune.questions.catalog import load_task
+        source, seen = _read(model, screen, **trust)
+        found |= _model_lines(checks, seen, **where)
+        if task is not None:
+            checks.stage = "task"
+            questions = _load_questions(checks, task, limit, settings)
+        if full and not checks.refused:
+            checks.stage = "readout"
+            decoder = load_checked(model, screen, **where, **trust)
+            found |= _readout_line(checks, decoder)
+            if questions is not None:
+                checks.stage = "tokens"
+                found |= _cost_lines(checks, decoder, questions, calibration, seed)
+        elif questions is not None:
+            checks.stage = "tokens"
+            from phaseprune.decoder.load import load_tokenizer
 
-        questions = load_task(task, limit=limit, **settings)
-        options = "/".join(map(str, sorted(set(questions.options.tolist()))))
-        tell("task", f"{len(questions.questions)} questions with {options} options, "
-             f"{questions.scoring} scoring, chance {questions.chance:.3f}")  # fmt: skip
-        stage = "model"
-        decoder = load_checked(
-            model, screen, device=device, dtype=dtype, revision=revision,
-            trust_remote_code=trust_remote_code,
-        )  # fmt: skip
-        found = _model_lines(decoder, tell)
-        stage = "tokens"
-        found |= _task_lines(decoder, questions, calibration, seed, tell)
+            tokenizer = load_tokenizer(source, trust_remote_code)
+            found |= _task_lines(checks, questions, tokenizer, seen.max_length, calibration, seed)
     except UserError as error:
-        tell(stage, str(error), ok=False)
-        _finish(screen, out, {"ok": False, "checks": lines, **found})
-        raise UserError(f"{model} on {task} would be refused: {error}") from None
-    words = prompt_words(settings, questions.scoring)
-    screen.next(command_line("trace", model, "--task", task, *words))
-    _finish(screen, out, {"ok": True, "checks": lines, **found})
+        checks.refuse(checks.stage, str(error))
+    _finish(screen, out, {"ok": not checks.refused, "checks": checks.lines, **found})
+    if checks.refused:
+        what = model if task is None else f"{model} on {task}"
+        raise UserError(f"{what} would be refused: {checks.refused[0]}")
+    same = ["--revision", revision] if revision else []
+    same += ["--trust-remote-code"] if trust_remote_code else []
+    if questions is None:
+        screen.next(command_line("check", model, "--task", "TASK", *same))
+    else:
+        words = prompt_words(settings, questions.scoring)
+        screen.next(command_line("trace", model, "--task", task, *words, *same))
+
+
+class _Checks:
+    """The lines told so far and, in one sentence each, why a run would be refused."""
+
+    def __init__(self, screen: Screen):
+        self.screen, self.stage = screen, "model"
+        self.lines: list[dict] = []
+        self.refused: list[str] = []
+
+    def tell(self, name: str, text: str, ok: bool = True) -> None:
+        self.lines.append({"check": name, "ok": ok, "text": text})
+        if not (self.screen.as_json or self.screen.quiet):
+            self.screen.out.print(f"{'✓' if ok else '✗'} {name}: {text}", markup=False)
+
+    def refuse(self, name: str, text: str) -> None:
+        self.tell(name, text, ok=False)
+        self.refused.append(text)
 
 
 def _finish(screen: Screen, out: Path | None, result: dict) -> None:
@@ -94,58 +126,133 @@ def _finish(screen: Screen, out: Path | None, result: dict) -> None:
     screen.result(result)
 
 
-def _model_lines(decoder, tell) -> dict:
-    from phaseprune.decoder.export import check_exportable
+def _read(model: str, screen: Screen, revision: str | None, trust_remote_code: bool):
+    """The model's files and what they tell without the weights."""
+    with nullcontext() if screen.quiet else screen.err.status(f"reading {model} …"):
+        from phaseprune.decoder.load import read_config, silence_transformers
+        from phaseprune.decoder.preflight import preflight
+        from phaseprune.decoder.source import find_source
 
-    blocks = len(decoder.blocks)
-    parameters = sum(p.numel() for p in decoder.model.parameters())
-    dtype = str(decoder.dtype).removeprefix("torch.")
-    tell("family", f"{decoder.family}, {parameters / 1e6:,.1f}M parameters, {dtype} on "
-         f"{decoder.device}")  # fmt: skip
-    tell("blocks", f"{blocks} at {decoder.blocks_path}, final norm at {decoder.norm_path}")
-    tell("readout", "equals the model's own logits, max |difference| "
-         f"{decoder.readout_difference:.2g}")  # fmt: skip
-    try:
-        check_exportable(decoder)
-        tell("export", "as a plain checkpoint with fewer blocks")
-        exportable = True
-    except UserError as error:
-        tell("export", f"{error} (trace, and prune --no-export, still work)", ok=False)
-        exportable = False
+        silence_transformers()
+        source = find_source(model, revision, weights=False)
+        config = read_config(source, trust_remote_code)
+        return source, preflight(source, config, trust_remote_code)
+
+
+def _model_lines(checks: _Checks, seen, device: str, dtype: str) -> dict:
+    """What is known without the weights."""
+    from phaseprune.cli import check_words as words
+    from phaseprune.decoder.load import pick_device, pick_dtype
+    from phaseprune.sweep.estimate import batch_bytes
+
+    device = pick_device(device)
+    chosen = pick_dtype(dtype, device)
+    memory = seen.weight_bytes(chosen) + batch_bytes()
+    checks.tell("family", words.family(seen))
+    checks.tell("blocks", words.blocks(seen))
+    checks.tell("head", words.head(seen))
+    checks.tell("size", words.size(seen))
+    if seen.names.problem is None:
+        checks.tell("weights", words.weights(seen.names))
+    else:
+        checks.refuse("weights", seen.names.problem)
+    if seen.quantisation is not None:
+        tell = checks.tell if seen.quantisation.problem is None else checks.refuse
+        tell("quantisation", words.quantisation(seen.quantisation))
+    checks.tell("memory", words.memory(seen, chosen, device, batch_bytes()))
+    if seen.export_problem is None:
+        checks.tell("export", words.EXPORTABLE)
+    else:
+        text = f"{seen.export_problem} (trace, and prune --no-export, still work)"
+        checks.tell("export", text, ok=False)
+    return words.numbers(seen) | {"memory_bytes": memory}
+
+
+def _load_questions(checks: _Checks, task: str, limit: int | None, settings: dict):
+    from phaseprune.questions.catalog import load_task
+
+    questions = load_task(task, limit=limit, **settings)
+    options = "/".join(map(str, sorted(set(questions.options.tolist()))))
+    checks.tell("task", f"{len(questions.questions)} questions with {options} options, "
+                f"{questions.scoring} scoring, chance {questions.chance:.3f}")  # fmt: skip
+    return questions
+
+
+def _task_lines(
+    checks: _Checks, questions, tokenizer, max_length: int | None, calibration: int | None,
+    seed: int,
+) -> dict:  # fmt: skip
+    """What is known of the questions by the tokenizer alone."""
+    from phaseprune.questions.split import split
+    from phaseprune.sweep.measure import encode_inputs
+    from phaseprune.sweep.rows import make_rows
+    from phaseprune.sweep.walk import CPU_BATCH_TOKENS
+
+    inputs = encode_inputs(questions, tokenizer, max_length)
+    counts = {
+        "truncated_questions": inputs.truncated, "duplicated_options": questions.duplicated
+    }  # fmt: skip
+    _input_lines(checks, questions, inputs.questions[0], tokenizer, counts)
+    longest = max(question.tree_length for question in inputs.questions)
+    rows = make_rows(inputs.questions, CPU_BATCH_TOKENS, "cpu", longest, inputs.orders)
+    plain = rows
+    text = f"{rows.tokens:,} in {rows.rows:,} rows"
+    if questions.scoring == "text":
+        plain = make_rows(inputs.questions, CPU_BATCH_TOKENS, "cpu", 0, inputs.orders)
+        text += (
+            f" if the model runs tree-shaped rows, else {plain.tokens:,} in {plain.rows:,} "
+            "(--full tries it out)"
+        )
+    checks.tell("tokens", text)
+    chosen_on, _ = split(questions, calibration, None, seed)
     return {
-        "family": decoder.family,
-        "blocks": blocks,
-        "parameters": parameters,
-        "readout_difference": decoder.readout_difference,
-        "exportable": exportable,
+        "questions": len(questions.questions),
+        **counts,
+        "calibration_questions": len(chosen_on.questions),
+        "rows": rows.rows,
+        "tokens": rows.tokens,
+        "plain_rows": plain.rows,
+        "plain_tokens": plain.tokens,
     }
 
 
-def _task_lines(decoder, questions, calibration: int | None, seed: int, tell) -> dict:
+def _input_lines(checks: _Checks, questions, first, tokenizer, counts: dict) -> None:
+    from phaseprune.report.words import input_lines
+
+    if questions.scoring == "letter":
+        ids = [ending[0] for ending in first.continuations]
+        shown = ", ".join(map(repr, tokenizer.convert_ids_to_tokens(ids)))
+        checks.tell("labels", f"single and distinct tokens, as {shown}")
+    for line in input_lines(counts):
+        checks.tell("input", line)
+
+
+def _readout_line(checks: _Checks, decoder) -> dict:
+    difference = decoder.readout_difference
+    checks.tell("readout", f"equals the model's own logits, max |difference| {difference:.2g}")
+    return {"readout_difference": difference}
+
+
+def _cost_lines(checks: _Checks, decoder, questions, calibration: int | None, seed: int) -> dict:
+    """What a run will cost, measured on the loaded model."""
     from phaseprune.questions.encode import encode_task
     from phaseprune.questions.split import split
-    from phaseprune.report.words import input_lines
     from phaseprune.sweep.estimate import estimate
     from phaseprune.sweep.measure import prepare
 
     prepared = prepare(decoder, questions)
-    if questions.scoring == "letter":
-        first = encode_task(questions.head(1), decoder.tokenizer, decoder.max_length)[0]
-        ids = [ending[0] for ending in first.continuations]
-        shown = decoder.tokenizer.convert_ids_to_tokens(ids)
-        tell("labels", f"single and distinct tokens, as {', '.join(map(repr, shown))}")
-    for line in input_lines(prepared.input_counts):
-        tell("input", line)
+    first = encode_task(questions.head(1), decoder.tokenizer, decoder.max_length)[0]
+    _input_lines(checks, questions, first, decoder.tokenizer, prepared.input_counts)
     rows = prepared.rows
     padding = 1 - rows.tokens / rows.padded_tokens
-    tell("tokens", f"{rows.tokens:,} in {rows.rows:,} rows ({padding:.0%} padding besides)")
+    checks.tell("tokens", f"{rows.tokens:,} in {rows.rows:,} rows ({padding:.0%} padding besides)")
     chosen_on, _ = split(questions, calibration, None, seed)
     cost = estimate(decoder, prepared, prepare(decoder, chosen_on))
-    tell("trace", f"{cost.trace_block_passes} block passes, about {_duration(cost.trace_seconds)}")
-    tell("prune", f"{cost.step_block_passes} block passes over {len(chosen_on.questions)} "
-         f"calibration questions for the first step, about {_duration(cost.step_seconds)}; later "
-         "steps cost less")  # fmt: skip
-    tell("memory", f"about {cost.memory_bytes / 1e9:.1f} GB")
+    checks.tell("trace", f"{cost.trace_block_passes} block passes, about "
+                f"{_duration(cost.trace_seconds)}")  # fmt: skip
+    checks.tell("prune", f"{cost.step_block_passes} block passes over {len(chosen_on.questions)} "
+                "calibration questions for the first step, about "
+                f"{_duration(cost.step_seconds)}; later steps cost less")  # fmt: skip
     return {
         "questions": len(questions.questions),
         **prepared.input_counts,

@@ -55,8 +55,14 @@ class Decoder:
         return next(self.model.parameters()).device
 
     @property
-    def dtype(self) -> torch.dtype:  # noqa: D102
-        return next(self.blocks.parameters()).dtype
+    def dtype(self) -> torch.dtype:
+        """What hidden states are in; quantised weights (integers, 8-bit floats) do not tell."""
+        computed = (
+            parameter.dtype
+            for parameter in self.blocks.parameters()
+            if parameter.is_floating_point() and parameter.dtype.itemsize > 1
+        )
+        return next(computed, self.model.dtype)
 
     @property
     def max_length(self) -> int | None:

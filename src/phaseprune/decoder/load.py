@@ -41,13 +41,9 @@ def load_model(
             weights (names the block), or its readout at L does not equal its own logits.
     """
     source = find_source(name, revision)
-    if source.gguf_file and not (find_spec("gguf") and find_spec("accelerate")):
-        raise UserError(
-            f"{name}: reading GGUF needs two more packages; pip install 'phaseprune[gguf]'"
-        )
     config = read_config(source, trust_remote_code)
     count = count_blocks(config)
-    model = _load_weights(source, _device(device), dtype, trust_remote_code)
+    model = _load_weights(source, pick_device(device), dtype, trust_remote_code)
     blocks_path = find_blocks(model, count)
     decoder = Decoder(
         name=name,
@@ -66,10 +62,14 @@ def load_model(
 
 def read_config(source: Source, trust_remote_code: bool = False):
     """The configuration, refused unless it is that of a causal language model."""
+    if source.gguf_file and not (find_spec("gguf") and find_spec("accelerate")):
+        raise UserError(
+            f"{source.name}: reading GGUF needs two more packages; pip install 'phaseprune[gguf]'"
+        )
     from transformers import AutoConfig
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CAUSAL
 
-    with _load_errors(source):
+    with load_errors(source):
         config = AutoConfig.from_pretrained(
             source.directory,
             trust_remote_code=trust_remote_code,
@@ -93,7 +93,7 @@ def load_tokenizer(source: Source, trust_remote_code: bool = False):
     """The tokenizer that comes with the weights."""
     from transformers import AutoTokenizer
 
-    with _load_errors(source, "its tokenizer cannot be loaded"):
+    with load_errors(source, "its tokenizer cannot be loaded"):
         return AutoTokenizer.from_pretrained(
             source.directory,
             trust_remote_code=trust_remote_code,
@@ -104,17 +104,11 @@ def load_tokenizer(source: Source, trust_remote_code: bool = False):
 def _load_weights(source: Source, device: str, dtype: str, trust_remote_code: bool) -> nn.Module:
     from transformers import AutoModelForCausalLM
 
-    if dtype not in ("auto", *DTYPES):
-        raise UserError(
-            f"--dtype is {dtype!r} and must be one of auto, {', '.join(DTYPES)}."
-            + near_matches(dtype, DTYPES)
-        )
-    on_cpu = torch.device(device).type == "cpu"
-    chosen = DTYPES.get(dtype, torch.float32 if on_cpu else "auto")
-    with _load_errors(source):
+    chosen = pick_dtype(dtype, device)
+    with load_errors(source):
         model, report = AutoModelForCausalLM.from_pretrained(
             source.directory,
-            dtype=chosen,
+            dtype=chosen or "auto",
             trust_remote_code=trust_remote_code,
             output_loading_info=True,
             **({"gguf_file": source.gguf_file} if source.gguf_file else {"use_safetensors": True}),
@@ -128,21 +122,44 @@ def _load_weights(source: Source, device: str, dtype: str, trust_remote_code: bo
     return model.to(device).eval().requires_grad_(False)
 
 
-def _device(name: str) -> str:
+def pick_dtype(dtype: str, device: str) -> torch.dtype | None:
+    """The dtype that a model runs in; None for the checkpoint's own.
+
+    Raises:
+        UserError: there is no such dtype.
+    """
+    if dtype not in ("auto", *DTYPES):
+        raise UserError(
+            f"--dtype is {dtype!r} and must be one of auto, {', '.join(DTYPES)}."
+            + near_matches(dtype, DTYPES)
+        )
+    on_cpu = torch.device(device).type == "cpu"
+    return DTYPES.get(dtype, torch.float32 if on_cpu else None)
+
+
+def pick_device(name: str) -> str:
+    """The device that ``--device`` means.
+
+    Raises:
+        UserError: it cannot be used here.
+    """
     if name == "auto":
-        accelerator = torch.accelerator.current_accelerator() if hasattr(
-            torch, "accelerator") and torch.accelerator.is_available() else None
+        accelerator = (
+            torch.accelerator.current_accelerator()
+            if hasattr(torch, "accelerator") and torch.accelerator.is_available()
+            else None
+        )
         return accelerator.type if accelerator is not None else "cpu"
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:
         raise UserError(
-            f"--device {name!r} cannot be used here ({_first_line(error)}); try cpu or auto"
+            f"--device {name!r} cannot be used here ({first_line(error)}); try cpu or auto"
         ) from None
     return name
 
 
-class _load_errors:  # noqa: N801 - a context manager
+class load_errors:  # noqa: N801 - a context manager
     """Turns what transformers raises for a bad checkpoint into one sentence."""
 
     def __init__(self, source: Source, what: str = "it cannot be loaded"):
@@ -165,7 +182,7 @@ class _load_errors:  # noqa: N801 - a context manager
                 else ""
             )
             raise UserError(
-                f"{self.source.name}: {self.what} ({_first_line(error)}){hint}"
+                f"{self.source.name}: {self.what} ({first_line(error)}){hint}"
             ) from error
 
 
@@ -177,7 +194,8 @@ def silence_transformers() -> None:
     their_logging.set_verbosity_error()
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """What an error says, on one line and not too long."""
     text = re.sub(r"\s+", " ", str(error)).strip()
     return text[:240] or type(error).__name__
 

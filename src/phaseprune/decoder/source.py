@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
@@ -18,11 +18,21 @@ HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 
 @dataclass(frozen=True)
 class Source:
-    """The files of a model on disk; ``gguf_file`` names the file where the weights are GGUF."""
+    """The files of a model on disk.
+
+    Attributes:
+        name: what the user called it.
+        directory: where the files are.
+        gguf_file: the file's name, where the weights are GGUF.
+        on_hub: whether ``name`` is a hub id; its weights need not be on disk then.
+        revision: of a hub id.
+    """
 
     name: str
     directory: Path
     gguf_file: str | None = None
+    on_hub: bool = False
+    revision: str | None = None
 
     @property
     def weight_files(self) -> list[Path]:
@@ -49,7 +59,8 @@ def find_source(name: str, revision: str | None = None, weights: bool = True) ->
     Args:
         name: see ``load_model``.
         revision: of a hub model.
-        weights: whether the weights are needed too, or the tokenizer and configuration alone.
+        weights: whether the weights are needed too, or the tokenizer, the configuration and the
+            index of the weights alone.
 
     Raises:
         UserError: nothing of that name (with near matches), or files that are not safetensors or
@@ -69,7 +80,9 @@ def find_source(name: str, revision: str | None = None, weights: bool = True) ->
     looks_like_path = name.startswith((".", "/", "~")) or name.count("/") > 1
     if looks_like_path or not HUB_ID.fullmatch(name):
         raise UserError(f"{name}: there is no such directory of a model.{_near_paths(path)}")
-    return _checked_directory(name, _from_hub(name, revision, path, weights), weights)
+    directory = _from_hub(name, revision, path, weights)
+    source = _checked_directory(name, directory, weights)
+    return replace(source, on_hub=True, revision=revision)
 
 
 def _checked_directory(name: str, directory: Path, weights: bool) -> Source:
@@ -78,15 +91,28 @@ def _checked_directory(name: str, directory: Path, weights: bool) -> Source:
         hint = f"; name the file instead: {directory / gguf[0]}" if gguf else ""
         raise UserError(f"{name}: the directory has no config.json, so it is no model{hint}")
     source = Source(name, directory)
-    if weights and not source.weight_files:
-        pickles = sorted(p.name for p in directory.glob("*.bin"))
-        if pickles:
-            raise UserError(
-                f"{name}: {pickles[0]} is a pickle, which can run code when it is loaded; convert "
-                "it to safetensors (save_pretrained of a trusted copy) and give that directory"
-            )
-        raise UserError(f"{name}: the directory has no .safetensors files; give a full checkpoint")
+    if weights:
+        check_weight_files(source)
     return source
+
+
+def check_weight_files(source: Source) -> None:
+    """Refuse a directory without safetensors.
+
+    Raises:
+        UserError: says how to convert pickles, where there are any.
+    """
+    if source.weight_files:
+        return
+    pickles = sorted(p.name for p in source.directory.glob("*.bin"))
+    if pickles:
+        raise UserError(
+            f"{source.name}: {pickles[0]} is a pickle, which can run code when it is loaded; "
+            "convert it to safetensors (save_pretrained of a trusted copy) and give that directory"
+        )
+    raise UserError(
+        f"{source.name}: the directory has no .safetensors files; give a full checkpoint"
+    )
 
 
 def _from_hub(name: str, revision: str | None, path: Path, weights: bool) -> Path:
@@ -94,7 +120,7 @@ def _from_hub(name: str, revision: str | None, path: Path, weights: bool) -> Pat
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
     near = near_matches(name, ["demo", *_cached_models()]) or _near_paths(path)
-    wanted = [pattern for pattern in HUB_FILES if weights or "safetensors" not in pattern]
+    wanted = [pattern for pattern in HUB_FILES if weights or pattern != "*.safetensors"]
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=wanted))
     except GatedRepoError:

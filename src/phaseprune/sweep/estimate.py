@@ -12,7 +12,15 @@ from phaseprune.decoder.blocks import record_calls, run_block
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.sweep.measure import Prepared
 from phaseprune.sweep.scoring import LOGIT_ELEMENTS, add_scores
-from phaseprune.sweep.walk import batch_tokens
+from phaseprune.sweep.walk import STATE_BYTES, batch_tokens
+
+#: Logits, their log-probabilities and what lies between (float32).
+LOGIT_BYTES = 3 * 4 * LOGIT_ELEMENTS
+
+
+def batch_bytes() -> int:
+    """What a run may hold besides the weights: a batch's hidden states and its logits."""
+    return STATE_BYTES + LOGIT_BYTES
 
 
 @dataclass(frozen=True)
@@ -58,7 +66,7 @@ def estimate(decoder: Decoder, evaluation: Prepared, calibration: Prepared) -> C
     return Cost(
         trace_block_passes=blocks,
         step_block_passes=step_passes,
-        memory_bytes=weights + states + 3 * 4 * LOGIT_ELEMENTS,
+        memory_bytes=weights + states + LOGIT_BYTES,
         trace_seconds=a_token * blocks * evaluation.rows.padded_tokens
         + a_read * (blocks + 1) * _reads(evaluation),
         step_seconds=a_token * step_passes * calibration.rows.padded_tokens

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from phaseprune.decision.trace import Decisions, Trace, summarize
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.progress import Progress, silent
-from phaseprune.questions.encode import encode_task
+from phaseprune.questions.encode import EncodedQuestion, encode_task
 from phaseprune.questions.prompts import option_labels
 from phaseprune.questions.question import Task
 from phaseprune.sweep.rows import Rows, make_rows
@@ -58,19 +59,47 @@ def prepare(decoder: Decoder, task: Task) -> Prepared:
     Raises:
         UserError: a question cannot be put to this model (``questions.encode``).
     """
-    put, orders = task, None
+    inputs = encode_inputs(task, decoder.tokenizer, decoder.max_length)
+    rows = make_rows(
+        inputs.questions, batch_tokens(decoder), decoder.device, decoder.tree_tokens, inputs.orders
+    )
+    units = np.full(rows.shape, np.nan)
+    for (number, _), question in zip(inputs.orders, inputs.questions, strict=True):
+        units[number, : len(question.units)] = question.units
+    return Prepared(task, rows, units, inputs.truncated)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A task's questions as tokens; with permuted options a question stands there several times.
+
+    ``orders`` says of each which question it is and the positions at which that has its options.
+    """
+
+    questions: list[EncodedQuestion]
+    orders: list[tuple[int, Sequence[int]]]
+
+    @property
+    def truncated(self) -> int:
+        """Questions that lost tokens on the left to fit into the model."""
+        pairs = zip(self.orders, self.questions, strict=True)
+        return len({number for (number, _), question in pairs if question.cut})
+
+
+def encode_inputs(task: Task, tokenizer, max_length: int | None) -> Inputs:
+    """Tokenise a task as it is put to a model; needs no weights.
+
+    Raises:
+        UserError: see ``questions.encode``.
+    """
     if task.permute:
         turned = [(n, *r) for n, q in enumerate(task.questions) for r in q.rotations()]
         put = task.with_questions([question for _, question, _ in turned])
         orders = [(number, order) for number, _, order in turned]
-    encoded = encode_task(put, decoder.tokenizer, decoder.max_length)
-    rows = make_rows(encoded, batch_tokens(decoder), decoder.device, decoder.tree_tokens, orders)
-    of = [number for number, _ in orders] if orders else range(len(encoded))
-    units = np.full(rows.shape, np.nan)
-    for number, question in zip(of, encoded, strict=True):
-        units[number, : len(question.units)] = question.units
-    cut = {number for number, question in zip(of, encoded, strict=True) if question.cut}
-    return Prepared(task, rows, units, len(cut))
+    else:
+        put = task
+        orders = [(n, range(len(q.choices))) for n, q in enumerate(task.questions)]
+    return Inputs(encode_task(put, tokenizer, max_length), orders)
 
 
 def trace(

@@ -1,0 +1,101 @@
+"""What ``phaseprune check`` says of a model, in words and in numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+EXPORTABLE = "as a plain checkpoint with fewer blocks"
+
+
+def family(seen) -> str:
+    """Family and size; ``seen`` is a ``decoder.preflight.Preflight`` here and below."""
+    return f"{seen.family}, {seen.parameters / 1e6:,.1f}M parameters"
+
+
+def blocks(seen) -> str:
+    """How many, where, and the norm behind them."""
+    norm = f"final norm at {seen.norm_path}" if seen.norm_path else "no final norm"
+    return f"{seen.blocks} at {seen.blocks_path}, {norm}"
+
+
+def head(seen) -> str:
+    """Whether the head has weights of its own."""
+    return "tied to the embeddings" if seen.tied else "its own weights"
+
+
+def size(seen) -> str:
+    """Bytes stored: all and by block."""
+    small, large = min(seen.block_bytes), max(seen.block_bytes)
+    each = data(small) if small == large else f"{data(small)} to {data(large)}"
+    whole = "size on disk not known yet" if seen.disk_bytes is None else data(seen.disk_bytes)
+    stored = seen.quantisation.method if seen.quantisation else seen.dtype
+    return f"{whole}, {stored}, {each} a block"
+
+
+def weights(names) -> str:
+    """How far the model's weights were found in the checkpoint (``decoder.names.Names``)."""
+    text = {
+        "names and shapes": "all there, by the names and shapes in the files' headers",
+        "names": "all there, by the names in the index (--full checks their shapes)",
+        "modules": "every module has some (quantised, so --full checks the rest)",
+        "blocks": "every block has some (GGUF names them otherwise; --full checks the rest)",
+        "nothing": "not known before they are downloaded; --full does and checks them",
+    }[names.checked]
+    if names.unsure:
+        text = (
+            f"{len(names.unsure)} have names that are converted on loading, the first "
+            f"{names.unsure[0]}; --full checks them; all others are there"
+        )
+    if names.unused:
+        text += f"; {len(names.unused)} stored ones are not used, the first {names.unused[0]}"
+    return text
+
+
+def quantisation(quantised) -> str:
+    """The method and whether it can be loaded here (``decoder.preflight.Quantisation``)."""
+    if quantised.problem is not None:
+        return f"{quantised.method}, which cannot be loaded here: {quantised.problem}"
+    if quantised.dequantised:
+        return f"{quantised.method}, de-quantised on loading"
+    return f"{quantised.method}, and what loads it is installed; trace runs it as it is"
+
+
+def memory(seen, dtype, device: str, batches: int) -> str:
+    """What a run needs, with ``dtype`` as the weights' (None: as stored)."""
+    in_dtype = str(dtype).removeprefix("torch.") if dtype else "their own dtype"
+    packed = seen.quantisation is not None and not seen.quantisation.dequantised
+    held = "quantised" if packed else f"in {in_dtype}"
+    return (
+        f"about {data(seen.weight_bytes(dtype))} for the weights {held} on {device}, and about "
+        f"{data(batches)} more for batches"
+    )
+
+
+def numbers(seen) -> dict[str, Any]:
+    """The same as plain JSON values."""
+    quantised = seen.quantisation
+    return {
+        "family": seen.family,
+        "blocks": seen.blocks,
+        "blocks_path": seen.blocks_path,
+        "norm_path": seen.norm_path,
+        "tied": seen.tied,
+        "parameters": seen.parameters,
+        "stored_dtype": seen.dtype,
+        "disk_bytes": seen.disk_bytes,
+        "block_bytes": list(seen.block_bytes),
+        "max_length": seen.max_length,
+        "weights_checked": seen.names.checked,
+        "weights_converted": len(seen.names.unsure),
+        "weights_unused": len(seen.names.unused),
+        "quantisation": quantised and quantised.method,
+        "exportable": seen.export_problem is None,
+    }
+
+
+def data(count: int) -> str:
+    """Bytes in words: ``16.1 GB``."""
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= scale:
+            return f"{count / scale:.1f} {unit}"
+    return f"{count} bytes"

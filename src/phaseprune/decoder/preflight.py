@@ -1,0 +1,190 @@
+"""What can be said of a model before its weights are loaded.
+
+The model is built without memory for its weights (on PyTorch's meta device) and held against the
+headers of its files, so that even a large model takes no longer than reading those.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from phaseprune.decoder.checkpoint import PLAIN, Checkpoint, read_checkpoint
+from phaseprune.decoder.discover import count_blocks, find_blocks, find_final_norm, find_head
+from phaseprune.decoder.load import first_line, load_errors
+from phaseprune.decoder.names import Names, block_of, compare_names
+from phaseprune.decoder.pruned_config import pruned_config
+from phaseprune.decoder.source import Source
+from phaseprune.errors import UserError
+
+
+@dataclass(frozen=True)
+class Quantisation:
+    """How the stored weights are quantised.
+
+    Attributes:
+        method: as ``gptq 4-bit`` or ``GGUF Q4_1``.
+        dequantised: whether loading turns them into plain weights here.
+        problem: why they cannot be loaded here (a missing library); None where they can.
+    """
+
+    method: str
+    dequantised: bool = False
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """A model as its configuration and the headers of its files tell of it.
+
+    Attributes:
+        family: the configuration's ``model_type``.
+        blocks: how many.
+        blocks_path: where they are, as ``model.layers``.
+        norm_path: the final norm, None where there is none.
+        tied: whether the head is the embeddings.
+        parameters: of the whole model, tied ones once.
+        block_bytes: of each block, as stored.
+        dtype: most of the stored bytes' dtype.
+        itemsize: bytes of a value in the configuration's own dtype.
+        disk_bytes: of the weights' files; None where they are not known yet.
+        max_length: tokens that the model can take, if its configuration says so.
+        names: the weights held against the checkpoint's.
+        quantisation: None for plain weights.
+        export_problem: why no pruned checkpoint can be exported; None where one can.
+    """
+
+    family: str
+    blocks: int
+    blocks_path: str
+    norm_path: str | None
+    tied: bool
+    parameters: int
+    block_bytes: tuple[int, ...]
+    dtype: str
+    itemsize: int
+    disk_bytes: int | None
+    max_length: int | None
+    names: Names
+    quantisation: Quantisation | None
+    export_problem: str | None
+
+    def weight_bytes(self, dtype: torch.dtype | None) -> int:
+        """Memory for the weights when loaded in a dtype; None for the checkpoint's own."""
+        packed = self.quantisation is not None and not self.quantisation.dequantised
+        if packed and self.disk_bytes:
+            return self.disk_bytes
+        return self.parameters * (dtype.itemsize if dtype else self.itemsize)
+
+
+def preflight(source: Source, config, trust_remote_code: bool = False) -> Preflight:
+    """Say what can be said without loading weights.
+
+    Args:
+        source: the files; of a hub id the configuration and the index suffice.
+        config: from ``load.read_config``.
+        trust_remote_code: run the checkpoint's own code.
+
+    Raises:
+        UserError: the model cannot be built, has no blocks or head, or its files are unusable
+            (pickles, missing or damaged ones). What does not fit in an otherwise readable
+            checkpoint is told in ``names``, ``quantisation`` and ``export_problem`` instead.
+    """
+    count = count_blocks(config)
+    model = _skeleton(source, config, trust_remote_code)
+    blocks_path = find_blocks(model, count)
+    norm_path = find_final_norm(model, blocks_path)
+    head = find_head(model)
+    checkpoint = read_checkpoint(source)
+    quantisation = _quantisation(config, checkpoint)
+    own_dtype = getattr(config, "dtype", None) or torch.float32
+    return Preflight(
+        family=config.model_type,
+        blocks=count,
+        blocks_path=blocks_path,
+        norm_path=norm_path,
+        tied=head.weight is model.get_input_embeddings().weight,
+        parameters=sum(p.numel() for p in model.parameters()),
+        block_bytes=_block_bytes(model, blocks_path, checkpoint, own_dtype.itemsize),
+        dtype=checkpoint.file_type or checkpoint.dtype or str(own_dtype).removeprefix("torch."),
+        itemsize=own_dtype.itemsize,
+        disk_bytes=checkpoint.disk_bytes,
+        max_length=getattr(config.get_text_config(), "max_position_embeddings", None),
+        names=compare_names(model, blocks_path, checkpoint, quantisation is not None),
+        quantisation=quantisation,
+        export_problem=_export_problem(config, count, quantisation, checkpoint),
+    )
+
+
+def _skeleton(source: Source, config, trust_remote_code: bool) -> nn.Module:
+    """The model with its weights' names and shapes and no memory for them."""
+    from transformers import AutoModelForCausalLM
+
+    what = "its configuration makes no model"
+    with load_errors(source, what), torch.device("meta"):
+        return AutoModelForCausalLM.from_config(
+            copy.deepcopy(config), trust_remote_code=trust_remote_code
+        )
+
+
+def _block_bytes(
+    model: nn.Module, blocks_path: str, checkpoint: Checkpoint, itemsize: int
+) -> tuple[int, ...]:
+    """Of each block, as stored; by its parameters where no file is at hand."""
+    base, blocks = model.base_model_prefix, model.get_submodule(blocks_path)
+    if not checkpoint.has_shapes:
+        return tuple(sum(p.numel() for p in block.parameters()) * itemsize for block in blocks)
+    paths = ["blk"] if checkpoint.file_type else [
+        blocks_path, f"{base}.{blocks_path}", blocks_path.removeprefix(f"{base}.")
+    ]  # fmt: skip
+    totals = dict.fromkeys(range(len(blocks)), 0)
+    for name, tensor in checkpoint.tensors.items():
+        block = block_of(name, paths)
+        if block in totals:
+            totals[block] += tensor.nbytes
+    return tuple(totals.values())
+
+
+def _quantisation(config, checkpoint: Checkpoint) -> Quantisation | None:
+    if checkpoint.file_type:
+        plain = checkpoint.file_type in PLAIN
+        return None if plain else Quantisation(f"GGUF {checkpoint.file_type}", dequantised=True)
+    text = config.get_text_config(decoder=True)
+    stated = getattr(config, "quantization_config", None) or getattr(
+        text, "quantization_config", None
+    )
+    if stated is None:
+        return None
+    settings = dict(stated) if isinstance(stated, Mapping) else stated.to_dict()
+    given = settings.get("quant_method", "unnamed")
+    method = str(getattr(given, "value", given))
+    bits = 4 if settings.get("load_in_4bit") else 8 if settings.get("load_in_8bit") else None
+    bits = bits or settings.get("bits")
+    name = f"{method} {bits}-bit" if bits else method
+    from transformers.quantizers.auto import AutoHfQuantizer
+
+    try:
+        quantizer = AutoHfQuantizer.from_config(settings, pre_quantized=True)
+        quantizer.validate_environment(device_map=None, weights_only=True)
+    except Exception as error:  # noqa: BLE001 - each method says in its own way what it lacks
+        return Quantisation(name, problem=first_line(error))
+    return Quantisation(name, bool(getattr(quantizer.quantization_config, "dequantize", False)))
+
+
+def _export_problem(
+    config, blocks: int, quantisation: Quantisation | None, checkpoint: Checkpoint
+) -> str | None:
+    try:
+        pruned_config(config, range(blocks - 1))
+    except UserError as error:
+        return str(error)
+    if quantisation is not None and not checkpoint.file_type:
+        return (
+            f"a checkpoint quantised by {quantisation.method} cannot be exported as a plain one; "
+            "de-quantise it first, or prune the unquantised model and quantise the export"
+        )
+    return None
