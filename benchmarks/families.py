@@ -1,4 +1,4 @@
-"""Every causal language model of the installed transformers, tiny and random, through the whole job.
+"""Every causal language model of the installed transformers, tiny, through the whole job.
 
     python benchmarks/families.py [FAMILY ...] [--write] [--processes 2] [--limit-s 120]
 

@@ -93,14 +93,19 @@ def write_task(folder: Path, name: str, scoring: str, rows: list[dict], shots: l
     return files["test"]
 
 
-def lm_eval_samples(decoder, folder: Path, name: str, shots: int, **options) -> list[dict]:
-    """lm-eval's own samples of a task, by question."""
+def lm_eval_samples(
+    decoder, folder: Path, name: str, shots: int, softmax_dtype: str | None = None, **options
+) -> list[dict]:
+    """lm-eval's own samples of a task, by question; ``softmax_dtype`` is its HFLM's."""
     from lm_eval import simple_evaluate
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
 
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    model = HFLM(pretrained=decoder.model, tokenizer=decoder.tokenizer, batch_size=8)
+    model = HFLM(
+        pretrained=decoder.model, tokenizer=decoder.tokenizer, batch_size=8,
+        softmax_dtype=softmax_dtype,
+    )  # fmt: skip
     manager = TaskManager(include_path=str(folder), include_defaults=False)
     result = simple_evaluate(
         model=model, tasks=[name], num_fewshot=shots, task_manager=manager, log_samples=True,
