@@ -2,6 +2,8 @@
 
     python benchmarks/parity.py [--model demo] [--sets arc_easy mmlu] [--zero 100] [--few 32]
     python benchmarks/parity.py --sets --pruned 2      # only the last part
+    python benchmarks/parity.py --keep DIR             # keep lm-eval's answers, to hold us against
+                                                       # them again without asking it again
 
 SmolLM2-135M-Instruct (from its wheel) on seven data sets, letters and texts, 0-shot and 5-shot, in
 float32: lm-eval's own `simple_evaluate` with its HFLM, and phaseprune, on the same questions.
@@ -41,6 +43,7 @@ def main() -> None:
     parser.add_argument("--zero", type=int, default=100, help="questions without examples")
     parser.add_argument("--few", type=int, default=32, help=f"questions with {SHOTS} examples")
     parser.add_argument("--pruned", type=int, default=2, help="blocks to remove; 0 for none")
+    parser.add_argument("--keep", type=Path, help="folder for lm-eval's own cache of answers")
     options = parser.parse_args()
     os.environ["HF_HUB_OFFLINE"] = "1"
     from phaseprune import load_model
@@ -53,7 +56,7 @@ def main() -> None:
     for name in options.sets:
         for scoring in ("letter", "text"):
             for shots, count in ((0, options.zero), (SHOTS, options.few)):
-                failed += not cell(decoder, name, scoring, shots, count)
+                failed += not cell(decoder, name, scoring, shots, count, options.keep)
     if options.pruned:
         failed += not pruned(decoder, options.pruned)
     if failed:
@@ -67,7 +70,7 @@ def bundled_weights() -> str:
     return str(Path(spec.origin).parent / "SmolLM2-135M-Instruct.Q4_1.gguf")
 
 
-def cell(decoder, name: str, scoring: str, shots: int, count: int) -> bool:
+def cell(decoder, name: str, scoring: str, shots: int, count: int, keep: Path | None) -> bool:
     """Print one row of the table; whether both sides agree."""
     from harness import FILES, parity
 
@@ -76,12 +79,13 @@ def cell(decoder, name: str, scoring: str, shots: int, count: int) -> bool:
     with tempfile.TemporaryDirectory() as folder:
         # Spread over the file: some are sorted by subject.
         every = max(1, rows // count)
-        found = parity(decoder, DATA, name, scoring, shots, count, Path(folder), every)
+        kept = {} if keep is None else {"use_cache": str(keep / f"{name}-{scoring}-{shots}")}
+        found = parity(decoder, DATA, name, scoring, shots, count, Path(folder), every, **kept)
         difference, shown = found.difference, f"{found.difference:.1e}"
         if difference > TOLERANCE:
-            again = parity(decoder, DATA, name, scoring, shots, count, Path(folder) / "again", every,
-                           softmax_dtype="float64")  # fmt: skip
-            difference = again.difference
+            doubled = Path(folder) / "float64"
+            difference = parity(decoder, DATA, name, scoring, shots, count, doubled, every,
+                                softmax_dtype="float64").difference  # fmt: skip
             shown += f" ({difference:.1e} with lm-eval's softmax in float64)"
     same = bool((found.accuracy == found.our_accuracy).all())
     same &= bool((found.normalised == found.our_normalised).all())
