@@ -128,10 +128,11 @@ def test_kill_minus_nine_and_the_same_command_again(tiny_dirs, question_file, tm
         str(question_file), "--remove", "4", "--calibration", "4", "--no-export", "--quiet",
     ]  # fmt: skip
     slow = (
-        "import time, phaseprune.sweep.walk as w, phaseprune.cli.main as m\n"
-        "plain = w.run_block\n"
-        "def slowly(*a): time.sleep(0.05); return plain(*a)\n"
-        "w.run_block = slowly\n"
+        "import time, phaseprune.cli.main as m\n"
+        "from phaseprune.sweep.states import Walker\n"
+        "plain = Walker.run\n"
+        "def slowly(*a, **k): time.sleep(0.2); return plain(*a, **k)\n"
+        "Walker.run = slowly\n"
         f"m.main({[*command[3:], '--out', str(tmp_path / 'run')]!r})"
     )
     process = subprocess.Popen([sys.executable, "-c", slow])

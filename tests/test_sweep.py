@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import Gemma2Config
+from transformers import Gemma2Config, LlamaConfig
 
 from conftest import CONFIGS, ROPE, delete_block, save_tiny
 from phaseprune.decoder.load import load_model
@@ -15,7 +15,10 @@ from phaseprune.questions.prompts import render
 from phaseprune.questions.split import split
 from phaseprune.search.objectives import OBJECTIVES, best, figures
 from phaseprune.search.prune import prune
+from phaseprune.sweep.forest import WORTH_SHARING
+from phaseprune.sweep.kept import Kept
 from phaseprune.sweep.measure import prepare, trace
+from phaseprune.sweep.probe import ANY_LENGTH, packed_length
 from phaseprune.sweep.rows import make_rows
 from phaseprune.sweep.walk import sweep_scores, trace_scores
 
@@ -60,90 +63,199 @@ def test_every_candidate_scores_as_the_model_without_the_block(tiny, family, sma
         assert np.ptp([s[np.isfinite(s)].sum() for s in sweep.scores]) > 0.1  # blocks matter
 
 
-def count_block_runs(decoder):
-    """Rows that each block runs, counted outside of our code: by the MLP inside the block."""
-    counts = []
-    handles = [
-        block.mlp.register_forward_hook(lambda module, args, output: counts.append(len(args[0])))
-        for block in decoder.blocks
-    ]
+def count_tokens(decoder):
+    """Tokens that each block runs, counted outside of our code: by the MLP inside the block."""
+    counts = dict.fromkeys(range(len(decoder.blocks)), 0)
+
+    def hook(block):
+        def count(module, args, output):
+            counts[block] += args[0].shape[:-1].numel()
+
+        return count
+
+    handles = [b.mlp.register_forward_hook(hook(i)) for i, b in enumerate(decoder.blocks)]
     return counts, handles
 
 
+@pytest.mark.parametrize("family", ["llama", "falcon"])  # packed and plain rows
 @pytest.mark.parametrize("removed", [[], [0], [1, 4]])
-def test_a_step_costs_n_times_n_plus_1_over_2_block_passes(tiny, small_task, removed):
-    decoder = tiny["llama"]
+def test_a_step_costs_n_times_n_plus_1_over_2_block_passes(tiny, small_task, removed, family):
+    decoder = tiny[family]
     prepared = prepare(decoder, small_task)
     live = [b for b in range(5) if b not in removed]
-    counts, handles = count_block_runs(decoder)
+    counts, handles = count_tokens(decoder)
     sweep = sweep_scores(decoder, prepared.rows, prepared.needs_vocabulary, live)
     for handle in handles:
         handle.remove()
     n = len(live)
     assert sweep.block_passes == n * (n + 1) // 2
-    assert sum(counts) == prepared.rows.rows * n * (n + 1) // 2
+    # Block number i of the live ones runs the base and the i candidates that skipped one before.
+    expected = {block: prepared.rows.padded_tokens * (i + 1) for i, block in enumerate(live)}
+    if family == "llama":  # the last one is run for what is read alone
+        expected[live[-1]] = sum(shard.reads for shard in prepared.rows.shards) * n
+    assert {block: count for block, count in counts.items() if count} == expected
 
 
-TREES = {"llama": 2**31, "qwen3": 2**31, "gpt2": 2**31, "gpt_neox": 2**31, "gemma2": 0, "falcon": 0}
+@pytest.mark.parametrize("family", ["llama", "gemma2", "falcon"])
+@pytest.mark.parametrize("budget", [0, 30_000, 10**9])
+def test_states_kept_from_step_to_step_change_nothing(tiny, small_task, family, budget):
+    """The same scores bit by bit or nearly, whatever is removed, and fewer block passes."""
+    decoder = tiny[family]
+    prepared = prepare(decoder, small_task)
+    for order in ([3, 1, 4], [4, 3, 2], [0, 2, 1]):
+        live, kept = list(range(5)), Kept(budget)
+        removed = None
+        for block in [*order, None]:
+            fresh = sweep_scores(decoder, prepared.rows, prepared.needs_vocabulary, live)
+            sweep = sweep_scores(
+                decoder, prepared.rows, prepared.needs_vocabulary, live, kept=kept
+            )
+            np.testing.assert_allclose(sweep.scores, fresh.scores, atol=1e-4)
+            held = sum(s.nbytes for _, states in kept.entries.values() for s in states)
+            assert held <= budget
+            n = len(live)
+            if budget == 0 or removed is None:
+                assert sweep.block_passes == n * (n + 1) // 2
+            elif budget == 10**9:
+                # From the input of the removed block on; what every block begins with is not kept.
+                r = sum(b < removed for b in live)
+                assert sweep.block_passes == (n * (n + 1) - r * (r + 1)) // 2
+            else:
+                assert sweep.block_passes <= n * (n + 1) // 2
+            if block is not None:
+                live.remove(block)
+                removed = block
+
+
+PACKED = {"llama", "qwen3", "gpt2", "gpt_neox", "gemma2"}
 
 
 @pytest.mark.parametrize("family", CONFIGS)
-def test_which_families_run_trees(tiny, family):
-    """None with ALiBi (a mask of ours lacks its bias) and with a window shorter than the probe."""
-    assert tiny[family].tree_tokens == TREES[family]
+def test_which_families_run_packed_rows(tiny, family):
+    """Not with ALiBi, whose bias is part of a mask of its own; sliding windows are no bar."""
+    assert packed_length(tiny[family]) == (ANY_LENGTH if family in PACKED else 0)
+    assert tiny[family].reads_alone == (family in PACKED)
 
 
-def test_a_sliding_window_bounds_the_trees(tmp_path, question_file, monkeypatch):
+def test_the_models_attention_is_as_it_was(tiny, small_task):
+    decoder = tiny["gemma2"]
+    before = [config._attn_implementation for config in decoder.configs]
+    prepare(decoder, small_task)
+    assert [config._attn_implementation for config in decoder.configs] == before
+
+
+@pytest.mark.parametrize("window", [4, 20])
+def test_sliding_windows_in_packed_rows(tmp_path, question_file, monkeypatch, window):
+    """The model's own mask function is asked about positions, so windows mean what they mean."""
     monkeypatch.setitem(CONFIGS, "windowed", lambda: Gemma2Config(**ROPE, head_dim=8,
-                                                                  sliding_window=20))  # fmt: skip
+                                                                  sliding_window=window))  # fmt: skip
     decoder = load_model(str(save_tiny(tmp_path / "windowed", "windowed")))
-    assert decoder.tree_tokens == 20
     task = load_task(str(question_file), scoring="text")
     prepared = prepare(decoder, task)
-    encoded = encode_task(task, decoder.tokenizer)
-    assert 0 < sum(q.tree_length <= 20 for q in encoded) < len(encoded)  # both kinds of rows
+    assert all(batch.packing for batch in prepared.rows.batches)
     raw = trace_scores(decoder, prepared.rows, prepared.needs_vocabulary)
     expected = naive_scores(decoder.model, decoder.tokenizer, task)
     np.testing.assert_allclose(raw[:, -1], expected, atol=1e-4)
 
 
-@settings(max_examples=25, deadline=None)
+WINDOW = 18
+
+
+def test_a_window_that_no_mask_function_has_bounds_packed_rows(
+    tmp_path, question_file, monkeypatch
+):
+    monkeypatch.setitem(CONFIGS, "windowed", lambda: LlamaConfig(**ROPE, sliding_window=WINDOW))
+    decoder = load_model(str(save_tiny(tmp_path / "windowed", "windowed")))
+    assert packed_length(decoder) == WINDOW
+    task = load_task(str(question_file), scoring="text")
+    prepared = prepare(decoder, task)
+    assert len({batch.packing is None for batch in prepared.rows.batches}) == 2  # both kinds
+    raw = trace_scores(decoder, prepared.rows, prepared.needs_vocabulary)
+    expected = naive_scores(decoder.model, decoder.tokenizer, task)
+    np.testing.assert_allclose(raw[:, -1], expected, atol=1e-4)
+
+
+@settings(max_examples=40, deadline=None)
 @given(st.data())
-def test_random_trees_score_as_plain_rows(tiny, data):
+def test_random_forests_score_as_plain_rows(tiny, data):
+    """Any questions behind any shared beginnings, any size of batches and units."""
     tokens = st.integers(0, 319)
-    decoder = tiny[data.draw(st.sampled_from(["llama", "gpt2"]))]
+    decoder = tiny[data.draw(st.sampled_from(sorted(PACKED)))]
+    packed_length(decoder)
+    shots = [tuple(data.draw(st.lists(tokens, max_size=40))) for _ in range(2)]
     questions = [
         EncodedQuestion(
-            tuple(data.draw(st.lists(tokens, min_size=1, max_size=12))),
+            data.draw(st.sampled_from(shots))
+            + tuple(data.draw(st.lists(st.integers(0, 3), min_size=1, max_size=12))),
             tuple(
-                tuple(data.draw(st.lists(tokens, min_size=1, max_size=5)))
+                tuple(data.draw(st.lists(st.integers(0, 2), min_size=1, max_size=5)))
                 for _ in range(data.draw(st.integers(2, 5)))
             ),
             (1,),
         )
-        for _ in range(data.draw(st.integers(1, 4)))
+        for _ in range(data.draw(st.integers(1, 6)))
     ]
-    trees = make_rows(questions, 64, tree_tokens=decoder.tree_tokens)
+    size = data.draw(st.integers(4, 80))
+    packed = make_rows(questions, size, packed_length=ANY_LENGTH)
     plain = make_rows(questions, 64)
-    assert trees.rows <= len(questions)
-    np.testing.assert_allclose(
-        trace_scores(decoder, trees, True), trace_scores(decoder, plain, True), atol=1e-4
+    assert packed.tokens == packed.padded_tokens <= plain.tokens
+    live = data.draw(st.lists(st.integers(0, 4), min_size=1, unique=True).map(sorted))
+    for vocabulary in (True, False):
+        np.testing.assert_allclose(
+            sweep_scores(decoder, packed, vocabulary, live).scores,
+            sweep_scores(decoder, plain, vocabulary, live).scores,
+            atol=2e-4,
+        )
+
+
+def test_a_shared_beginning_is_run_once(tiny, question_file):
+    """Few-shot examples are shared by all questions, a question by its options."""
+    decoder = tiny["llama"]
+    for scoring in ("letter", "text"):
+        task = load_task(str(question_file), scoring=scoring, shots=3, shots_from=question_file,
+                         limit=4)  # fmt: skip
+        encoded = encode_task(task, decoder.tokenizer)
+        rows = prepare(decoder, task).rows
+        begun = {
+            (*question.context, *continuation[:-1])[: i + 1]
+            for question in encoded
+            for continuation in question.continuations
+            for i in range(len(question.context) + len(continuation) - 1)
+        }
+        # No token is run twice but where a shared beginning is too short to be worth it.
+        assert len(begun) <= rows.tokens <= len(begun) + WORTH_SHARING * rows.rows * 4
+        assert rows.tokens < 0.6 * sum(len(q.context) for q in encoded)
+        raw = trace_scores(decoder, rows, scoring == "text")
+        plain = make_rows(encoded, 64)
+        np.testing.assert_allclose(raw, trace_scores(decoder, plain, scoring == "text"), atol=1e-4)
+
+
+def test_shards_are_walked_one_after_the_other(tiny, small_task):
+    decoder = tiny["llama"]
+    encoded = encode_task(small_task, decoder.tokenizer)
+    whole = make_rows(encoded, 64, packed_length=ANY_LENGTH)
+    parts = make_rows(encoded, 64, packed_length=ANY_LENGTH, shard_tokens=100)
+    assert len(whole.shards) == 1 and len(parts.shards) > 2
+    vocabulary = small_task.scoring == "text"
+    one, two = (
+        sweep_scores(decoder, rows, vocabulary, range(5), kept=Kept(10**9))
+        for rows in (whole, parts)
     )
+    np.testing.assert_allclose(one.scores, two.scores, atol=1e-4)
+    assert one.block_passes == two.block_passes
 
 
-def test_text_questions_are_one_row_each(tiny, question_file):
-    task = load_task(str(question_file), scoring="text")
-    assert prepare(tiny["llama"], task).rows.rows == len(task.questions)
-    assert prepare(tiny["falcon"], task).rows.rows > 2 * len(task.questions)
-
-
-def test_many_small_batches_give_the_same(tiny, small_task, monkeypatch):
-    decoder = tiny["gemma2"]
+@pytest.mark.parametrize("family", ["gemma2", "falcon"])  # packed and plain rows
+def test_many_small_batches_give_the_same(tiny, small_task, monkeypatch, family):
+    decoder = tiny[family]
     whole = prepare(decoder, small_task)
     monkeypatch.setattr("phaseprune.sweep.measure.batch_tokens", lambda decoder: 40)
     pieces = prepare(decoder, small_task)
-    assert len(pieces.rows.batches) > 3 and len(whole.rows.batches) == 1
-    assert pieces.rows.padded_tokens <= whole.rows.padded_tokens
+    assert len(pieces.rows.batches) > 3 and len(whole.rows.batches) == 1 == len(whole.rows.shards)
+    if family == "gemma2":  # no padding at all
+        assert pieces.rows.padded_tokens == pieces.rows.tokens
+    else:
+        assert pieces.rows.padded_tokens <= whole.rows.padded_tokens
     one = sweep_scores(decoder, whole.rows, whole.needs_vocabulary, range(5))
     two = sweep_scores(decoder, pieces.rows, pieces.needs_vocabulary, range(5))
     assert two.block_passes == one.block_passes == 15
@@ -225,7 +337,12 @@ def test_every_candidate_of_every_step_and_the_same_sequence(tiny, family, small
     pruning = prune(decoder, small_task, remove=4, calibration=5, objective=objective, seed=1)
     calibration, _ = split(small_task, 5, None, 1)
     assert pruning.removed == check_to_the_end(decoder, calibration, objective)
-    assert [step.block_passes for step in pruning.steps] == [0, 15, 10, 6, 3]
+    live, passes = list(range(5)), [0, 15]
+    for block in pruning.removed[:-1]:
+        r, n = live.index(block), len(live) - 1
+        passes.append((n * (n + 1) - r * (r + 1)) // 2)
+        live.remove(block)
+    assert [step.block_passes for step in pruning.steps] == passes
 
 
 def test_the_bundled_model_to_the_end(demo):

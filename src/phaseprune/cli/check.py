@@ -143,11 +143,11 @@ def _model_lines(checks: _Checks, seen, device: str, dtype: str) -> dict:
     """What is known without the weights."""
     from phaseprune.cli import check_words as words
     from phaseprune.decoder.load import pick_device, pick_dtype
-    from phaseprune.sweep.estimate import batch_bytes
+    from phaseprune.sweep.estimate import WORKING_BYTES
 
     device = pick_device(device)
     chosen = pick_dtype(dtype, device)
-    memory = seen.weight_bytes(chosen) + batch_bytes()
+    memory = seen.weight_bytes(chosen) + WORKING_BYTES
     checks.tell("family", words.family(seen))
     checks.tell("blocks", words.blocks(seen))
     checks.tell("head", words.head(seen))
@@ -159,7 +159,7 @@ def _model_lines(checks: _Checks, seen, device: str, dtype: str) -> dict:
     if seen.quantisation is not None:
         tell = checks.tell if seen.quantisation.problem is None else checks.refuse
         tell("quantisation", words.quantisation(seen.quantisation))
-    checks.tell("memory", words.memory(seen, chosen, device, batch_bytes()))
+    checks.tell("memory", words.memory(seen, chosen, device, WORKING_BYTES))
     if seen.export_problem is None:
         checks.tell("export", words.EXPORTABLE)
     else:
@@ -185,31 +185,26 @@ def _task_lines(
     """What is known of the questions by the tokenizer alone."""
     from phaseprune.questions.split import split
     from phaseprune.sweep.measure import encode_inputs
+    from phaseprune.sweep.probe import ANY_LENGTH
     from phaseprune.sweep.rows import make_rows
-    from phaseprune.sweep.walk import CPU_BATCH_TOKENS
+    from phaseprune.sweep.walk import CPU_LEAST
 
     inputs = encode_inputs(questions, tokenizer, max_length)
     counts = {
         "truncated_questions": inputs.truncated, "duplicated_options": questions.duplicated
     }  # fmt: skip
     _input_lines(checks, questions, inputs.questions[0], tokenizer, counts)
-    longest = max(question.tree_length for question in inputs.questions)
-    rows = make_rows(inputs.questions, CPU_BATCH_TOKENS, "cpu", longest, inputs.orders)
-    plain = rows
-    text = f"{rows.tokens:,} in {rows.rows:,} rows"
-    if questions.scoring == "text":
-        plain = make_rows(inputs.questions, CPU_BATCH_TOKENS, "cpu", 0, inputs.orders)
-        text += (
-            f" if the model runs tree-shaped rows, else {plain.tokens:,} in {plain.rows:,} "
-            "(--full tries it out)"
-        )
-    checks.tell("tokens", text)
+    rows, plain = (
+        make_rows(inputs.questions, CPU_LEAST, "cpu", length, inputs.orders)
+        for length in (ANY_LENGTH, 0)
+    )
+    checks.tell("tokens", f"{rows.tokens:,} if the model runs packed rows, else {plain.tokens:,} "
+                f"in {plain.rows:,} plain rows (--full tries it out)")  # fmt: skip
     chosen_on, _ = split(questions, calibration, None, seed)
     return {
         "questions": len(questions.questions),
         **counts,
         "calibration_questions": len(chosen_on.questions),
-        "rows": rows.rows,
         "tokens": rows.tokens,
         "plain_rows": plain.rows,
         "plain_tokens": plain.tokens,
@@ -245,7 +240,9 @@ def _cost_lines(checks: _Checks, decoder, questions, calibration: int | None, se
     _input_lines(checks, questions, first, decoder.tokenizer, prepared.input_counts)
     rows = prepared.rows
     padding = 1 - rows.tokens / rows.padded_tokens
-    checks.tell("tokens", f"{rows.tokens:,} in {rows.rows:,} rows ({padding:.0%} padding besides)")
+    kind = "packed" if decoder.packed_length else "plain"
+    checks.tell("tokens", f"{rows.tokens:,} in {rows.rows:,} {kind} rows ({padding:.0%} padding "
+                "besides)")  # fmt: skip
     chosen_on, _ = split(questions, calibration, None, seed)
     cost = estimate(decoder, prepared, prepare(decoder, chosen_on))
     checks.tell("trace", f"{cost.trace_block_passes} block passes, about "

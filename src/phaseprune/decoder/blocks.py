@@ -15,7 +15,6 @@ from typing import Any
 import torch
 
 from phaseprune.decoder.decoder import Decoder
-from phaseprune.decoder.trees import tree_mask, tree_positions
 
 
 @dataclass(frozen=True)
@@ -72,20 +71,14 @@ def skipped_blocks(decoder: Decoder, removed: Collection[int]) -> Iterator[None]
 
 
 @torch.no_grad()
-def record_calls(
-    decoder: Decoder, input_ids: torch.Tensor, segments: torch.Tensor | None = None
-) -> Calls:
+def record_calls(decoder: Decoder, input_ids: torch.Tensor, **inputs: torch.Tensor) -> Calls:
     """Record how the model calls its blocks for some token rows, at the cost of no block.
 
     Args:
         decoder: the model.
         input_ids: ``[R, T]`` tokens.
-        segments: ``[R, T]`` segment numbers where the rows are trees (``decoder.trees``).
+        **inputs: what else the model's forward is given.
     """
-    inputs: dict[str, Any] = {"input_ids": input_ids, "use_cache": False}
-    if segments is not None:
-        inputs["position_ids"] = tree_positions(segments)
-        inputs["attention_mask"] = tree_mask(segments, decoder.dtype)
     arguments: list[tuple[tuple, dict[str, Any]]] = []
     embedded: list[torch.Tensor] = []
     last = len(decoder.blocks) - 1
@@ -103,7 +96,7 @@ def record_calls(
 
     with replaced_blocks(decoder, recorder):
         try:
-            decoder.model(**inputs)
+            decoder.model(input_ids=input_ids, use_cache=False, **inputs)
         except _AllBlocksRecorded:
             return Calls(embedded[0], tuple(arguments))
     raise AssertionError("the model's forward did not call all of its blocks")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import nn
@@ -24,8 +25,11 @@ class Decoder:
         norm_path: the final norm's, for display; the readout runs the model's own code.
         head: the output head.
         output_length: 0 where blocks return a tensor, else the length of the tuple they return.
-        tree_tokens: the most tokens in a tree-shaped row that the model runs exactly; 0 for none.
+        packed_length: the most tokens of a sequence that the model runs exactly in a packed row
+            (``decoder.packed``); 0 where it runs none, None where that was not tried out yet.
+        reads_alone: whether a block of a packed row can be run for its read tokens alone.
         readout_difference: max |readout at L - the model's logits|, measured at load.
+        max_memory: bytes that a run may take, weights included; None for what is free.
     """
 
     name: str
@@ -37,13 +41,21 @@ class Decoder:
     norm_path: str | None
     head: nn.Module = field(repr=False)
     output_length: int = 0
-    tree_tokens: int = 0
+    packed_length: int | None = None
+    reads_alone: bool = False
     readout_difference: float = float("nan")
+    max_memory: int | None = None
 
     @property
     def config(self):
         """The transformers configuration."""
         return self.model.config
+
+    @cached_property
+    def configs(self) -> list:
+        """The configurations that the model's modules look at, each once."""
+        found = {id(m.config): m.config for m in self.model.modules() if hasattr(m, "config")}
+        return [c for c in found.values() if hasattr(c, "_attn_implementation_internal")]
 
     @property
     def family(self) -> str:
@@ -63,6 +75,11 @@ class Decoder:
             if parameter.is_floating_point() and parameter.dtype.itemsize > 1
         )
         return next(computed, self.model.dtype)
+
+    @property
+    def weight_bytes(self) -> int:
+        """Of the weights in memory."""
+        return sum(parameter.nbytes for parameter in self.model.parameters())
 
     @property
     def max_length(self) -> int | None:

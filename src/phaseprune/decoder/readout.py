@@ -18,14 +18,14 @@ from phaseprune.decoder.decoder import Decoder
 
 @torch.no_grad()
 def read_logits(
-    decoder: Decoder, hidden: torch.Tensor, vocabulary_rows: torch.Tensor | None = None
+    decoder: Decoder, hidden: torch.Tensor, vocabulary_rows: torch.Tensor | slice | None = None
 ) -> torch.Tensor:
     """Logits that the model would give if the blocks ended with this hidden state.
 
     Args:
         decoder: the model.
         hidden: ``[N, D]`` hidden states at the positions that are read.
-        vocabulary_rows: ``[W]`` token ids; by default the whole vocabulary.
+        vocabulary_rows: ``[W]`` token ids, or a slice of them; by default the whole vocabulary.
 
     Returns:
         ``[N, V]`` or ``[N, W]`` float32 logits.
@@ -51,7 +51,7 @@ def read_logits(
 class _head_rows:  # noqa: N801 - a context manager
     """Restrict a linear head to some rows of its vocabulary while the context lasts."""
 
-    def __init__(self, head: nn.Module, rows: torch.Tensor | None):
+    def __init__(self, head: nn.Module, rows: torch.Tensor | slice | None):
         self.head, self.active = head, rows is not None and isinstance(head, nn.Linear)
         self.rows = rows
 

@@ -7,7 +7,6 @@ import torch
 from phaseprune.decoder.blocks import record_calls, run_block
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.decoder.readout import read_logits
-from phaseprune.decoder.trees import longest_tree
 from phaseprune.errors import UserError
 
 #: Largest |difference| allowed, as a share of the largest |logit|, by the bits of the dtype.
@@ -36,7 +35,7 @@ def check_weights(decoder: Decoder) -> None:
 def check_readout(decoder: Decoder) -> float:
     """Demand that replaying the blocks and reading out at L gives the model's own logits.
 
-    Also finds out how the blocks return their output and whether they run tree-shaped rows.
+    Also finds out how the blocks return their output.
 
     Returns:
         The largest absolute difference of the logits on random tokens.
@@ -76,7 +75,6 @@ def check_readout(decoder: Decoder) -> float:
             f"(max |difference| {difference:.2g}, allowed {tolerance:.2g}), so this "
             f"{decoder.family} architecture cannot be traced"
         )
-    decoder.tree_tokens = longest_tree(decoder, tokens, tolerance)
     return difference
 
 

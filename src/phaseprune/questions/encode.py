@@ -34,11 +34,6 @@ class EncodedQuestion:
     unscored: tuple[int, ...] = ()
     cut: int = 0
 
-    @property
-    def tree_length(self) -> int:
-        """Tokens that are run if all options follow the context in one row."""
-        return len(self.context) + sum(len(c) - 1 for c in self.continuations)
-
     def first_scored(self, option: int) -> int:
         """Position in an option's continuation of the first token that is scored."""
         return self.unscored[option] if self.unscored else 0

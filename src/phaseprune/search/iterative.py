@@ -19,6 +19,7 @@ from phaseprune.decoder.decoder import Decoder
 from phaseprune.progress import Progress, silent
 from phaseprune.search.objectives import best, figures
 from phaseprune.search.stopping import Stop
+from phaseprune.sweep.kept import Kept
 from phaseprune.sweep.measure import Prepared
 from phaseprune.sweep.walk import sweep_scores, trace_scores
 
@@ -68,6 +69,7 @@ class Search:
         stop: when to end.
         transition: of the full model on the evaluation questions.
         seed: of the intervals.
+        kept: states that a step hands on to the next.
     """
 
     decoder: Decoder
@@ -77,6 +79,7 @@ class Search:
     stop: Stop
     transition: Transition
     seed: int
+    kept: Kept
 
 
 def first_step(search: Search, evaluated: Decisions, progress: Progress = silent) -> Step:
@@ -157,6 +160,7 @@ def score_candidates(
         search.calibration.rows,
         search.calibration.needs_vocabulary,
         live,
+        kept=search.kept,
         progress=progress,
         label=f"step {number}: sweep over {len(live)} blocks",
     )

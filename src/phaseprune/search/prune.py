@@ -19,7 +19,9 @@ from phaseprune.runs.directory import RunDirectory
 from phaseprune.search.iterative import Search, Step, first_step, next_steps
 from phaseprune.search.objectives import check_objective
 from phaseprune.search.stopping import stop_rule
+from phaseprune.sweep.kept import Kept
 from phaseprune.sweep.measure import prepare
+from phaseprune.sweep.memory import kept_budget
 from phaseprune.sweep.recorded import recorded_trace, run_identity
 
 
@@ -117,8 +119,9 @@ def prune(
         full = recorded_trace(
             run, decoder, evaluation_rows, seed, progress, "full model, evaluation questions"
         )
+        kept = Kept(kept_budget(decoder, calibration_rows.rows))
         search = Search(
-            decoder, calibration_rows, evaluation_rows, objective, stop, full.transition, seed
+            decoder, calibration_rows, evaluation_rows, objective, stop, full.transition, seed, kept
         )
         steps = [Step(**line) for line in run.steps()]
         if state != "finished":

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
-from phaseprune.decoder.blocks import record_calls, run_block
 from phaseprune.decoder.decoder import Decoder
-from phaseprune.sweep.measure import Prepared
+from phaseprune.sweep.measure import Prepared, prepare
+from phaseprune.sweep.memory import stream_bytes
 from phaseprune.sweep.scoring import LOGIT_ELEMENTS, add_scores
-from phaseprune.sweep.walk import STATE_BYTES, batch_tokens
+from phaseprune.sweep.states import Walker
+from phaseprune.sweep.walk import batch_tokens
 
-#: Logits, their log-probabilities and what lies between (float32).
-LOGIT_BYTES = 3 * 4 * LOGIT_ELEMENTS
-
-
-def batch_bytes() -> int:
-    """What a run may hold besides the weights: a batch's hidden states and its logits."""
-    return STATE_BYTES + LOGIT_BYTES
+#: What a part of the readout holds (float32 logits and their log-probabilities) and what one block
+#: makes of a batch before it is done.
+WORKING_BYTES = 3 * 4 * LOGIT_ELEMENTS + 2**28
 
 
 @dataclass(frozen=True)
@@ -36,7 +34,7 @@ class Cost:
 
 @torch.no_grad()
 def estimate(decoder: Decoder, evaluation: Prepared, calibration: Prepared) -> Cost:
-    """Time one block and one readout on the middle batch of the evaluation rows, and scale.
+    """Time one block and one readout on about a batch of the evaluation questions, and scale.
 
     Args:
         decoder: the loaded model.
@@ -44,30 +42,26 @@ def estimate(decoder: Decoder, evaluation: Prepared, calibration: Prepared) -> C
         calibration: what a pruning step would run.
     """
     blocks = len(decoder.blocks)
-    batch = evaluation.rows.batches[len(evaluation.rows.batches) // 2]
-    calls = record_calls(decoder, batch.input_ids, batch.segments)
-    sums = torch.zeros(evaluation.rows.shape[0] * evaluation.rows.shape[1], dtype=torch.float64)
-
-    def run() -> torch.Tensor:
-        return run_block(decoder, blocks // 2, calls.embedded, calls)
-
-    def read() -> None:
-        add_scores(
-            decoder, batch, batch.at_reads(calls.embedded), evaluation.needs_vocabulary, sums
-        )
-
-    run()  # the first call warms up
-    a_token = _seconds(run, decoder) / batch.input_ids.numel()
-    a_read = _seconds(read, decoder) / len(batch.read_rows)
+    task, rows = evaluation.task, evaluation.rows
+    enough = math.ceil(len(task.questions) * batch_tokens(decoder) / rows.tokens)
+    sample = prepare(decoder, task.head(enough))
+    shard = sample.rows.shards[0]
+    walker = Walker(decoder, shard, batch_tokens(decoder))
+    embedded = walker.embedded()
+    states = torch.cat(walker.at_reads(embedded), dim=1)
+    sums = torch.zeros(1, math.prod(sample.rows.shape), dtype=torch.float64)
+    needs = evaluation.needs_vocabulary
+    a_token = _seconds(lambda: walker.run(blocks // 2, embedded), decoder)
+    a_token /= sum(batch.input_ids.numel() for batch in shard.batches)
+    a_read = _seconds(lambda: add_scores(decoder, shard, states, needs, sums), decoder)
+    a_read /= shard.reads
     step_passes = blocks * (blocks + 1) // 2
-    width = calls.embedded.shape[-1]
-    states = (blocks + 1) * batch_tokens(decoder) * width * decoder.dtype.itemsize
-    weights = sum(p.nbytes for p in decoder.model.parameters())
     return Cost(
         trace_block_passes=blocks,
         step_block_passes=step_passes,
-        memory_bytes=weights + states + LOGIT_BYTES,
-        trace_seconds=a_token * blocks * evaluation.rows.padded_tokens
+        memory_bytes=decoder.weight_bytes + WORKING_BYTES
+        + 2 * (blocks + 1) * stream_bytes(decoder, calibration.rows.largest_shard),
+        trace_seconds=a_token * blocks * rows.padded_tokens
         + a_read * (blocks + 1) * _reads(evaluation),
         step_seconds=a_token * step_passes * calibration.rows.padded_tokens
         + a_read * blocks * _reads(calibration),
@@ -75,7 +69,7 @@ def estimate(decoder: Decoder, evaluation: Prepared, calibration: Prepared) -> C
 
 
 def _reads(prepared: Prepared) -> int:
-    return sum(len(batch.read_rows) for batch in prepared.rows.batches)
+    return sum(shard.reads for shard in prepared.rows.shards)
 
 
 def _seconds(work: Callable[[], object], decoder: Decoder) -> float:

@@ -13,6 +13,8 @@ from phaseprune.progress import Progress, silent
 from phaseprune.questions.encode import EncodedQuestion, encode_task
 from phaseprune.questions.prompts import option_labels
 from phaseprune.questions.question import Task
+from phaseprune.sweep.memory import shard_tokens
+from phaseprune.sweep.probe import packed_length
 from phaseprune.sweep.rows import Rows, make_rows
 from phaseprune.sweep.walk import batch_tokens, trace_scores
 
@@ -61,7 +63,12 @@ def prepare(decoder: Decoder, task: Task) -> Prepared:
     """
     inputs = encode_inputs(task, decoder.tokenizer, decoder.max_length)
     rows = make_rows(
-        inputs.questions, batch_tokens(decoder), decoder.device, decoder.tree_tokens, inputs.orders
+        inputs.questions,
+        batch_tokens(decoder),
+        decoder.device,
+        packed_length(decoder),
+        inputs.orders,
+        shard_tokens(decoder),
     )
     units = np.full(rows.shape, np.nan)
     for (number, _), question in zip(inputs.orders, inputs.questions, strict=True):

@@ -3,45 +3,83 @@
 from __future__ import annotations
 
 import torch
+from torch import nn
 
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.decoder.readout import read_logits
-from phaseprune.sweep.rows import Batch
+from phaseprune.sweep.rows import Shard
 
-#: Logits held at once where the whole vocabulary is needed (float32 elements).
-LOGIT_ELEMENTS = 2**24
+#: Logits held at once where the whole vocabulary is needed (float32 elements); few enough to stay
+#: in a processor's cache until they are summed.
+LOGIT_ELEMENTS = 2**22
+#: States that one pass over a part of the head serves.
+READS = 1024
 
 
 def add_scores(
-    decoder: Decoder, batch: Batch, states: torch.Tensor, needs_vocabulary: bool, out: torch.Tensor
+    decoder: Decoder, shard: Shard, states: torch.Tensor, needs_vocabulary: bool, out: torch.Tensor
 ) -> None:
-    """Add what a batch contributes to the option scores.
+    """Add what a shard contributes to the option scores of some streams.
 
     Args:
         decoder: the model.
-        batch: its rows and reads.
-        states: ``[N, D]`` hidden states at the batch's reads.
+        shard: the rows and reads.
+        states: ``[S, N, D]`` hidden states of the streams at the shard's reads.
         needs_vocabulary: whether an entry's value is the log-probability of its token over the
             vocabulary (texts, and letters with that support) or its plain logit (letters).
-        out: ``[Q * K]`` float64 sums on the CPU, added to in place.
+        out: ``[S, Q * K]`` float64 sums on the CPU, added to in place.
     """
+    streams, reads = states.shape[:2]
+    flat = states.reshape(streams * reads, -1)
     if needs_vocabulary:
-        values = _log_probabilities(decoder, batch, states)
+        first = torch.arange(streams, device=flat.device)[:, None] * reads
+        places = (first + shard.entry_reads).flatten()
+        values = log_probabilities(decoder, flat, places, shard.entry_targets.repeat(streams))
+        values = values.view(streams, -1)
     else:
-        rows, column = torch.unique(batch.entry_targets, return_inverse=True)
-        values = read_logits(decoder, states, rows)[batch.entry_reads, column]
-    out.index_add_(0, batch.entry_slots.cpu(), values.cpu().double())
+        rows, column = torch.unique(shard.entry_targets, return_inverse=True)
+        logits = read_logits(decoder, flat, rows).view(streams, reads, -1)
+        values = logits[:, shard.entry_reads, column]
+    out.index_add_(1, shard.entry_slots.cpu(), values.cpu().double())
 
 
-def _log_probabilities(decoder: Decoder, batch: Batch, states: torch.Tensor) -> torch.Tensor:
-    """``[E]`` log p(target) at each entry's read, over the whole vocabulary, in chunks of reads."""
+def log_probabilities(
+    decoder: Decoder, states: torch.Tensor, reads: torch.Tensor, targets: torch.Tensor
+) -> torch.Tensor:
+    """``[E]`` log-probability over the vocabulary of a token at a state.
+
+    Args:
+        decoder: the model.
+        states: ``[N, D]`` hidden states.
+        reads: ``[E]`` which state,
+        targets: ``[E]`` and which token.
+    """
+    values = torch.empty(len(reads), device=states.device)
+    normaliser = torch.empty(len(states), device=states.device)
     vocabulary = decoder.head.weight.shape[0]
-    chunk = max(1, LOGIT_ELEMENTS // vocabulary)
-    values = torch.empty(len(batch.entry_reads), device=states.device)
-    for start in range(0, len(states), chunk):
-        inside = (batch.entry_reads >= start) & (batch.entry_reads < start + chunk)
-        logits = read_logits(decoder, states[start : start + chunk])
-        normaliser = torch.logsumexp(logits, dim=-1)
-        read, target = batch.entry_reads[inside] - start, batch.entry_targets[inside]
-        values[inside] = logits[read, target] - normaliser[read]
-    return values
+    # A head that is no plain matrix gives all of its logits whatever rows are asked for.
+    by_parts = isinstance(decoder.head, nn.Linear)
+    count = READS if by_parts else max(1, LOGIT_ELEMENTS // vocabulary)
+    width = LOGIT_ELEMENTS // count if by_parts else vocabulary
+    for start in range(0, len(states), count):
+        chunk = states[start : start + count]
+        inside = ((reads >= start) & (reads < start + count)).nonzero()[:, 0]
+        sums = torch.full((len(chunk),), -torch.inf, device=states.device)
+        for first in range(0, vocabulary, width):
+            part = slice(first, min(first + width, vocabulary))
+            logits = read_logits(decoder, chunk, part)
+            hits = inside[(targets[inside] >= part.start) & (targets[inside] < part.stop)]
+            values[hits] = logits[reads[hits] - start, targets[hits] - first]
+            sums = torch.logaddexp(sums, _log_sum_exp(logits))
+        normaliser[start : start + count] = sums
+    return values - normaliser[reads]
+
+
+def _log_sum_exp(logits: torch.Tensor) -> torch.Tensor:
+    """``[N]`` log-sum-exp of rows.
+
+    log_softmax runs over its input once, and is several times faster here than ``logsumexp`` or
+    ``exp``, which also crawls where results are denormal.
+    """
+    sums = logits[:, 0] - torch.log_softmax(logits, dim=-1)[:, 0]
+    return sums if torch.isfinite(sums).all() else torch.logsumexp(logits, dim=-1)

@@ -1,7 +1,8 @@
 """Walks over the blocks: one stream read at every readout, or all candidates of a step at once.
 
 The layer-synchronous sweep is exact: it gives every candidate "without this block" the scores that
-skipping the block and running the whole model gives, in n(n+1)/2 block passes for n live blocks.
+skipping the block and running the whole model gives, in n(n+1)/2 block passes for n live blocks,
+and in about (n² − r²)/2 where the states of the step before are kept.
 """
 
 from __future__ import annotations
@@ -12,18 +13,19 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from phaseprune.decoder.blocks import record_calls, run_block
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.errors import UserError
 from phaseprune.progress import Progress, silent
-from phaseprune.sweep.rows import Rows
+from phaseprune.sweep.kept import Kept
+from phaseprune.sweep.rows import Rows, Shard
 from phaseprune.sweep.scoring import add_scores
+from phaseprune.sweep.states import States, Walker
 
-#: Bytes of hidden states that one batch of a sweep may hold.
-STATE_BYTES = 2**29
-#: The most tokens in a batch: on a CPU 1,024 already fill the matrix products, and rows of a small
-#: batch are more alike in length (on ARC-Easy's trees 13 % padding against 31 % with 4,096).
-CPU_BATCH_TOKENS, BATCH_TOKENS = 1024, 8192
+#: Values of hidden states that a block is given at once on a CPU: enough to fill the matrix
+#: products, few enough that what a block makes of them stays in the processor's cache.
+CPU_VALUES = 2**19
+#: Tokens that a block is given at once: on a CPU at least and at most, and elsewhere.
+CPU_LEAST, CPU_MOST, ELSEWHERE = 512, 8192, 16384
 
 
 @dataclass(frozen=True)
@@ -41,12 +43,16 @@ class Sweep:
     block_passes: int
 
 
+def width(decoder: Decoder) -> int:
+    """D, the values of a token's hidden state."""
+    return decoder.model.get_input_embeddings().weight.shape[1]
+
+
 def batch_tokens(decoder: Decoder) -> int:
-    """Tokens in a batch such that a sweep's streams fit into ``STATE_BYTES``."""
-    width = decoder.model.get_input_embeddings().weight.shape[1]
-    a_token = (len(decoder.blocks) + 1) * width * decoder.dtype.itemsize
-    most = CPU_BATCH_TOKENS if decoder.device.type == "cpu" else BATCH_TOKENS
-    return max(256, min(most, STATE_BYTES // a_token))
+    """Tokens that a block is given at once."""
+    if decoder.device.type != "cpu":
+        return ELSEWHERE
+    return max(CPU_LEAST, min(CPU_MOST, CPU_VALUES // width(decoder)))
 
 
 @torch.no_grad()
@@ -79,30 +85,32 @@ def trace_scores(
         UserError: a block gives NaN; names the block and a question.
     """
     count = len(decoder.blocks)
-    questions, width = rows.shape
-    sums = torch.zeros(1 if output_only else count + 1, questions * width, dtype=torch.float64)
-    total, done = len(rows.batches) * (count - len(removed)), 0
-    for batch in rows.batches:
-        calls = record_calls(decoder, batch.input_ids, batch.segments)
-        hidden = calls.embedded
+    questions, options = rows.shape
+    sums = torch.zeros(1 if output_only else count + 1, questions * options, dtype=torch.float64)
+    live = [block for block in range(count) if block not in removed]
+    tell = _counter(progress, label, len(rows.batches) * len(live))
+    for shard in rows.shards:
+        walker = Walker(decoder, shard, batch_tokens(decoder))
+        states = walker.embedded()
+
+        def read(at_reads: States, block: int, readout: int, shard: Shard = shard) -> None:
+            _read(decoder, shard, at_reads, needs_vocabulary, sums[readout : readout + 1],
+                  [block], options)  # fmt: skip
+
         if not output_only:
-            _read(decoder, batch, hidden, needs_vocabulary, sums[0], -1, width)
-        latest = 0
-        for block in range(count):
-            if block not in removed:
-                hidden = run_block(decoder, block, hidden, calls)
-                latest = block + 1
-                if not output_only:
-                    _read(decoder, batch, hidden, needs_vocabulary, sums[latest], block, width)
-                done += 1
-                progress(label, done, total)
-        if output_only:
-            _read(decoder, batch, hidden, needs_vocabulary, sums[0], latest - 1, width)
+            read(walker.at_reads(states), -1, 0)
+        for block in live:
+            last = block == live[-1]
+            states = walker.run(block, states, reads=last, progress=tell)
+            if last and output_only:
+                read(states, block, 0)
+            elif not output_only:
+                read(states if last else walker.at_reads(states), block, block + 1)
     if not output_only:
         for block in range(count):
             if block in removed:
                 sums[block + 1] = sums[block]
-    scores = sums.numpy().reshape(-1, questions, width).transpose(1, 0, 2)
+    scores = sums.numpy().reshape(-1, questions, options).transpose(1, 0, 2)
     scores = scores / rows.repeats[:, None, None]
     scores[np.broadcast_to(rows.absent[:, None], scores.shape)] = -np.inf
     return scores
@@ -115,6 +123,7 @@ def sweep_scores(
     needs_vocabulary: bool,
     live: Sequence[int],
     *,
+    kept: Kept | None = None,
     progress: Progress = silent,
     label: str = "sweep",
 ) -> Sweep:
@@ -128,43 +137,80 @@ def sweep_scores(
         rows: the calibration rows.
         needs_vocabulary: see ``scoring.add_scores``.
         live: the blocks not removed yet, original indices in order.
+        kept: states of earlier steps on the same rows to begin with; those of this step are added.
         progress: told of each block pass.
         label: for ``progress``.
 
     Raises:
         UserError: a candidate's scores are NaN; names the block and a question.
     """
-    questions, width = rows.shape
-    sums = torch.zeros(len(live), questions * width, dtype=torch.float64)
-    runs, total = 0, len(rows.batches) * len(live) * (len(live) + 1) // 2
-    for batch in rows.batches:
-        calls = record_calls(decoder, batch.input_ids, batch.segments)
-        base = calls.embedded
-        streams: list[torch.Tensor] = []
-        for block in live:
-            streams = [run_block(decoder, block, stream, calls) for stream in streams]
-            streams.append(base)
-            base = run_block(decoder, block, base.clone(), calls)
-            runs += len(streams)
-            progress(label, runs, total)
-        for candidate, stream in enumerate(streams):
-            _read(
-                decoder, batch, stream, needs_vocabulary, sums[candidate], live[candidate], width
-            )
-    scores = sums.numpy().reshape(len(live), questions, width) / rows.repeats[:, None]
+    questions, options = rows.shape
+    sums = torch.zeros(len(live), questions * options, dtype=torch.float64)
+    keep: set[int] = set()
+    if kept is not None:
+        values = rows.padded_tokens * width(decoder)
+        keep = kept.plan(live, values * decoder.dtype.itemsize)
+    starts = [kept.latest(number) if kept else None for number in range(len(rows.shards))]
+    passes = [_passes(live, start[0] if start else live[0]) for start in starts]
+    tell = _counter(
+        progress, label,
+        sum(count * len(shard.batches) for count, shard in zip(passes, rows.shards, strict=True)),
+    )  # fmt: skip
+    for number, (shard, start) in enumerate(zip(rows.shards, starts, strict=True)):
+        walker = Walker(decoder, shard, batch_tokens(decoder))
+        begin, states = start if start else (live[0], walker.embedded())
+        for block in [b for b in live if b >= begin]:
+            if block in keep:
+                kept.keep(number, block, live, states)
+            last = block == live[-1]
+            after = walker.run(block, states, room=1, reads=last, progress=tell)
+            born = walker.at_reads(states) if last else states
+            for new, old in zip(after, born, strict=True):
+                new[-1] = old[0]
+            states = after
+        if begin > live[-1]:  # the block removed last was the last one: nothing is left to run
+            states = walker.at_reads(states)
+        candidates = [state[1:] for state in states]
+        _read(decoder, shard, candidates, needs_vocabulary, sums, live, options)
+    scores = sums.numpy().reshape(len(live), questions, options) / rows.repeats[:, None]
     scores[np.broadcast_to(rows.absent, scores.shape)] = -np.inf
-    return Sweep(tuple(live), scores, runs // len(rows.batches))
+    return Sweep(tuple(live), scores, tell.done // len(rows.batches))
 
 
-def _read(decoder, batch, hidden, needs_vocabulary, out, block: int, width: int) -> None:
-    """Read a batch into ``out``, and refuse NaN by the names of the block and the question."""
-    states = batch.at_reads(hidden)
-    if not torch.isfinite(states).all():
-        bad = int((~torch.isfinite(states)).any(dim=-1).nonzero()[0, 0])
-        entry = int((batch.entry_reads == bad).nonzero()[0, 0])
-        place = f"block {block}" if block >= 0 else "the embeddings"
+def _passes(live: Sequence[int], begin: int) -> int:
+    """Block passes of a sweep that begins at the input of a block."""
+    earlier = sum(block < begin for block in live)
+    return (len(live) * (len(live) + 1) - earlier * (earlier + 1)) // 2
+
+
+class _counter:  # noqa: N801 - a function with a memory
+    """Counts runs of a block on a batch of one stream, and tells ``progress``."""
+
+    def __init__(self, progress: Progress, label: str, total: int):
+        self.progress, self.label, self.total, self.done = progress, label, total, 0
+
+    def __call__(self, streams: int) -> None:
+        self.done += streams
+        self.progress(self.label, self.done, self.total)
+
+
+def _read(
+    decoder: Decoder,
+    shard: Shard,
+    states: States,
+    needs_vocabulary: bool,
+    out: torch.Tensor,
+    blocks: Sequence[int],
+    options: int,
+) -> None:
+    """Read streams into ``out``, and refuse NaN by the names of the block and the question."""
+    together = torch.cat(states, dim=1)
+    if not torch.isfinite(together).all():
+        stream, bad = (~torch.isfinite(together)).any(dim=-1).nonzero()[0].tolist()
+        entry = int((shard.entry_reads == bad).nonzero()[0, 0])
+        place = f"block {blocks[stream]}" if blocks[stream] >= 0 else "the embeddings"
         raise UserError(
             f"{decoder.name}: {place} gives NaN or infinite values on question number "
-            f"{int(batch.entry_slots[entry]) // width} (0-based); try --dtype float32"
+            f"{int(shard.entry_slots[entry]) // options} (0-based); try --dtype float32"
         )
-    add_scores(decoder, batch, states, needs_vocabulary, out)
+    add_scores(decoder, shard, together, needs_vocabulary, out)

@@ -1,0 +1,95 @@
+"""Hidden states of several streams over a shard of rows, and running a block on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+
+from phaseprune.decoder.blocks import Calls, record_calls, run_block
+from phaseprune.decoder.decoder import Decoder
+from phaseprune.decoder.packed import record_packed, run_packed, run_packed_reads
+from phaseprune.sweep.rows import Batch, Shard
+
+#: States of all streams: for each batch ``[S, N, D]`` where packed, else ``[S, R, T, D]``.
+States = list[torch.Tensor]
+
+
+@dataclass
+class Walker:
+    """A shard of rows, ready to be run through blocks.
+
+    ``together`` is the most tokens that a block is given at once, over all streams.
+    """
+
+    decoder: Decoder
+    shard: Shard
+    together: int
+    calls: list[Calls] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.calls = [self._record(batch) for batch in self.shard.batches]
+
+    def _record(self, batch: Batch) -> Calls:
+        if batch.packing is None:
+            return record_calls(self.decoder, batch.input_ids)
+        return record_packed(self.decoder, batch.packing)
+
+    def embedded(self) -> States:
+        """One stream at readout 0."""
+        return [
+            calls.embedded[None] if batch.packing is None else calls.embedded
+            for batch, calls in zip(self.shard.batches, self.calls, strict=True)
+        ]
+
+    @torch.no_grad()
+    def run(
+        self, block: int, states: States, *, room: int = 0, reads: bool = False,
+        progress: Callable[[int], None] = lambda streams: None,
+    ) -> States:  # fmt: skip
+        """Run a block on all streams.
+
+        Args:
+            block: original index.
+            states: the streams.
+            room: how many more streams to leave room for behind them, uninitialised.
+            reads: give the states at the reads alone, ``[S, N, D]`` of each batch.
+            progress: told how many streams of a batch are done.
+        """
+        streams = len(states[0])
+        largest = max(batch.input_ids.numel() for batch in self.shard.batches)
+        each = max(1, self.together // largest)
+        out: States = []
+        for batch, hidden in zip(self.shard.batches, states, strict=True):
+            shape = (len(batch.reads), hidden.shape[-1]) if reads else hidden.shape[1:]
+            out.append(hidden.new_empty(streams + room, *shape))
+        for first in range(0, streams, each):
+            trunk = {}
+            for number in range(len(self.shard.batches)):
+                part = slice(first, min(first + each, streams))
+                # A copy: some blocks write into what they are given, and states may be kept.
+                hidden = states[number][part].clone()
+                out[number][part] = self._run_batch(block, hidden, number, trunk, reads)
+                progress(part.stop - part.start)
+        return out
+
+    def _run_batch(self, block: int, hidden: torch.Tensor, number: int, trunk, reads: bool):
+        batch, calls = self.shard.batches[number], self.calls[number]
+        if batch.packing is not None:
+            if reads and self.decoder.reads_alone:
+                return run_packed_reads(self.decoder, block, hidden, calls, batch.packing, trunk)
+            out = run_packed(self.decoder, block, hidden, calls, batch.packing, trunk)
+        else:
+            out = torch.stack([run_block(self.decoder, block, one, calls) for one in hidden])
+        return at_reads(batch, out) if reads else out
+
+    def at_reads(self, states: States) -> States:
+        """``[S, N, D]`` states at the reads of each batch."""
+        pairs = zip(self.shard.batches, states, strict=True)
+        return [at_reads(batch, hidden) for batch, hidden in pairs]
+
+
+def at_reads(batch: Batch, hidden: torch.Tensor) -> torch.Tensor:
+    """``[S, N, D]`` states at a batch's reads."""
+    return hidden.reshape(len(hidden), -1, hidden.shape[-1]).index_select(1, batch.reads)
