@@ -69,7 +69,8 @@ def seconds(decoder, count: int, length: int) -> float:
         )
         for _ in range(count)
     ]
-    rows = make_rows(questions, batch_tokens(decoder), packed_length=packed_length(decoder))
+    together = batch_tokens(decoder.width, decoder.device)
+    rows = make_rows(questions, together, packed_length=packed_length(decoder))
     times = []
     for _ in range(2):
         began = time.perf_counter()

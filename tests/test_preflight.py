@@ -365,15 +365,15 @@ def test_the_command_reads_no_weights_unless_asked(
         assert code == 0 and told["ok"] and "trace_seconds" not in told
         assert {c["check"] for c in told["checks"]} >= {"task", "labels", "tokens", "weights"}
         code, out, _ = check(patched, capsys, *words, "--scoring", "text")
-        assert "if the model runs tree-shaped rows, else" in out
+        assert "if the model runs packed rows, else" in out
         assert f"next: phaseprune trace {tiny_dirs['llama']} --task {question_file}" in out
     code, out, _ = check(monkeypatch, capsys, tiny_dirs["llama"], "--full", "--json")
     full = json.loads(out)
     assert code == 0 and full["readout_difference"] < 1e-4 and "questions" not in full
     assert full["memory_bytes"] > full["disk_bytes"] and full["tied"]
-    # Without a model's weights nothing is said of time; letters' rows are counted exactly.
+    # Without a model's weights nothing is said of time; packed rows are counted exactly.
     whole = json.loads(check(monkeypatch, capsys, *words, "--full", "--json")[1])
-    assert (whole["rows"], whole["tokens"]) == (told["rows"], told["tokens"])
+    assert whole["tokens"] == told["tokens"]
     assert whole["trace_seconds"] > 0
 
 

@@ -84,7 +84,7 @@ def check(
             from phaseprune.decoder.load import load_tokenizer
 
             tokenizer = load_tokenizer(source, trust_remote_code)
-            found |= _task_lines(checks, questions, tokenizer, seen.max_length, calibration, seed)
+            found |= _task_lines(checks, questions, tokenizer, seen, device, calibration, seed)
     except UserError as error:
         checks.refuse(checks.stage, str(error))
     _finish(screen, out, {"ok": not checks.refused, "checks": checks.lines, **found})
@@ -179,23 +179,26 @@ def _load_questions(checks: _Checks, task: str, limit: int | None, settings: dic
 
 
 def _task_lines(
-    checks: _Checks, questions, tokenizer, max_length: int | None, calibration: int | None,
-    seed: int,
+    checks: _Checks, questions, tokenizer, seen, device: str, calibration: int | None, seed: int
 ) -> dict:  # fmt: skip
     """What is known of the questions by the tokenizer alone."""
+    import torch
+
+    from phaseprune.decoder.load import pick_device
     from phaseprune.questions.split import split
     from phaseprune.sweep.measure import encode_inputs
     from phaseprune.sweep.probe import ANY_LENGTH
     from phaseprune.sweep.rows import make_rows
-    from phaseprune.sweep.walk import CPU_LEAST
+    from phaseprune.sweep.walk import batch_tokens
 
-    inputs = encode_inputs(questions, tokenizer, max_length)
+    inputs = encode_inputs(questions, tokenizer, seen.max_length)
     counts = {
         "truncated_questions": inputs.truncated, "duplicated_options": questions.duplicated
     }  # fmt: skip
     _input_lines(checks, questions, inputs.questions[0], tokenizer, counts)
+    together = batch_tokens(seen.width, torch.device(pick_device(device)))
     rows, plain = (
-        make_rows(inputs.questions, CPU_LEAST, "cpu", length, inputs.orders)
+        make_rows(inputs.questions, together, "cpu", length, inputs.orders)
         for length in (ANY_LENGTH, 0)
     )
     checks.tell("tokens", f"{rows.tokens:,} if the model runs packed rows, else {plain.tokens:,} "

@@ -77,6 +77,11 @@ class Decoder:
         return next(computed, self.model.dtype)
 
     @property
+    def width(self) -> int:
+        """D, the values of a token's hidden state."""
+        return self.model.get_input_embeddings().weight.shape[1]
+
+    @property
     def weight_bytes(self) -> int:
         """Of the weights in memory."""
         return sum(parameter.nbytes for parameter in self.model.parameters())

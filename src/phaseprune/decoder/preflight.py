@@ -46,6 +46,7 @@ class Preflight:
         blocks: how many.
         blocks_path: where they are, as ``model.layers``.
         norm_path: the final norm, None where there is none.
+        width: D, the values of a token's hidden state.
         tied: whether the head is the embeddings.
         parameters: of the whole model, tied ones once.
         block_bytes: of each block, as stored.
@@ -62,6 +63,7 @@ class Preflight:
     blocks: int
     blocks_path: str
     norm_path: str | None
+    width: int
     tied: bool
     parameters: int
     block_bytes: tuple[int, ...]
@@ -107,6 +109,7 @@ def preflight(source: Source, config, trust_remote_code: bool = False) -> Prefli
         blocks=count,
         blocks_path=blocks_path,
         norm_path=norm_path,
+        width=model.get_input_embeddings().weight.shape[1],
         tied=head.weight is model.get_input_embeddings().weight,
         parameters=sum(p.numel() for p in model.parameters()),
         block_bytes=_block_bytes(model, blocks_path, checkpoint, own_dtype.itemsize),

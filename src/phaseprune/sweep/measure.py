@@ -64,7 +64,7 @@ def prepare(decoder: Decoder, task: Task) -> Prepared:
     inputs = encode_inputs(task, decoder.tokenizer, decoder.max_length)
     rows = make_rows(
         inputs.questions,
-        batch_tokens(decoder),
+        batch_tokens(decoder.width, decoder.device),
         decoder.device,
         packed_length(decoder),
         inputs.orders,

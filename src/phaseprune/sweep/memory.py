@@ -60,8 +60,7 @@ def state_budget(decoder: Decoder) -> int:
 
 def stream_bytes(decoder: Decoder, tokens: int) -> int:
     """Bytes of one stream's hidden states of so many tokens."""
-    width = decoder.model.get_input_embeddings().weight.shape[1]
-    return tokens * width * decoder.dtype.itemsize
+    return tokens * decoder.width * decoder.dtype.itemsize
 
 
 def shard_tokens(decoder: Decoder) -> int:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from phaseprune.decoder.packed import Packing
+from phaseprune.decoder.packed_attention import Packing
 from phaseprune.questions.encode import EncodedQuestion
 from phaseprune.sweep.forest import Scored, common, cut, merge
 from phaseprune.sweep.packing import pack

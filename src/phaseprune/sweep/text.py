@@ -54,7 +54,7 @@ def text_rows(decoder: Decoder, windows: Sequence[Sequence[int]]) -> Rows:
         put,
         np.ones(len(windows), dtype=int),
         np.ones(len(windows), dtype=int),
-        batch_tokens(decoder),
+        batch_tokens(decoder.width, decoder.device),
         decoder.device,
         packed_length(decoder),
         shard_tokens(decoder),

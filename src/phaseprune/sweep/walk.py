@@ -43,16 +43,11 @@ class Sweep:
     block_passes: int
 
 
-def width(decoder: Decoder) -> int:
-    """D, the values of a token's hidden state."""
-    return decoder.model.get_input_embeddings().weight.shape[1]
-
-
-def batch_tokens(decoder: Decoder) -> int:
-    """Tokens that a block is given at once."""
-    if decoder.device.type != "cpu":
+def batch_tokens(width: int, device: torch.device) -> int:
+    """Tokens that a block is given at once, by the width of the model."""
+    if device.type != "cpu":
         return ELSEWHERE
-    return max(CPU_LEAST, min(CPU_MOST, CPU_VALUES // width(decoder)))
+    return max(CPU_LEAST, min(CPU_MOST, CPU_VALUES // width))
 
 
 @torch.no_grad()
@@ -90,7 +85,7 @@ def trace_scores(
     live = [block for block in range(count) if block not in removed]
     tell = _counter(progress, label, len(rows.batches) * len(live))
     for shard in rows.shards:
-        walker = Walker(decoder, shard, batch_tokens(decoder))
+        walker = Walker(decoder, shard, batch_tokens(decoder.width, decoder.device))
         states = walker.embedded()
 
         def read(at_reads: States, block: int, readout: int, shard: Shard = shard) -> None:
@@ -148,7 +143,7 @@ def sweep_scores(
     sums = torch.zeros(len(live), questions * options, dtype=torch.float64)
     keep: set[int] = set()
     if kept is not None:
-        values = rows.padded_tokens * width(decoder)
+        values = rows.padded_tokens * decoder.width
         keep = kept.plan(live, values * decoder.dtype.itemsize)
     starts = [kept.latest(number) if kept else None for number in range(len(rows.shards))]
     passes = [_passes(live, start[0] if start else live[0]) for start in starts]
@@ -157,7 +152,7 @@ def sweep_scores(
         sum(count * len(shard.batches) for count, shard in zip(passes, rows.shards, strict=True)),
     )  # fmt: skip
     for number, (shard, start) in enumerate(zip(rows.shards, starts, strict=True)):
-        walker = Walker(decoder, shard, batch_tokens(decoder))
+        walker = Walker(decoder, shard, batch_tokens(decoder.width, decoder.device))
         begin, states = start if start else (live[0], walker.embedded())
         for block in [b for b in live if b >= begin]:
             if block in keep:
