@@ -23,6 +23,7 @@ class Decoder:
         blocks_path: their module path, as ``model.layers``.
         norm_path: the final norm's, for display; the readout runs the model's own code.
         head: the output head.
+        input_name: what a block calls the hidden state that it is given.
         output_length: 0 where blocks return a tensor, else the length of the tuple they return.
         tree_tokens: the most tokens in a tree-shaped row that the model runs exactly; 0 for none.
         readout_difference: max |readout at L - the model's logits|, measured at load.
@@ -36,6 +37,7 @@ class Decoder:
     blocks_path: str
     norm_path: str | None
     head: nn.Module = field(repr=False)
+    input_name: str = "hidden_states"
     output_length: int = 0
     tree_tokens: int = 0
     readout_difference: float = float("nan")
