@@ -135,7 +135,7 @@ def special_tokens(model) -> list[int]:
     """The tokens for padding and for the end of a text."""
     stated = [model.generation_config.eos_token_id]
     for config in (model.config, model.config.get_text_config(decoder=True)):
-        stated += [config.pad_token_id, config.eos_token_id]
+        stated += [getattr(config, f"{name}_token_id", None) for name in ("pad", "eos")]
     flat = [t for each in stated for t in (each if isinstance(each, list) else [each])]
     return sorted({token for token in flat if token is not None and 0 <= token < 320})
 

@@ -12,7 +12,9 @@ from typing import Any
 BLOCKS = 6
 VOCABULARY = 320
 
-#: Field -> tiny value, wherever a configuration (or a part of one) has the field.
+#: Field -> tiny value, wherever a configuration (or a part of one) has the field. Of sparse
+#: attention's indexer the heads stay many: a score is a sum of rectified products, and with two
+#: heads most are exactly 0, so that what is chosen hangs on the order of equal values.
 SMALL: dict[str, Any] = {
     # blocks
     "num_hidden_layers": BLOCKS, "n_layer": BLOCKS, "n_layers": BLOCKS, "num_layers": BLOCKS,
@@ -37,7 +39,7 @@ SMALL: dict[str, Any] = {
     "swa_num_attention_heads": 4, "swa_num_key_value_heads": 2, "swa_head_dim": 8,
     "qk_rope_head_dim": 4, "qk_nope_head_dim": 4, "qk_head_dim": 8, "v_head_dim": 8,
     "kv_lora_rank": 8, "q_lora_rank": 16, "o_lora_rank": 16, "o_groups": 2,
-    "index_head_dim": 8, "index_n_heads": 2, "index_topk": 8, "rotary_dim": 4,
+    "index_head_dim": 8, "index_n_heads": 16, "index_topk": 8, "rotary_dim": 4,
     "num_global_key_value_heads": 2,
     # experts
     "num_experts": 4, "n_routed_experts": 4, "num_local_experts": 4, "moe_num_experts": 4,

@@ -17,12 +17,16 @@ NAME_THEM = "if it has a list of blocks, name it with --blocks PATH, as model.la
 COUNT_FIELDS = ("decoder_layers", "num_decoder_layers", "num_hidden_layers", "num_layers")
 
 
-def count_blocks(config) -> list[int]:
-    """The numbers of blocks that a configuration may state, the likeliest first.
+def count_blocks(config) -> int:
+    """The number of blocks that a configuration states, likeliest.
 
     Raises:
         UserError: it states none.
     """
+    return _stated_counts(config)[0]
+
+
+def _stated_counts(config) -> list[int]:
     text = config.get_text_config(decoder=True)
     stated = [getattr(text, field, None) for field in COUNT_FIELDS]
     counts = [count for count in stated if isinstance(count, int) and count >= 1]
@@ -46,7 +50,7 @@ def locate_blocks(model: nn.Module, config, path: str | None = None) -> str:
         UserError: there is no such list, or none was found.
     """
     if path is None:
-        return find_blocks(model, *count_blocks(config))
+        return find_blocks(model, *_stated_counts(config))
     lists = {
         name: module for name, module in model.named_modules() if isinstance(module, nn.ModuleList)
     }
