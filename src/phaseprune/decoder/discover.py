@@ -38,6 +38,13 @@ def _stated_counts(config) -> list[int]:
     return list(dict.fromkeys(counts))
 
 
+def count_field(config, blocks: int) -> str:
+    """What the file of a (text) configuration calls the field that states this number of blocks."""
+    stating = [field for field in COUNT_FIELDS if getattr(config, field, None) == blocks]
+    field = stating[0] if stating else "num_hidden_layers"
+    return config.attribute_map.get(field, field)
+
+
 def locate_blocks(model: nn.Module, config, path: str | None = None) -> str:
     """Path of the blocks: as the user gave it, else found by the count that the config states.
 
