@@ -112,7 +112,7 @@ def one(family: str, pipe) -> None:
 def verdict(found: dict[str, str]) -> str:
     if all(found.get(part) == "works" for part in PARTS):
         return "works"
-    for word in ("failed", "not built", "refused"):
+    for word in ("failed", "unusable", "refused"):
         if any(text.startswith(word) for text in found.values()):
             return word
     return "partly"

@@ -18,7 +18,7 @@ VOCABULARY = 320
 SMALL: dict[str, Any] = {
     # blocks
     "num_hidden_layers": BLOCKS, "n_layer": BLOCKS, "n_layers": BLOCKS, "num_layers": BLOCKS,
-    "decoder_layers": BLOCKS, "encoder_layers": 1, "num_encoder_layers": 1,
+    "decoder_layers": BLOCKS, "encoder_layers": BLOCKS, "num_encoder_layers": 1,
     "num_decoder_layers": BLOCKS, "num_blocks": BLOCKS,
     # width
     "hidden_size": 32, "d_model": 32, "n_embd": 32, "embedding_dim": 32, "embedding_size": 32,
@@ -106,6 +106,8 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "qwen4_exp_text": _QWEN4,
     "reformer": {"is_decoder": True, "attn_layers": ["local", "lsh"] * 3,
                  "axial_pos_shape": [16, 16], "axial_pos_embds_dim": [16, 16]},
+    "rwkv": {"rescale_every": 3},  # as with real sizes: states are halved between blocks
+    "xlstm": {"hidden_size": 128, "embedding_dim": 128},  # its widths are rounded up to 64
     "xlm": {"emb_dim": 32, "causal": True},
     "xmod": {"default_language": "en_XX"},
     "zamba": {"attn_layer_period": 2, "attn_layer_offset": 1, "attention_hidden_size": 64,

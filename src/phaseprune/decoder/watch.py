@@ -8,6 +8,7 @@ it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from inspect import signature
 from typing import Any
@@ -94,7 +95,8 @@ def handed_on(decoder: Decoder, watched: Watched, calls: Calls) -> tuple[int, st
         for name, value in (dict(enumerate(rest, start=1)) | named).items():
             if _equal(value, before.get(name)):
                 continue
-            others = [before.get(name), *(_filled(value, filling) for filling in (0, 1))]
+            # Copies, since blocks may write into what they are given.
+            others = [_filled(before.get(name)), _filled(value, 0), _filled(value, 1)]
             if any(_changes(block, hidden, rest, named, name, other) for other in others):
                 return index, _called(block, name)
     return None
@@ -125,19 +127,19 @@ def _changes(block, hidden, rest: tuple, named: dict, name: int | str, other: An
 def _equal(one: Any, other: Any) -> bool:
     if isinstance(one, torch.Tensor):
         return isinstance(other, torch.Tensor) and torch.equal(one, other)
-    if isinstance(one, dict):
-        return isinstance(other, dict) and _equal(list(one.items()), list(other.items()))
+    if isinstance(one, Mapping):
+        return isinstance(other, Mapping) and _equal(list(one.items()), list(other.items()))
     if isinstance(one, tuple | list):
         same = isinstance(other, tuple | list) and len(one) == len(other)
         return same and all(_equal(*pair) for pair in zip(one, other, strict=True))
     return type(one) is type(other)
 
 
-def _filled(value: Any, filling: int) -> Any:
-    """The same with all tensors' values alike."""
+def _filled(value: Any, filling: int | None = None) -> Any:
+    """A copy of containers, with the tensors in them filled with a value, or as they are."""
     if isinstance(value, torch.Tensor):
-        return torch.full_like(value, filling)
-    if isinstance(value, dict):
+        return value if filling is None else torch.full_like(value, filling)
+    if isinstance(value, Mapping):
         return {key: _filled(part, filling) for key, part in value.items()}
     if isinstance(value, tuple | list):
         return type(value)(_filled(part, filling) for part in value)
