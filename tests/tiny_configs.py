@@ -84,6 +84,9 @@ OVERRIDES: dict[str, dict[str, Any]] = {
         "num_attention_heads": 4, "num_key_value_heads": 4, "kv_lora_rank": 8, "head_dim": 8,
         "qk_nope_head_dim": 4, "per_layer_config": {f"{block:02}": _DOTS3 for block in (2, 3, 4)},
     },
+    "bamba": {"attn_layer_indices": [1, 4]},
+    "granitemoehybrid": {"layer_types": ["linear_attention", "full_attention"] * 3},
+    "lfm2": {"layer_types": ["conv", "full_attention"] * 3, "full_attn_idxs": None},
     "dots3_note_vision_encoder": {
         "pyramid_num_routed": [-1] * 3 + [4] * 3, "adapter_in_dim": 32, "adapter_out_dim": 32},
     "dots3_note_audio_encoder": {"adapter_input_size": 32, "adapter_out_dim": 32},
