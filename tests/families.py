@@ -68,7 +68,7 @@ def skipped_by_hooks(blocks, removed: Collection[int]):
 
     def unchanged(module, args, kwargs, output):
         hidden = args[0] if args else kwargs["hidden_states"]
-        return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
+        return (hidden, *output[1:]) if isinstance(output, tuple | list) else hidden
 
     handles = [
         blocks[index].register_forward_hook(unchanged, with_kwargs=True) for index in removed
@@ -211,10 +211,11 @@ def whole_job(model_type: str, folder: Path, removals: Sequence[Sequence[int]]) 
             try:
                 check_export(state["decoder"], removed, folder / f"pruned-{number}")
             except UserError as error:
-                refused[f"without {', '.join(map(str, removed))}"] = error
+                refused[str(list(removed))] = error
         if len(refused) == len(removals):
-            raise refused.popitem()[1]
-        return "; ".join(f"{which}: {error}" for which, error in refused.items())
+            raise next(iter(refused.values()))
+        first = next(iter(refused.values()), None)
+        return first and f"not without {' or '.join(refused)}, for the first of which: {first}"
 
     parts = {
         "load": load,
