@@ -51,6 +51,7 @@ def check(
     dtype: o.Dtype = "auto",
     revision: o.Revision = None,
     trust_remote_code: o.TrustRemoteCode = False,
+    blocks: o.Blocks = None,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:  # fmt: skip
@@ -63,7 +64,7 @@ def check(
     task = task or ("demo" if model == "demo" else None)
     settings = task_settings(locals())
     where = {"device": device, "dtype": dtype}
-    trust = {"revision": revision, "trust_remote_code": trust_remote_code}
+    trust = {"revision": revision, "trust_remote_code": trust_remote_code, "blocks": blocks}
     checks, found = _Checks(screen), {"full": full}
     questions = None
     try:
@@ -93,6 +94,7 @@ def check(
         raise UserError(f"{what} would be refused: {checks.refused[0]}")
     same = ["--revision", revision] if revision else []
     same += ["--trust-remote-code"] if trust_remote_code else []
+    same += ["--blocks", blocks] if blocks else []
     if questions is None:
         screen.next(command_line("check", model, "--task", "TASK", *same))
     else:
@@ -126,7 +128,9 @@ def _finish(screen: Screen, out: Path | None, result: dict) -> None:
     screen.result(result)
 
 
-def _read(model: str, screen: Screen, revision: str | None, trust_remote_code: bool):
+def _read(
+    model: str, screen: Screen, revision: str | None, trust_remote_code: bool, blocks: str | None
+):
     """The model's files and what they tell without the weights."""
     with nullcontext() if screen.quiet else screen.err.status(f"reading {model} …"):
         from phaseprune.decoder.load import read_config, silence_transformers
@@ -136,7 +140,7 @@ def _read(model: str, screen: Screen, revision: str | None, trust_remote_code: b
         silence_transformers()
         source = find_source(model, revision, weights=False)
         config = read_config(source, trust_remote_code)
-        return source, preflight(source, config, trust_remote_code)
+        return source, preflight(source, config, trust_remote_code, blocks)
 
 
 def _model_lines(checks: _Checks, seen, device: str, dtype: str) -> dict:

@@ -35,6 +35,7 @@ def export(
     dtype: o.Dtype = "auto",
     revision: o.Revision = None,
     trust_remote_code: o.TrustRemoteCode = False,
+    blocks: o.Blocks = None,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:  # fmt: skip
@@ -51,7 +52,7 @@ def export(
         )
     if not is_run and out is None:
         raise UserError("say where to write the checkpoint with --out DIRECTORY")
-    blocks = _blocks(remove) if remove is not None else []
+    removed = _removed(remove) if remove is not None else []
     if is_run:
         from phaseprune.search.export_run import export_run, run_to_export
 
@@ -62,14 +63,14 @@ def export(
         name = source
     decoder = load_checked(
         name, screen, device=device, dtype=dtype, revision=revision,
-        trust_remote_code=trust_remote_code,
+        trust_remote_code=trust_remote_code, blocks=blocks,
     )  # fmt: skip
     if is_run:
         exported = export_run(decoder, run, step=step, out=out)
     else:
         from phaseprune.decoder.export import export as write
 
-        exported = write(decoder, blocks, out)
+        exported = write(decoder, removed, out)
     saved = 1 - exported.parameters / exported.full_parameters
     screen.say(f"exported: {exported.path}")
     screen.say(f"removed blocks: {', '.join(map(str, exported.removed))}")
@@ -83,7 +84,7 @@ def export(
     screen.result(exported.to_dict())
 
 
-def _blocks(text: str) -> list[int]:
+def _removed(text: str) -> list[int]:
     try:
         return [int(part) for part in text.replace(" ", ",").split(",") if part]
     except ValueError:

@@ -71,6 +71,7 @@ def prune(
     dtype: o.Dtype = "auto",
     revision: o.Revision = None,
     trust_remote_code: o.TrustRemoteCode = False,
+    blocks: o.Blocks = None,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:  # fmt: skip
@@ -90,7 +91,7 @@ def prune(
     questions = load_task(task, limit=limit, **settings)
     decoder = load_checked(
         model, screen, device=device, dtype=dtype, revision=revision,
-        trust_remote_code=trust_remote_code,
+        trust_remote_code=trust_remote_code, blocks=blocks,
     )  # fmt: skip
     from phaseprune.decoder.export import check_exportable
     from phaseprune.report.html import write_report

@@ -37,6 +37,7 @@ def trace(
     dtype: o.Dtype = "auto",
     revision: o.Revision = None,
     trust_remote_code: o.TrustRemoteCode = False,
+    blocks: o.Blocks = None,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
@@ -49,7 +50,7 @@ def trace(
     questions = load_task(task, limit=limit, **settings)
     decoder = load_checked(
         model, screen, device=device, dtype=dtype, revision=revision,
-        trust_remote_code=trust_remote_code,
+        trust_remote_code=trust_remote_code, blocks=blocks,
     )  # fmt: skip
     from phaseprune.report.html import write_report
     from phaseprune.report.tables import phases_line, trace_table

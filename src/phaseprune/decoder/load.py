@@ -10,7 +10,13 @@ import torch
 from torch import nn
 
 from phaseprune.decoder.decoder import Decoder
-from phaseprune.decoder.discover import count_blocks, find_blocks, find_final_norm, find_head
+from phaseprune.decoder.discover import (
+    count_blocks,
+    find_final_norm,
+    find_head,
+    find_input_name,
+    locate_blocks,
+)
 from phaseprune.decoder.source import Source, find_source
 from phaseprune.decoder.verify import check_readout, check_weights
 from phaseprune.errors import UserError, near_matches
@@ -25,6 +31,7 @@ def load_model(
     dtype: str = "auto",
     revision: str | None = None,
     trust_remote_code: bool = False,
+    blocks: str | None = None,
 ) -> Decoder:
     """Load a decoder and check it.
 
@@ -35,6 +42,7 @@ def load_model(
             checkpoint's own elsewhere.
         revision: of a hub model.
         trust_remote_code: run the checkpoint's own code; never unless asked.
+        blocks: module path of the list of blocks, as ``model.layers``, where it is not found.
 
     Raises:
         UserError: the model cannot be found or loaded, is no causal decoder, lacks weights, has NaN
@@ -42,18 +50,21 @@ def load_model(
     """
     source = find_source(name, revision)
     config = read_config(source, trust_remote_code)
-    count = count_blocks(config)
+    if blocks is None:
+        count_blocks(config)  # refused before weights are read
     model = _load_weights(source, pick_device(device), dtype, trust_remote_code)
-    blocks_path = find_blocks(model, count)
+    blocks_path = locate_blocks(model, config, blocks)
+    found = model.get_submodule(blocks_path)
     decoder = Decoder(
         name=name,
         model=model,
         tokenizer=load_tokenizer(source, trust_remote_code),
         source=source,
-        blocks=model.get_submodule(blocks_path),
+        blocks=found,
         blocks_path=blocks_path,
         norm_path=find_final_norm(model, blocks_path),
         head=find_head(model),
+        input_name=find_input_name(found),
     )
     check_weights(decoder)
     decoder.readout_difference = check_readout(decoder)
@@ -80,8 +91,13 @@ def read_config(source: Source, trust_remote_code: bool = False):
     architectures = config.architectures or []
     classes = {cls for names in CAUSAL.values() for cls in _as_tuple(names)}
     listed = not architectures or any(name in classes for name in architectures)
+    what = ", ".join(architectures) or config.model_type
+    if architectures and listed and config.model_type not in CAUSAL:
+        raise UserError(
+            f"{source.name}: {what} of model_type {config.model_type} is none that transformers' "
+            "AutoModelForCausalLM loads; give a checkpoint that it does"
+        )
     if config.is_encoder_decoder or config.model_type not in CAUSAL or not listed:
-        what = ", ".join(architectures) or config.model_type
         raise UserError(
             f"{source.name}: {what} is not a causal (decoder-only) language model; phaseprune "
             "reads decisions at the last token of one, so give a decoder such as Llama or Qwen"

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch.utils import _pytree as pytree
 
-from phaseprune.decoder.blocks import Calls, record_calls
+from phaseprune.decoder.blocks import Calls, record_calls, run_block
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.decoder.packed_attention import (
     KeysKnown,
@@ -84,8 +84,8 @@ def _at_reads(calls: Calls, index: int, packing: Packing) -> Calls:
     return Calls(calls.embedded, {index: pytree.tree_map(chosen, calls.arguments[index])})
 
 
-def _run(decoder: Decoder, index: int, hidden: torch.Tensor, calls: Calls, state: Pass):
-    rest, named = calls.arguments[index]
+def _run(
+    decoder: Decoder, index: int, hidden: torch.Tensor, calls: Calls, state: Pass
+) -> torch.Tensor:
     with our_attention(decoder, state):
-        output = decoder.blocks[index](hidden, *rest, **named)
-    return output[0] if isinstance(output, tuple) else output
+        return run_block(decoder, index, hidden, calls)

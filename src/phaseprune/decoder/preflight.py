@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from phaseprune.decoder.checkpoint import PLAIN, Checkpoint, read_checkpoint
-from phaseprune.decoder.discover import count_blocks, find_blocks, find_final_norm, find_head
+from phaseprune.decoder.discover import count_blocks, find_final_norm, find_head, locate_blocks
 from phaseprune.decoder.load import first_line, load_errors
 from phaseprune.decoder.names import Names, block_of, compare_names
 from phaseprune.decoder.pruned_config import pruned_config
@@ -83,22 +83,27 @@ class Preflight:
         return self.parameters * (dtype.itemsize if dtype else self.itemsize)
 
 
-def preflight(source: Source, config, trust_remote_code: bool = False) -> Preflight:
+def preflight(
+    source: Source, config, trust_remote_code: bool = False, blocks: str | None = None
+) -> Preflight:
     """Say what can be said without loading weights.
 
     Args:
         source: the files; of a hub id the configuration and the index suffice.
         config: from ``load.read_config``.
         trust_remote_code: run the checkpoint's own code.
+        blocks: module path of the list of blocks, where it is not found.
 
     Raises:
         UserError: the model cannot be built, has no blocks or head, or its files are unusable
             (pickles, missing or damaged ones). What does not fit in an otherwise readable
             checkpoint is told in ``names``, ``quantisation`` and ``export_problem`` instead.
     """
-    count = count_blocks(config)
+    if blocks is None:
+        count_blocks(config)  # refused before a model is built
     model = _skeleton(source, config, trust_remote_code)
-    blocks_path = find_blocks(model, count)
+    blocks_path = locate_blocks(model, config, blocks)
+    count = len(model.get_submodule(blocks_path))
     norm_path = find_final_norm(model, blocks_path)
     head = find_head(model)
     checkpoint = read_checkpoint(source)
