@@ -196,9 +196,7 @@ def _task_lines(
     from phaseprune.sweep.walk import batch_tokens
 
     inputs = encode_inputs(questions, tokenizer, seen.max_length)
-    counts = {
-        "truncated_questions": inputs.truncated, "duplicated_options": questions.duplicated
-    }  # fmt: skip
+    counts = {"truncated_questions": inputs.truncated, **questions.input_counts}
     _input_lines(checks, questions, inputs.questions[0], tokenizer, counts)
     together = batch_tokens(seen.width, torch.device(pick_device(device)))
     rows, plain = (
