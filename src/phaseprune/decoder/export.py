@@ -14,7 +14,8 @@ import torch
 from phaseprune.decoder.blocks import skipped_blocks
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.decoder.export_notes import mergekit_yaml, model_card
-from phaseprune.decoder.pruned_config import pruned_config
+from phaseprune.decoder.load import read_config
+from phaseprune.decoder.pruned_config import Original, export_limits, prune, read_original
 from phaseprune.decoder.pruned_weights import write_kept_weights
 from phaseprune.decoder.verify import TOLERANCE
 from phaseprune.errors import UserError
@@ -22,6 +23,10 @@ from phaseprune.runs.atomic import write_json, write_text
 
 NEW_TOKENS = 8
 PROBE_ROWS, PROBE_TOKENS = 2, 24
+#: What a multimodal checkpoint has beside its tokenizer.
+PROCESSOR_FILES = (
+    "processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json"
+)  # fmt: skip
 
 
 class ExportMismatch(RuntimeError):
@@ -86,18 +91,29 @@ def export(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         return _exported_before(decoder, remove, out)
     kept = [block for block in range(blocks) if block not in set(remove)]
-    check_exportable(decoder)
-    config = pruned_config(decoder.config, kept)
+    _refuse_quantised(decoder)
+    original = _original(decoder)
+    pruned = prune(original, kept)
+    config = pruned.config
+    config.architectures = [type(decoder.model).__name__]
 
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        weight_bytes, config.dtype = write_kept_weights(decoder, kept, partial)
+        weight_bytes, config.dtype = write_kept_weights(
+            decoder, kept, partial,
+            per_block=pruned.per_block,
+            whole_checkpoint=type(config) is not type(decoder.config),
+            own_names=_is_a_part(decoder) and type(config) is type(decoder.config),
+        )  # fmt: skip
         config.save_pretrained(partial)
         decoder.tokenizer.save_pretrained(partial)
         if decoder.model.generation_config is not None:
             _save_generation_config(decoder, partial)
+        for name in PROCESSOR_FILES:
+            if (decoder.source.directory / name).is_file():
+                shutil.copyfile(decoder.source.directory / name, partial / name)
         difference, parameters = compare_with_skipping(decoder, remove, partial)
         result = Export(
             path=str(out),
@@ -221,15 +237,44 @@ def _check_removal(remove: Sequence[int], blocks: int) -> None:
         raise UserError(f"all {blocks} blocks would be removed; at least one must stay")
 
 
-def check_exportable(decoder: Decoder) -> None:
+def check_exportable(decoder: Decoder) -> str | None:
     """Refuse a model that no removal could be exported of, before a search is paid for.
 
+    Returns:
+        Which removals could not be exported, in words; None where all can.
+
     Raises:
-        UserError: a quantised checkpoint, or a configuration field that counts blocks by position.
+        UserError: a quantised checkpoint, or a model whose blocks are bound to their positions.
     """
-    pruned_config(decoder.config, range(len(decoder.blocks) - 1))
-    quantised = getattr(decoder.config, "quantization_config", None)
-    if quantised is not None and not decoder.source.gguf_file:
+    _refuse_quantised(decoder)
+    some, words = export_limits(_original(decoder))
+    if not some:
+        raise UserError(f"export of {decoder.name}: {words}")
+    return words
+
+
+def _original(decoder: Decoder) -> Original:
+    """The configuration that is pruned: the model's own where that loads alone, else the whole."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    own = type(decoder.config)
+    alone = own in MODEL_FOR_CAUSAL_LM_MAPPING or own.__module__.startswith("transformers_modules")
+    config = decoder.config if alone else read_config(decoder.source)
+    return read_original(config, decoder.blocks_path)
+
+
+def _is_a_part(decoder: Decoder) -> bool:
+    """Whether the loaded model is only the text part of what the checkpoint holds."""
+    if decoder.source.gguf_file:
+        return False
+    stated = json.loads((decoder.source.directory / "config.json").read_text(encoding="utf-8"))
+    return stated.get("model_type") != decoder.config.model_type
+
+
+def _refuse_quantised(decoder: Decoder) -> None:
+    text = decoder.config.get_text_config(decoder=True)
+    quantised = any(getattr(c, "quantization_config", None) for c in (decoder.config, text))
+    if quantised and not decoder.source.gguf_file:
         raise UserError(
             f"{decoder.name}: a quantised checkpoint cannot be exported as a plain one; prune the "
             "unquantised model and quantise the export"
