@@ -69,11 +69,10 @@ class Original:
     def positional(self) -> list[str]:
         """The fields that count blocks."""
         count_field = _count_field(self)
-        pattern = self.skeleton.pattern
 
         def changes_blocks(values: dict[str, Any]) -> bool:
             try:
-                return self.make(values)[1].pattern != pattern
+                return not self.make(values)[1].is_arranged_like(self.skeleton)
             except Exception:  # noqa: BLE001 - transformers refuses the value, each time otherwise
                 return False
 

@@ -11,6 +11,7 @@ import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -32,18 +33,29 @@ class Skeleton:
     blocks: list[Block]
     outside: dict[str, tuple[int, ...]]
 
-    @property
-    def pattern(self) -> list[int]:
-        """Which blocks are alike: for each block the first that is like it."""
+    @cached_property
+    def kinds(self) -> list[Block]:
+        """The blocks without what only says their own number."""
         numbers = _own_numbers(self.blocks)
-        ones = [
+        return [
             {
                 name: (kind, shapes, {k: v for k, v in rest.items() if (name, k) not in numbers})
                 for name, (kind, shapes, rest) in block.items()
             }
             for block in self.blocks
         ]
-        return [ones.index(one) for one in ones]
+
+    @cached_property
+    def pattern(self) -> list[int]:
+        """Which blocks are alike: for each block the first that is like it."""
+        return [self.kinds.index(kind) for kind in self.kinds]
+
+    def is_arranged_like(self, other: Skeleton) -> bool:
+        """Whether the same blocks are alike, and none has become what another one was."""
+        if self.pattern != other.pattern:
+            return False
+        moved = (new for new, old in zip(self.kinds, other.kinds, strict=True) if new != old)
+        return not any(kind in other.kinds for kind in moved)
 
 
 @dataclass(frozen=True)
