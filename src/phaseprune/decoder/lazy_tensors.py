@@ -8,6 +8,7 @@ import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from safetensors import safe_open
@@ -103,8 +104,12 @@ def write_safetensors(path: Path, tensors: Mapping[str, LazyTensor]) -> None:
     with open(path, "wb") as handle:
         handle.write(struct.pack("<Q", len(text)) + text)
         for _, tensor in ordered:
-            values = tensor.read().contiguous().reshape(-1)
-            handle.write(values.view(torch.uint8).numpy().data)
+            _write_values(handle, tensor)
+
+
+def _write_values(handle: BinaryIO, tensor: LazyTensor) -> None:
+    values = tensor.read().contiguous().reshape(-1)
+    handle.write(values.view(torch.uint8).numpy().data)
 
 
 def _reader(path: Path, name: str) -> Callable[[], torch.Tensor]:

@@ -12,9 +12,12 @@ from phaseprune.decoder.blocks import skipped_blocks
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.decoder.load import first_line
 from phaseprune.decoder.verify import TOLERANCE
+from phaseprune.errors import UserError
 
 NEW_TOKENS = 8
 PROBE_ROWS, PROBE_TOKENS = 2, 24
+#: What transformers raises where a family's cache cannot do it.
+GENERATION_ERRORS = (ValueError, IndexError, RuntimeError, AttributeError, TypeError)
 
 
 class ExportMismatch(RuntimeError):
@@ -41,6 +44,7 @@ def compare_with_skipping(decoder: Decoder, removed: Sequence[int], checkpoint: 
     """Reload a checkpoint and hold it against the full model that skips the blocks.
 
     Raises:
+        UserError: the pruned model is right but cannot generate with the KV cache.
         ExportMismatch: logits differ, weights are missing, or generation with the KV cache differs
             from generation without.
     """
@@ -62,7 +66,9 @@ def compare_with_skipping(decoder: Decoder, removed: Sequence[int], checkpoint: 
     tokens[tokens == (-1 if padding is None else padding)] = 1 if padding == 0 else 0
     with skipped_blocks(decoder, set(removed)):
         expected = decoder.model(input_ids=tokens, use_cache=False).logits.float()
-    difference = float((model(input_ids=tokens).logits.float() - expected).abs().max())
+    difference = float(
+        (model(input_ids=tokens, use_cache=False).logits.float() - expected).abs().max()
+    )
     tolerance = TOLERANCE[decoder.dtype] * max(1.0, float(expected.abs().max()))
     if not difference <= tolerance:
         raise ExportMismatch(
@@ -81,12 +87,27 @@ def _check_generation(decoder: Decoder, model, tokens: torch.Tensor, tolerance: 
 
     0 where the full model cannot generate with the cache either, or differs likewise.
     """
-    problem = _generation_problem(model, tokens, tolerance)
+    try:
+        problem = _generation_problem(model, tokens, tolerance)
+    except GENERATION_ERRORS as error:
+        if _full_model_generates(decoder, tokens, tolerance):
+            raise UserError(
+                "without these blocks the model cannot generate with the KV cache "
+                f"({first_line(error)}); keep a block of each kind that it has"
+            ) from None
+        return 0
     if problem is None:
         return NEW_TOKENS
-    if _generation_problem(decoder.model, tokens, tolerance) is not None:
-        return 0
-    raise ExportMismatch(f"the exported checkpoint {problem}")
+    if _full_model_generates(decoder, tokens, tolerance):
+        raise ExportMismatch(f"the exported checkpoint {problem}")
+    return 0
+
+
+def _full_model_generates(decoder: Decoder, tokens: torch.Tensor, tolerance: float) -> bool:
+    try:
+        return _generation_problem(decoder.model, tokens, tolerance) is None
+    except GENERATION_ERRORS:
+        return False
 
 
 def _generation_problem(model, tokens: torch.Tensor, tolerance: float) -> str | None:
@@ -97,10 +118,7 @@ def _generation_problem(model, tokens: torch.Tensor, tolerance: float) -> str | 
         do_sample=False, max_new_tokens=NEW_TOKENS, min_new_tokens=NEW_TOKENS, pad_token_id=0
     )
     mask = torch.ones_like(tokens)
-    try:
-        generated = model.generate(tokens, attention_mask=mask, generation_config=settings)
-    except (ValueError, IndexError, RuntimeError, AttributeError, TypeError) as error:
-        return f"cannot generate with the KV cache, which the full model can ({first_line(error)})"
+    generated = model.generate(tokens, attention_mask=mask, generation_config=settings)
     logits = model(input_ids=generated, use_cache=False).logits.float()
     new = generated[:, tokens.shape[1] :]
     said = logits[:, tokens.shape[1] - 1 : -1]
