@@ -61,16 +61,22 @@ def stored_tensors(paths: Sequence[Path]) -> dict[str, LazyTensor]:
 
 
 def loaded_tensors(state: Mapping[str, torch.Tensor]) -> dict[str, LazyTensor]:
-    """Tensors in memory; of tied ones only the first name, as transformers saves them."""
-    tensors, seen = {}, set()
+    """Tensors in memory, by name."""
+    return {
+        name: LazyTensor(tuple(tensor.shape), tensor.dtype, lambda tensor=tensor: tensor.cpu())
+        for name, tensor in state.items()
+    }
+
+
+def without_tied(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Of tensors that share their memory only the first, as transformers saves them."""
+    kept, seen = {}, set()
     for name, tensor in state.items():
-        place = (tensor.data_ptr(), tensor.shape, tensor.stride())
+        place = (tensor.data_ptr(), tensor.shape)
         if place not in seen:
             seen.add(place)
-            tensors[name] = LazyTensor(
-                tuple(tensor.shape), tensor.dtype, lambda tensor=tensor: tensor.cpu()
-            )
-    return tensors
+            kept[name] = tensor
+    return kept
 
 
 def pieces(tensor: LazyTensor, dimension: int, blocks: int, kept: Sequence[int]) -> LazyTensor:

@@ -19,6 +19,7 @@ from phaseprune.decoder.lazy_tensors import (
     loaded_tensors,
     pieces,
     stored_tensors,
+    without_tied,
     write_safetensors,
 )
 from phaseprune.decoder.stored_names import destinations
@@ -86,7 +87,7 @@ def write_kept_weights(
 def _source_tensors(decoder: Decoder) -> dict[str, LazyTensor]:
     if not decoder.source.gguf_file:
         return stored_tensors(loaded_files(decoder.source) or decoder.source.weight_files)
-    state = decoder.model.state_dict()
+    state = without_tied(decoder.model.state_dict())
     try:
         # Names as transformers saves them: a layer's experts one by one, for example.
         from transformers.core_model_loading import revert_weight_conversion
