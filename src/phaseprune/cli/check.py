@@ -165,7 +165,7 @@ def _model_lines(checks: _Checks, seen, device: str, dtype: str) -> dict:
         tell("quantisation", words.quantisation(seen.quantisation))
     checks.tell("memory", words.memory(seen, chosen, device, WORKING_BYTES))
     if seen.export_problem is None:
-        checks.tell("export", words.EXPORTABLE)
+        checks.tell("export", words.exportable(seen))
     else:
         text = f"{seen.export_problem} (trace, and prune --no-export, still work)"
         checks.tell("export", text, ok=False)

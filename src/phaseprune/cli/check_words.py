@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-EXPORTABLE = "as a plain checkpoint with fewer blocks"
-
 
 def family(seen) -> str:
     """Family and size; ``seen`` is a ``decoder.preflight.Preflight`` here and below."""
@@ -71,6 +69,12 @@ def memory(seen, dtype, device: str, batches: int) -> str:
     )
 
 
+def exportable(seen) -> str:
+    """What can be exported."""
+    plain = "as a plain checkpoint with fewer blocks"
+    return f"{plain}; {seen.export_limits}" if seen.export_limits else plain
+
+
 def numbers(seen) -> dict[str, Any]:
     """The same as plain JSON values."""
     quantised = seen.quantisation
@@ -90,6 +94,7 @@ def numbers(seen) -> dict[str, Any]:
         "weights_unused": len(seen.names.unused),
         "quantisation": quantised and quantised.method,
         "exportable": seen.export_problem is None,
+        "export_limits": seen.export_limits,
     }
 
 

@@ -101,9 +101,11 @@ def prune(
 
     if export:
         try:
-            check_exportable(decoder)
+            limits = check_exportable(decoder)
         except UserError as error:
             raise UserError(f"{error} (--no-export searches without it)") from None
+        if limits:
+            screen.note(f"not every removal of this model can be exported: {limits}")
     run = run_path(out, "prune", model, task)
     with screen.progress() as progress:
         pruning = search(

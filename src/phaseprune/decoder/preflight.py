@@ -6,7 +6,6 @@ headers of its files, so that even a large model takes no longer than reading th
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -17,9 +16,9 @@ from phaseprune.decoder.checkpoint import PLAIN, Checkpoint, read_checkpoint
 from phaseprune.decoder.discover import count_blocks, find_final_norm, find_head, locate_blocks
 from phaseprune.decoder.load import first_line, load_errors
 from phaseprune.decoder.names import Names, block_of, compare_names
-from phaseprune.decoder.pruned_config import pruned_config
+from phaseprune.decoder.pruned_config import export_limits, original_of
+from phaseprune.decoder.skeleton import build_empty
 from phaseprune.decoder.source import Source
-from phaseprune.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -57,6 +56,7 @@ class Preflight:
         names: the weights held against the checkpoint's.
         quantisation: None for plain weights.
         export_problem: why no pruned checkpoint can be exported; None where one can.
+        export_limits: which removals could not be exported; None where all can.
     """
 
     family: str
@@ -74,6 +74,7 @@ class Preflight:
     names: Names
     quantisation: Quantisation | None
     export_problem: str | None
+    export_limits: str | None
 
     def weight_bytes(self, dtype: torch.dtype | None) -> int:
         """Memory for the weights when loaded in a dtype; None for the checkpoint's own."""
@@ -109,6 +110,7 @@ def preflight(
     checkpoint = read_checkpoint(source)
     quantisation = _quantisation(config, checkpoint)
     own_dtype = getattr(config, "dtype", None) or torch.float32
+    problem, limits = _export_words(config, model, blocks_path, quantisation, checkpoint)
     return Preflight(
         family=config.model_type,
         blocks=count,
@@ -124,19 +126,15 @@ def preflight(
         max_length=getattr(config.get_text_config(), "max_position_embeddings", None),
         names=compare_names(model, blocks_path, checkpoint, quantisation is not None),
         quantisation=quantisation,
-        export_problem=_export_problem(config, count, quantisation, checkpoint),
+        export_problem=problem,
+        export_limits=limits,
     )
 
 
 def _skeleton(source: Source, config, trust_remote_code: bool) -> nn.Module:
     """The model with its weights' names and shapes and no memory for them."""
-    from transformers import AutoModelForCausalLM
-
-    what = "its configuration makes no model"
-    with load_errors(source, what), torch.device("meta"):
-        return AutoModelForCausalLM.from_config(
-            copy.deepcopy(config), trust_remote_code=trust_remote_code
-        )
+    with load_errors(source, "its configuration makes no model"):
+        return build_empty(config, trust_remote_code)
 
 
 def _block_bytes(
@@ -183,16 +181,15 @@ def _quantisation(config, checkpoint: Checkpoint) -> Quantisation | None:
     return Quantisation(name, bool(getattr(quantizer.quantization_config, "dequantize", False)))
 
 
-def _export_problem(
-    config, blocks: int, quantisation: Quantisation | None, checkpoint: Checkpoint
-) -> str | None:
-    try:
-        pruned_config(config, range(blocks - 1))
-    except UserError as error:
-        return str(error)
+def _export_words(
+    config, model: nn.Module, blocks_path: str, quantisation: Quantisation | None,
+    checkpoint: Checkpoint,
+) -> tuple[str | None, str | None]:  # fmt: skip
+    """Why nothing can be exported, and else what cannot."""
     if quantisation is not None and not checkpoint.file_type:
         return (
             f"a checkpoint quantised by {quantisation.method} cannot be exported as a plain one; "
             "de-quantise it first, or prune the unquantised model and quantise the export"
-        )
-    return None
+        ), None
+    some, words = export_limits(original_of(config, model, blocks_path))
+    return (None, words) if some else (f"export of {config.model_type}: {words}", None)
