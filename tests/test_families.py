@@ -13,7 +13,7 @@ from families import check_export, check_sweep, check_trace, save_family
 from phaseprune.cli.main import main
 from phaseprune.decoder.load import load_model
 from phaseprune.errors import UserError
-from tiny_configs import BLOCKS
+from tiny_configs import BLOCKS, OVERRIDES
 
 #: Design -> families. Each has ``BLOCKS`` blocks.
 DESIGNS = {
@@ -33,6 +33,7 @@ DESIGNS = {
     "hybrid": ["falcon_h1", "minimax"],
     "without biases and norms' weights": ["olmo", "persimmon"],
 }  # fmt: skip
+MIXED = ["sliding_attention", "full_attention"] * 3
 FAMILIES = [family for families in DESIGNS.values() for family in families]
 
 
@@ -73,6 +74,9 @@ def test_there_are_enough_families():
     ("family", "path"),
     [
         ("jamba", "model.layers"),  # blocks of two classes
+        ("zamba2", "model.layers"),
+        ("nemotron_h", "model.layers"),
+        ("qwen3_next", "model.layers"),  # of one class, with attention of two kinds
         ("bart", "model.decoder.layers"),  # num_hidden_layers is the encoder's
         ("longcat_flash", "model.layers"),  # num_hidden_layers counts attentions
         ("gemma3", "model.language_model.layers"),  # beside a vision tower of as many layers
@@ -81,7 +85,7 @@ def test_there_are_enough_families():
 def test_where_blocks_are(family, path, tmp_path):
     decoder = load_model(str(save_family(family, tmp_path)))
     assert decoder.blocks_path == path and len(decoder.blocks) == BLOCKS
-    check_sweep(decoder, tmp_path)
+    check_sweep(decoder, tmp_path, [0, 2, 5])
 
 
 @pytest.mark.parametrize(
@@ -101,6 +105,26 @@ def test_where_blocks_are(family, path, tmp_path):
 def test_refused_with_what_it_is_that_cannot_be(family, reason, tmp_path):
     save_family(family, tmp_path)
     with pytest.raises(UserError, match=reason):
+        load_model(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("family", "sizes", "argument"),
+    [
+        ("gemma4_text", {"num_kv_shared_layers": 2, "layer_types": MIXED}, "shared_kv_states"),
+        ("glm_moe_dsa", {"indexer_types": ["full", "shared"] * 3}, "prev_topk_indices"),
+        # All of a short probe's positions are chosen, so that its logits do not tell.
+        (
+            "glm_moe_dsa",
+            {"indexer_types": ["full", "shared"] * 3, "index_topk": 64},
+            "prev_topk_indices",
+        ),
+    ],
+)
+def test_what_blocks_share_is_named(family, sizes, argument, tmp_path, monkeypatch):
+    monkeypatch.setitem(OVERRIDES, family, OVERRIDES.get(family, {}) | sizes)
+    save_family(family, tmp_path)
+    with pytest.raises(UserError, match=f"is given {argument}, which earlier blocks computed"):
         load_model(str(tmp_path))
 
 
