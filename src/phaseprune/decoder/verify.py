@@ -10,7 +10,7 @@ import torch
 from phaseprune.decoder.blocks import Calls, record_calls, run_block, skipped_blocks
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.decoder.readout import read_logits
-from phaseprune.decoder.watch import Watched, handed_on, watch
+from phaseprune.decoder.watch import Watched, first_words, handed_on, watch
 from phaseprune.errors import UserError
 
 #: Largest |difference| allowed, as a share of the largest |logit|, by the bits of the dtype.
@@ -128,6 +128,8 @@ def _try_alone(decoder: Decoder, run: Callable[[], Any]) -> Any:
     """What ``run`` gives, which runs blocks one by one; an error of theirs is a refusal."""
     try:
         return run()
+    except torch.OutOfMemoryError:
+        raise
     except Exception as error:  # noqa: BLE001 - code of any family
         raise UserError(
             f"{decoder.name}: the blocks of {decoder.blocks_path} cannot be run one by one "
@@ -141,6 +143,8 @@ def _check_skip(decoder: Decoder, tokens: torch.Tensor, block: int, stream: torc
     try:
         with skipped_blocks(decoder, {block}):
             expected = decoder.model(input_ids=tokens, use_cache=False).logits.float()
+    except torch.OutOfMemoryError:
+        raise
     except Exception as error:  # noqa: BLE001 - code of any family
         raise UserError(
             f"{decoder.name}: this {decoder.family} model cannot run without block {block} of "
@@ -183,8 +187,3 @@ def _streams(decoder: Decoder, calls: Calls, skips: Sequence[int]) -> list[torch
             streams.append(base)
         base = run_block(decoder, index, base.clone(), calls)
     return [*streams, base]
-
-
-def first_words(error: BaseException) -> str:
-    """What an error says, short and on one line."""
-    return " ".join(str(error).split())[:160]

@@ -64,11 +64,13 @@ def watch(decoder: Decoder, tokens: torch.Tensor) -> Watched:
     ]
     try:
         watched.logits = decoder.model(input_ids=tokens, use_cache=False).logits.float()
+    except torch.OutOfMemoryError:
+        raise
     except Exception as error:  # noqa: BLE001 - code of any family
         raise UserError(
             f"{decoder.name}: the model itself fails on a few random tokens "
-            f"({type(error).__name__}: {' '.join(str(error).split())[:200]}); mend its "
-            "configuration or give another checkpoint"
+            f"({type(error).__name__}: {first_words(error)}); mend its configuration "
+            "or give another checkpoint"
         ) from error
     finally:
         for handle in handles:
@@ -100,6 +102,11 @@ def handed_on(decoder: Decoder, watched: Watched, calls: Calls) -> tuple[int, st
             if any(_changes(block, hidden, rest, named, name, other) for other in others):
                 return index, _called(block, name)
     return None
+
+
+def first_words(error: BaseException) -> str:
+    """What an error says, short and on one line."""
+    return " ".join(str(error).split())[:160]
 
 
 def _called(block, name: int | str) -> str:
