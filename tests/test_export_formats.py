@@ -180,6 +180,36 @@ def test_a_quantised_checkpoint_is_refused_before_anything_is_written(tiny, tmp_
     assert not list(tmp_path.iterdir())
 
 
+OWN_CONFIG = """
+from transformers import LlamaConfig
+class OwnConfig(LlamaConfig):
+    model_type = "own_llama"
+"""
+OWN_MODEL = """
+from transformers import LlamaForCausalLM
+from .configuration_own import OwnConfig
+class OwnForCausalLM(LlamaForCausalLM):
+    config_class = OwnConfig
+"""
+
+
+def test_a_checkpoint_with_code_of_its_own(tmp_path):
+    folder = save_tiny(tmp_path / "own")
+    (folder / "configuration_own.py").write_text(OWN_CONFIG)
+    (folder / "modeling_own.py").write_text(OWN_MODEL)
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"model_type": "own_llama", "architectures": ["OwnForCausalLM"], "auto_map": {
+        "AutoConfig": "configuration_own.OwnConfig",
+        "AutoModelForCausalLM": "modeling_own.OwnForCausalLM",
+    }}  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match="trust-remote-code"):
+        load_model(str(folder))
+    export(load_model(str(folder), trust_remote_code=True), [1], tmp_path / "out")
+    again = load_model(str(tmp_path / "out"), trust_remote_code=True)
+    assert len(again.blocks) == 4 and type(again.model).__name__ == "OwnForCausalLM"
+
+
 def test_a_model_that_could_no_longer_generate_is_refused(tmp_path):
     """transformers' cache of a hybrid model needs one block that attends."""
     config = tiny_config("lfm2")

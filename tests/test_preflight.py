@@ -390,6 +390,30 @@ def test_what_would_be_refused_is_told_beside_what_is_fine(
         assert code == 2 and words[0] in err
 
 
+def test_which_removals_could_be_exported_is_told(tmp_path, monkeypatch, capsys):
+    """The first block of this family is built otherwise than the others."""
+    monkeypatch.setenv("COLUMNS", "300")
+    from tiny_configs import tiny_config
+
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(tiny_config("modernbert-decoder")).save_pretrained(tmp_path)
+    make_tokenizer().save_pretrained(tmp_path)
+    found = seen(tmp_path)
+    assert found.export_problem is None
+    assert found.export_limits.startswith("of single blocks 1, 2, 3, 4, 5 can be removed")
+    code, out, _ = check(monkeypatch, capsys, tmp_path)
+    assert code == 0 and "with fewer blocks; of single blocks 1, 2, 3, 4, 5 can be removed" in out
+    told = json.loads(check(monkeypatch, capsys, tmp_path, "--json")[1])
+    assert told["exportable"] and told["export_limits"] == found.export_limits
+
+
+def test_a_model_of_one_block_cannot_be_exported(tmp_path):
+    config = LlamaConfig(**ROPE | {"num_hidden_layers": 1})
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    make_tokenizer().save_pretrained(tmp_path)
+    assert "its only block cannot be removed" in seen(tmp_path).export_problem
+
+
 def hub(directory, revision=None):
     return Source("some/model", directory, on_hub=True, revision=revision)
 

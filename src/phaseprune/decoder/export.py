@@ -14,7 +14,7 @@ from phaseprune.decoder.export_notes import mergekit_yaml, model_card
 from phaseprune.decoder.load import read_config
 from phaseprune.decoder.pruned_config import Original, export_limits, prune, read_original
 from phaseprune.decoder.pruned_weights import write_kept_weights
-from phaseprune.decoder.reload import ExportMismatch, compare_with_skipping
+from phaseprune.decoder.reload import ExportMismatch, compare_with_skipping, runs_own_code
 from phaseprune.errors import UserError
 from phaseprune.runs.atomic import write_json, write_text
 
@@ -103,9 +103,10 @@ def export(
         decoder.tokenizer.save_pretrained(partial)
         if decoder.model.generation_config is not None:
             _save_generation_config(decoder, partial)
-        for name in PROCESSOR_FILES:
-            if (decoder.source.directory / name).is_file():
-                shutil.copyfile(decoder.source.directory / name, partial / name)
+        own_code = decoder.source.directory.glob("*.py") if runs_own_code(decoder) else ()
+        for path in (*(decoder.source.directory / name for name in PROCESSOR_FILES), *own_code):
+            if path.is_file():
+                shutil.copyfile(path, partial / path.name)
         compared = compare_with_skipping(decoder, remove, partial)
         result = Export(
             path=str(out),
@@ -182,8 +183,7 @@ def _original(decoder: Decoder) -> Original:
     """The configuration that is pruned: the model's own where that loads alone, else the whole."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
-    own = type(decoder.config)
-    alone = own in MODEL_FOR_CAUSAL_LM_MAPPING or own.__module__.startswith("transformers_modules")
+    alone = type(decoder.config) in MODEL_FOR_CAUSAL_LM_MAPPING or runs_own_code(decoder)
     config = decoder.config if alone else read_config(decoder.source)
     return read_original(config, decoder.blocks_path)
 

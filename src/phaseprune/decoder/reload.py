@@ -51,7 +51,11 @@ def compare_with_skipping(decoder: Decoder, removed: Sequence[int], checkpoint: 
     from transformers import AutoModelForCausalLM
 
     model, report = AutoModelForCausalLM.from_pretrained(
-        checkpoint, dtype=decoder.dtype, output_loading_info=True, use_safetensors=True
+        checkpoint,
+        dtype=decoder.dtype,
+        output_loading_info=True,
+        use_safetensors=True,
+        trust_remote_code=runs_own_code(decoder),
     )
     missing = sorted(report["missing_keys"])
     if missing:
@@ -80,6 +84,11 @@ def compare_with_skipping(decoder: Decoder, removed: Sequence[int], checkpoint: 
         sum(p.numel() for p in model.parameters()),
         _check_generation(decoder, model, tokens, tolerance),
     )
+
+
+def runs_own_code(decoder: Decoder) -> bool:
+    """Whether the user let the checkpoint's own code run."""
+    return type(decoder.config).__module__.startswith("transformers_modules")
 
 
 def _check_generation(decoder: Decoder, model, tokens: torch.Tensor, tolerance: float) -> int:
