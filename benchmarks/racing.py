@@ -146,8 +146,8 @@ def main() -> None:
         f"(ratio {longer / seconds:.2f})"
     )
     print(f"\nreplayed with {ORDERS} orders of the questions each:\n"
-          "| alpha | tolerance | steps | within the tolerance | block passes saved |\n"
-          "|---|---|---|---|---|")  # fmt: skip
+          "| alpha | tolerance | steps | within tolerance | largest loss | block passes saved |\n"
+          "|---|---|---|---|---|---|")  # fmt: skip
     for alpha, tolerance in REPLAYED:
         losses, passes, whole = [], 0.0, 0
         for rows in walks:
@@ -156,7 +156,7 @@ def main() -> None:
                 losses, passes, whole = losses + found[0], passes + found[1], whole + found[2]
         within = np.mean(np.array(losses) <= tolerance + 1e-9)
         print(f"| {alpha:g} | {tolerance:g} | {len(losses)} | {100 * within:.1f} % | "
-              f"{100 * (1 - passes / whole):.0f} % |", flush=True)  # fmt: skip
+              f"{max(losses):.3f} | {100 * (1 - passes / whole):.0f} % |", flush=True)  # fmt: skip
 
 
 if __name__ == "__main__":
