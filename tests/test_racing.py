@@ -7,10 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from phaseprune.cli.main import main
 from phaseprune.decision.racing import Race, bounds, differences, looks
 from phaseprune.errors import UserError
 from phaseprune.questions.catalog import load_task
 from phaseprune.questions.split import split
+from phaseprune.report import words
 from phaseprune.runs.directory import RunDirectory
 from phaseprune.search.method import search_options
 from phaseprune.search.objectives import OBJECTIVES
@@ -332,3 +334,26 @@ def test_another_search_on_the_same_directory_is_refused(tiny, small_task, tmp_p
 def test_bad_options(options, says):
     with pytest.raises(UserError, match=says):
         search_options(**options)
+
+
+def test_what_is_said_of_a_race():
+    racing = {"tolerance": 0.02, "confidence": 0.95, "block_passes": 70, "block_passes_saved": 30}
+    line = words.racing_line(racing)
+    assert "within 0.02" in line and "95 % confidence; 30 of 100 block passes saved" in line
+    line = words.racing_line(racing | {"block_passes_saved": -7})
+    assert "7 more than the 63 block passes of an exact search" in line
+
+
+def test_the_command_line(tmp_path, capsys):
+    run = str(tmp_path / "run")
+    command = ["prune", "demo", "--limit", "90", "--calibration", "32", "--remove", "1",
+               "--no-export", "--out", run, "--search"]  # fmt: skip
+    with pytest.raises(SystemExit) as ended:
+        main([*command, "race"])
+    assert ended.value.code == 2 and "must be one of exact, racing" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as ended:
+        main([*command, "racing", "--race-tolerance", "0.05"])
+    assert not ended.value.code
+    said = " ".join(capsys.readouterr().out.split())
+    assert "within 0.05 of the best objective with 95 % confidence" in said
+    assert "Racing: a step" in (tmp_path / "run/report.html").read_text()

@@ -39,7 +39,7 @@ class Bounds:
 
     Attributes:
         leader: position of the candidate with the best estimate.
-        difference: ``[C]`` estimates, at most 0.
+        difference: ``[C]`` estimates.
         upper: ``[C]`` upper bounds.
     """
 
