@@ -41,6 +41,21 @@ def prune(
         typer.Option("--objective", help="Choose by: decision_margin, accuracy or loss (of the "
                      "gold option), on the calibration questions."),
     ] = "decision_margin",
+    search: Annotated[
+        str,
+        typer.Option("--search", help="exact: every candidate on all calibration questions; "
+                     "racing: drop early what is significantly worse."),
+    ] = "exact",
+    race_alpha: Annotated[
+        float | None,
+        typer.Option("--race-alpha", help="Racing: the chance, a step, of a choice worse than the "
+                     "best by more than the tolerance. [default: 0.05]"),
+    ] = None,
+    race_tolerance: Annotated[
+        float | None,
+        typer.Option("--race-tolerance", help="Racing: loss of the objective that is accepted. "
+                     "[default: 0.02]"),
+    ] = None,
     calibration: Annotated[
         int | None,
         typer.Option("--calibration", help="Questions to choose on. [default: a third, up to 64]"),
@@ -85,9 +100,11 @@ def prune(
     settings = task_settings(locals())
     from phaseprune.questions.catalog import load_task
     from phaseprune.runs.directory import RunDirectory
+    from phaseprune.search.method import search_options
     from phaseprune.search.objectives import check_objective
 
     check_objective(objective)
+    search_options(search, race_alpha, race_tolerance)
     questions = load_task(task, limit=limit, **settings)
     decoder = load_checked(
         model, screen, device=device, dtype=dtype, revision=revision,
@@ -97,7 +114,7 @@ def prune(
     from phaseprune.report.html import write_report
     from phaseprune.report.words import input_lines
     from phaseprune.search.export_run import export_run
-    from phaseprune.search.prune import prune as search
+    from phaseprune.search.prune import prune as prune_model
 
     if export:
         try:
@@ -108,10 +125,11 @@ def prune(
             screen.note(f"not every removal of this model can be exported: {limits}")
     run = run_path(out, "prune", model, task)
     with screen.progress() as progress:
-        pruning = search(
+        pruning = prune_model(
             decoder, questions, remove=remove, ratio=ratio, keep_accuracy=keep_accuracy,
-            objective=objective, calibration=calibration, evaluation=evaluation, seed=seed,
-            out=run, arguments=typed_command(), progress=progress,
+            objective=objective, search=search, race_alpha=race_alpha,
+            race_tolerance=race_tolerance, calibration=calibration, evaluation=evaluation,
+            seed=seed, out=run, arguments=typed_command(), progress=progress,
         )  # fmt: skip
     if pruning.state == "finished":
         screen.note(f"{run} was finished before; this is its result")
@@ -147,6 +165,8 @@ def show(screen: Screen, pruning: dict) -> None:
     screen.say(words.accuracy_line(result, trace["chance"], trace["questions"]))
     screen.say(words.collapse_line(result))
     screen.say(words.cliff_line(result))
+    if result.get("racing"):
+        screen.say(words.racing_line(result["racing"]))
     if result["export"]:
         screen.say(
             f"exported: {result['export']['path']}, reloaded from disk, max |Δ logits| "

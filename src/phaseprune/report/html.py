@@ -121,6 +121,7 @@ def _sentences(
             words.accuracy_line(result, chance, manifest.get("evaluation_questions")),
             words.collapse_line(result),
             words.cliff_line(result),
+            *([words.racing_line(result["racing"])] if result.get("racing") else []),
         ]
     elif steps:
         last = steps[-1]

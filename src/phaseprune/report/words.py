@@ -290,3 +290,15 @@ def cliff_line(result: Mapping[str, Any]) -> str:
         f"it loses {percent(cliff['loss'])} points of retained{interval}"
     )
     return text + ("." if cliff["significant"] else ", which is not significant.")
+
+
+def racing_line(racing: Mapping[str, Any]) -> str:
+    """Say what racing (that part of a result) promises of each step, and what it saved."""
+    run, saved = racing["block_passes"], racing["block_passes_saved"]
+    cost = f"{saved} of {run + saved} block passes saved"
+    if saved < 0:
+        cost = f"{-saved} more than the {run + saved} block passes of an exact search"
+    return (
+        f"Racing: a step's choice is within {racing['tolerance']:g} of the best objective with "
+        f"{100 * racing['confidence']:g} % confidence; {cost}."
+    )

@@ -18,6 +18,7 @@ from phaseprune.decision.transition import Transition
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.progress import Progress, silent
 from phaseprune.search.objectives import best, figures
+from phaseprune.search.racing import Racing, race_candidates, race_of_step
 from phaseprune.search.stopping import Stop
 from phaseprune.sweep.kept import Kept
 from phaseprune.sweep.measure import Prepared
@@ -30,6 +31,8 @@ class Step:
 
     ``block_passes`` and ``seconds`` are those of the search alone. ``evaluation["correct"]`` has a
     1 or 0 for each evaluation question, so that steps can be compared question by question.
+    ``race``, of racing alone: its options and confidence, the calibration ``questions`` that the
+    step's objective is over, the candidates ``left`` at the end, and the block passes saved.
     """
 
     step: int
@@ -46,6 +49,7 @@ class Step:
     option_frequency_by_readout: list[list[float]]
     block_passes: int
     seconds: float
+    race: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The line of ``steps.jsonl``."""
@@ -70,6 +74,7 @@ class Search:
         transition: of the full model on the evaluation questions.
         seed: of the intervals.
         kept: states that a step hands on to the next.
+        racing: how candidates race; None scores all of them on all calibration questions.
     """
 
     decoder: Decoder
@@ -80,6 +85,7 @@ class Search:
     transition: Transition
     seed: int
     kept: Kept
+    racing: Racing | None = None
 
 
 def first_step(search: Search, evaluated: Decisions, progress: Progress = silent) -> Step:
@@ -116,13 +122,21 @@ def next_steps(
         Each further step when it is done.
     """
     full_correct, latest = steps[0].correct, steps[-1]
+    if search.racing:
+        for number in range(1, latest.step + 1):
+            search.racing.learn(scored(number))
     while search.stop.reason(latest.step, latest.retained) is None:
         number = latest.step + 1
         candidates = scored(number)
         if len(candidates) != len(latest.kept):
             candidates = score_candidates(search, latest.kept, number, progress)
             keep(candidates)
-        chosen = candidates[best(search.objective, [c[search.objective] for c in candidates])]
+        race = None
+        if search.racing:
+            search.racing.learn(candidates)
+            race = race_of_step(search.racing.options, candidates)
+        left = [c for c in candidates if c.get("dropped") is None]
+        chosen = left[best(search.objective, [c[search.objective] for c in left])]
         removed = [b for b in range(len(search.decoder.blocks)) if b not in latest.kept]
         removed.append(chosen["block"])
         raw = trace_scores(
@@ -143,6 +157,7 @@ def next_steps(
             chosen["block_passes"],
             chosen["seconds"],
             number,
+            race,
         )
         yield latest
 
@@ -154,6 +169,8 @@ def score_candidates(
 
     ``block_passes`` and ``seconds`` are those of the whole step's sweep.
     """
+    if search.racing:
+        return race_candidates(search.decoder, search.racing, live, number, progress)
     began = time.perf_counter()
     sweep = sweep_scores(
         search.decoder,
@@ -183,6 +200,7 @@ def _step(
     block_passes: int,
     seconds: float,
     number: int = 0,
+    race: dict[str, Any] | None = None,
 ) -> Step:
     correct, margins = evaluated.correct[:, -1], evaluated.margins[:, -1]
     left = retained(correct, full_correct, evaluated.chances, search.seed)
@@ -207,4 +225,5 @@ def _step(
         option_frequency_by_readout=evaluated.option_frequency().tolist(),
         block_passes=block_passes,
         seconds=seconds,
+        race=race,
     )

@@ -26,6 +26,14 @@ def check_objective(name: str) -> None:
         )
 
 
+def by_question(decisions: Decisions) -> dict[str, np.ndarray]:
+    """All objectives of decisions at the output (``[Q, 1, K]``), ``[Q]`` each."""
+    return {
+        name: np.asarray(figure(decisions), dtype=float)[:, 0]
+        for name, (figure, _) in OBJECTIVES.items()
+    }
+
+
 def figures(decisions: Decisions) -> dict[str, float]:
     """All objectives of decisions at the output (``[Q, 1, K]``), as means over the questions."""
     return {name: float(figure(decisions).mean()) for name, (figure, _) in OBJECTIVES.items()}

@@ -17,7 +17,9 @@ from phaseprune.questions.question import Task
 from phaseprune.questions.split import split
 from phaseprune.runs.directory import RunDirectory
 from phaseprune.search.iterative import Search, Step, first_step, next_steps
+from phaseprune.search.method import search_options
 from phaseprune.search.objectives import check_objective
+from phaseprune.search.racing import make_racing
 from phaseprune.search.stopping import stop_rule
 from phaseprune.sweep.kept import Kept
 from phaseprune.sweep.measure import prepare
@@ -67,6 +69,9 @@ def prune(
     ratio: float | None = None,
     keep_accuracy: float | None = None,
     objective: str = "decision_margin",
+    search: str = "exact",
+    race_alpha: float | None = None,
+    race_tolerance: float | None = None,
     calibration: int | None = None,
     evaluation: int | None = None,
     seed: int = 0,
@@ -84,6 +89,11 @@ def prune(
         keep_accuracy: share of the accuracy above chance that must remain. With none of the three
             the search keeps 0.9 of it (see ``stopping.stop_rule``).
         objective: ``decision_margin``, ``accuracy`` or ``loss``.
+        search: ``exact`` scores every candidate on all calibration questions; ``racing`` drops
+            those early that are significantly worse.
+        race_alpha: of racing: probability with which a step may choose a block that is worse than
+            the best by more than the tolerance; 0.05 by default.
+        race_tolerance: of racing: in units of the objective; 0.02 by default.
         calibration: number of questions to choose on.
         evaluation: number of questions to report on.
         seed: of the split and of all intervals.
@@ -96,6 +106,7 @@ def prune(
         UserError: options or questions that do not do, or a directory with another run.
     """
     check_objective(objective)
+    how = search_options(search, race_alpha, race_tolerance)
     stop = stop_rule(len(decoder.blocks), remove, ratio, keep_accuracy)
     calibration_task, evaluation_task = split(task, calibration, evaluation, seed)
     calibration_rows = prepare(decoder, calibration_task)
@@ -109,7 +120,7 @@ def prune(
         for name, count in calibration_rows.input_counts.items()
     }
     options = {"objective": objective, "remove": stop.most, "keep_accuracy": stop.keep_accuracy}
-    identity = run_identity("prune", decoder, task, seed, options | counts)
+    identity = run_identity("prune", decoder, task, seed, options | how | counts)
     with tempfile.TemporaryDirectory() as scratch:
         run = RunDirectory(Path(scratch if out is None else out))
         state = run.begin(
@@ -120,14 +131,18 @@ def prune(
             run, decoder, evaluation_rows, seed, progress, "full model, evaluation questions"
         )
         kept = Kept(kept_budget(decoder, calibration_rows.rows))
-        search = Search(
-            decoder, calibration_rows, evaluation_rows, objective, stop, full.transition, seed, kept
-        )
+        racing = None
+        if search == "racing":
+            racing = make_racing(decoder, calibration_rows, objective, how, seed)
+        work = Search(
+            decoder, calibration_rows, evaluation_rows, objective, stop, full.transition, seed,
+            kept, racing,
+        )  # fmt: skip
         steps = [Step(**line) for line in run.steps()]
         if state != "finished":
             with run.work():
-                _search(run, search, full, steps, progress)
-            run.update(status="finished", result=conclude(search, steps))
+                _search(run, work, full, steps, progress)
+            run.update(status="finished", result=conclude(work, steps))
         return Pruning(full, steps, run.manifest["result"], state)
 
 
@@ -178,7 +193,19 @@ def conclude(search: Search, steps: list[Step]) -> dict[str, Any]:
         "collapsed_at_step": next((step.step for step in steps if step.collapsed), None),
         "cliff": cliff.to_dict() if cliff else None,
         "stopped_by": search.stop.reason(last.step, last.retained),
+        "racing": search.racing and summary(search.racing.options, steps[1:]),
         "export": None,
+    }
+
+
+def summary(options: dict[str, Any], steps: list[Step]) -> dict[str, Any]:
+    """What racing came to over a search: its options, confidence of a step, and block passes."""
+    return {
+        "alpha": options["alpha"],
+        "tolerance": options["tolerance"],
+        "confidence": 1 - options["alpha"],
+        "block_passes": sum(step.block_passes for step in steps),
+        "block_passes_saved": sum(step.race["block_passes_saved"] for step in steps),
     }
 
 

@@ -18,6 +18,7 @@ from phaseprune.errors import UserError
 from phaseprune.progress import Progress, silent
 from phaseprune.sweep.kept import Kept
 from phaseprune.sweep.rows import Rows, Shard
+from phaseprune.sweep.schedule import BASE, Leg, passes, schedule
 from phaseprune.sweep.scoring import add_scores
 from phaseprune.sweep.states import States, Walker
 
@@ -30,7 +31,7 @@ CPU_LEAST, CPU_MOST, ELSEWHERE = 512, 8192, 16384
 
 @dataclass(frozen=True)
 class Sweep:
-    """The scores of all candidates of one step.
+    """The scores of the candidates of one step.
 
     Attributes:
         blocks: the candidates, original indices in order.
@@ -118,11 +119,12 @@ def sweep_scores(
     needs_vocabulary: bool,
     live: Sequence[int],
     *,
+    candidates: Collection[int] | None = None,
     kept: Kept | None = None,
     progress: Progress = silent,
     label: str = "sweep",
 ) -> Sweep:
-    """Score every candidate "the live model without this block" in one walk over the blocks.
+    """Score candidates "the live model without this block" in one walk over the blocks.
 
     At each block the base stream and every candidate that already skipped an earlier block are
     run; then the candidate "without this block" is born from the base before it.
@@ -132,6 +134,8 @@ def sweep_scores(
         rows: the calibration rows.
         needs_vocabulary: see ``scoring.add_scores``.
         live: the blocks not removed yet, original indices in order.
+        candidates: the live blocks to score; by default all. The base runs as far as the last one
+            needs it, and no other stream is run.
         kept: states of earlier steps on the same rows to begin with; those of this step are added.
         progress: told of each block pass.
         label: for ``progress``.
@@ -139,43 +143,55 @@ def sweep_scores(
     Raises:
         UserError: a candidate's scores are NaN; names the block and a question.
     """
+    candidates = tuple(live if candidates is None else sorted(candidates))
     questions, options = rows.shape
-    sums = torch.zeros(len(live), questions * options, dtype=torch.float64)
+    sums = torch.zeros(len(candidates), questions * options, dtype=torch.float64)
     keep: set[int] = set()
     if kept is not None:
         values = rows.padded_tokens * decoder.width
         keep = kept.plan(live, values * decoder.dtype.itemsize)
-    starts = [kept.latest(number) if kept else None for number in range(len(rows.shards))]
-    passes = [_passes(live, start[0] if start else live[0]) for start in starts]
-    tell = _counter(
-        progress, label,
-        sum(count * len(shard.batches) for count, shard in zip(passes, rows.shards, strict=True)),
-    )  # fmt: skip
-    for number, (shard, start) in enumerate(zip(rows.shards, starts, strict=True)):
+    walks = [
+        schedule(live, candidates, kept.places(number) if kept else {})
+        for number in range(len(rows.shards))
+    ]
+    runs = [passes(legs) * len(s.batches) for legs, s in zip(walks, rows.shards, strict=True)]
+    tell = _counter(progress, label, sum(runs))
+    for number, (shard, legs) in enumerate(zip(rows.shards, walks, strict=True)):
         walker = Walker(decoder, shard, batch_tokens(decoder.width, decoder.device))
-        begin, states = start if start else (live[0], walker.embedded())
-        for block in [b for b in live if b >= begin]:
-            if block in keep:
-                kept.keep(number, block, live, states)
-            last = block == live[-1]
-            after = walker.run(block, states, room=1, reads=last, progress=tell)
-            born = walker.at_reads(states) if last else states
-            for new, old in zip(after, born, strict=True):
-                new[-1] = old[0]
-            states = after
-        if begin > live[-1]:  # the block removed last was the last one: nothing is left to run
-            states = walker.at_reads(states)
-        candidates = [state[1:] for state in states]
-        _read(decoder, shard, candidates, needs_vocabulary, sums, live, options)
-    scores = sums.numpy().reshape(len(live), questions, options) / rows.repeats[:, None]
+        states: States = []
+        for leg in legs:
+            if leg.joins:
+                begin = bool(leg.before)
+                taken = kept.take(number, leg.before, leg.joins) if begin else walker.embedded()
+                taken = walker.at_reads(taken) if leg.block is None else taken
+                states = _joined(states, taken, leg)
+            if leg.block is None:
+                break
+            if leg.block in keep and leg.streams[0] == BASE:
+                kept.keep(number, leg.before, leg.streams, states)
+            last = leg.block == live[-1]
+            after = walker.run(leg.block, states, room=int(leg.born), reads=last, progress=tell)
+            if leg.born:
+                born = walker.at_reads(states) if last else states
+                for new, old in zip(after, born, strict=True):
+                    new[-1] = old[0]
+            states = [state[1:] for state in after] if leg.ends else after
+        order = [legs[-1].streams.index(block) for block in candidates]
+        read = [state[order] for state in states]
+        _read(decoder, shard, read, needs_vocabulary, sums, candidates, options)
+    scores = sums.numpy().reshape(len(candidates), questions, options) / rows.repeats[:, None]
     scores[np.broadcast_to(rows.absent, scores.shape)] = -np.inf
-    return Sweep(tuple(live), scores, tell.done // len(rows.batches))
+    return Sweep(candidates, scores, tell.done // len(rows.batches))
 
 
-def _passes(live: Sequence[int], begin: int) -> int:
-    """Block passes of a sweep that begins at the input of a block."""
-    earlier = sum(block < begin for block in live)
-    return (len(live) * (len(live) + 1) - earlier * (earlier + 1)) // 2
+def _joined(states: States, taken: States, leg: Leg) -> States:
+    """The streams of a leg: those on their way and those that begin here."""
+    if not states:
+        return taken
+    pairs = zip(taken, states, strict=True)
+    if BASE in leg.joins:
+        return [torch.cat([new, old]) for new, old in pairs]
+    return [torch.cat([old, new]) for new, old in pairs]
 
 
 class _counter:  # noqa: N801 - a function with a memory
