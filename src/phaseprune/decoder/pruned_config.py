@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from phaseprune.decoder.discover import count_blocks, find_blocks
+from phaseprune.decoder.discover import count_blocks, count_field, find_blocks
 from phaseprune.decoder.per_block import cut_to_kept
 from phaseprune.decoder.positional import positional_fields, rewritings, toggled
 from phaseprune.decoder.skeleton import (
@@ -68,7 +68,7 @@ class Original:
     @cached_property
     def positional(self) -> list[str]:
         """The fields that count blocks."""
-        count_field = _count_field(self)
+        counted = _count_field(self)
 
         def changes_blocks(values: dict[str, Any]) -> bool:
             try:
@@ -76,9 +76,9 @@ class Original:
             except Exception:  # noqa: BLE001 - transformers refuses the value, each time otherwise
                 return False
 
-        others = {name: v for name, v in self.values.items() if name != count_field}
+        others = {name: v for name, v in self.values.items() if name != counted}
         # The number of blocks must not change with the values that are tried.
-        whole = {count_field: self.values[count_field]} if count_field in self.values else {}
+        whole = {counted: self.values[counted]} if counted in self.values else {}
         return positional_fields(others, self.blocks, lambda v: changes_blocks(v | whole))
 
     def make(self, values: dict[str, Any]) -> tuple[Any, Skeleton]:
@@ -237,7 +237,7 @@ def _changes(
 
 def _count_field(original: Original) -> str:
     config = getattr(original.config, original.part) if original.part else original.config
-    return config.attribute_map.get("num_hidden_layers", "num_hidden_layers")
+    return count_field(config, original.blocks)
 
 
 def _refusal(original: Original, difference: Difference) -> str:

@@ -149,4 +149,6 @@ def _cache_differences(model, tokens: torch.Tensor) -> tuple[float, float]:
     for token in [stop] if isinstance(stop, int) else stop or []:
         said[..., token : token + 1] = -torch.inf  # min_new_tokens forbids it
     below_best = said.max(dim=-1).values - said.gather(-1, new[..., None])[..., 0]
+    if model.generation_config.forced_eos_token_id is not None:
+        below_best = below_best[:, :-1]  # the last token is no choice of the model's
     return float(below_best.max()), difference

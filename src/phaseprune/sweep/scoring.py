@@ -24,13 +24,14 @@ def add_scores(
     Args:
         decoder: the model.
         shard: the rows and reads.
-        states: ``[S, N, D]`` hidden states of the streams at the shard's reads.
+        states: ``[S, N, D]`` hidden states of the streams at the shard's reads (some families have
+            several such states a token, ``[S, N, C, D]``).
         needs_vocabulary: whether an entry's value is the log-probability of its token over the
             vocabulary (texts, and letters with that support) or its plain logit (letters).
         out: ``[S, Q * K]`` float64 sums on the CPU, added to in place.
     """
     streams, reads = states.shape[:2]
-    flat = states.reshape(streams * reads, -1)
+    flat = states.flatten(0, 1)
     if needs_vocabulary:
         first = torch.arange(streams, device=flat.device)[:, None] * reads
         places = (first + shard.entry_reads).flatten()

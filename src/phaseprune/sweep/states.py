@@ -62,7 +62,8 @@ class Walker:
         each = max(1, self.together // largest)
         out: States = []
         for batch, hidden in zip(self.shard.batches, states, strict=True):
-            shape = (len(batch.reads), hidden.shape[-1]) if reads else hidden.shape[1:]
+            a_token = hidden.shape[2 if batch.packing else 3 :]
+            shape = (len(batch.reads), *a_token) if reads else hidden.shape[1:]
             out.append(hidden.new_empty(streams + room, *shape))
         for first in range(0, streams, each):
             trunk = {}
@@ -92,4 +93,5 @@ class Walker:
 
 def at_reads(batch: Batch, hidden: torch.Tensor) -> torch.Tensor:
     """``[S, N, D]`` states at a batch's reads."""
-    return hidden.reshape(len(hidden), -1, hidden.shape[-1]).index_select(1, batch.reads)
+    tokens = hidden if batch.packing else hidden.flatten(1, 2)
+    return tokens.index_select(1, batch.reads)

@@ -217,7 +217,7 @@ def _read(
     """Read streams into ``out``, and refuse NaN by the names of the block and the question."""
     together = torch.cat(states, dim=1)
     if not torch.isfinite(together).all():
-        stream, bad = (~torch.isfinite(together)).any(dim=-1).nonzero()[0].tolist()
+        stream, bad = (~torch.isfinite(together)).flatten(2).any(dim=-1).nonzero()[0].tolist()
         entry = int((shard.entry_reads == bad).nonzero()[0, 0])
         place = f"block {blocks[stream]}" if blocks[stream] >= 0 else "the embeddings"
         raise UserError(
