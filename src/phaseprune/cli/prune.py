@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -39,8 +40,13 @@ def prune(
     objective: Annotated[
         str,
         typer.Option("--objective", help="Choose by: decision_margin, accuracy or loss (of the "
-                     "gold option), on the calibration questions."),
+                     "gold option), on the calibration questions; or text_loss, on --text."),
     ] = "decision_margin",
+    text: Annotated[
+        Path | None,
+        typer.Option("--text", metavar="FILE", help="Plain text whose loss blocks are chosen by "
+                     "(--objective text_loss): its first 16 windows of 512 tokens."),
+    ] = None,
     search: Annotated[
         str,
         typer.Option("--search", help="exact: every candidate on all calibration questions; "
@@ -127,9 +133,9 @@ def prune(
     with screen.progress() as progress:
         pruning = prune_model(
             decoder, questions, remove=remove, ratio=ratio, keep_accuracy=keep_accuracy,
-            objective=objective, search=search, race_alpha=race_alpha,
-            race_tolerance=race_tolerance, calibration=calibration, evaluation=evaluation,
-            seed=seed, out=run, arguments=typed_command(), progress=progress,
+            objective=objective, text=text, search=search, race_alpha=race_alpha,
+            race_tolerance=race_tolerance, calibration=calibration, evaluation=evaluation, seed=seed,
+            out=run, arguments=typed_command(), progress=progress,
         )  # fmt: skip
     if pruning.state == "finished":
         screen.note(f"{run} was finished before; this is its result")

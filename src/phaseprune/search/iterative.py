@@ -18,6 +18,7 @@ from phaseprune.decision.transition import Transition
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.progress import Progress, silent
 from phaseprune.search.objectives import best, figures
+from phaseprune.search.plain_text import PlainText
 from phaseprune.search.racing import Racing, race_candidates, race_of_step
 from phaseprune.search.stopping import Stop
 from phaseprune.sweep.kept import Kept
@@ -69,12 +70,13 @@ class Search:
         decoder: the model.
         calibration: questions to choose by.
         evaluation: disjoint questions to report on.
-        objective: a name in ``objectives.OBJECTIVES``.
+        objective: a name in ``objectives.SIGNS``.
         stop: when to end.
         transition: of the full model on the evaluation questions.
         seed: of the intervals.
         kept: states that a step hands on to the next.
         racing: how candidates race; None scores all of them on all calibration questions.
+        text: what to choose by in place of the calibration questions, where that is plain text.
     """
 
     decoder: Decoder
@@ -86,19 +88,18 @@ class Search:
     seed: int
     kept: Kept
     racing: Racing | None = None
+    text: PlainText | None = None
 
 
 def first_step(search: Search, evaluated: Decisions, progress: Progress = silent) -> Step:
     """Step 0, the full model; ``evaluated`` are its decisions on the evaluation questions."""
-    raw = trace_scores(
-        search.decoder,
-        search.calibration.rows,
-        search.calibration.needs_vocabulary,
-        output_only=True,
-        progress=progress,
-        label="calibration questions, full model",
-    )
-    calibration = figures(search.calibration.decide(raw))
+    calibration = _on_calibration(search, [], progress, "calibration questions, full model")
+    if search.text:
+        raw = trace_scores(
+            search.decoder, search.text.rows, True, output_only=True, progress=progress,
+            label="text, full model",
+        )  # fmt: skip
+        calibration["text_loss"] = float(search.text.loss(raw[:, 0]))
     return _step(search, [], None, calibration, evaluated, evaluated.correct[:, -1], 0, 0.0)
 
 
@@ -139,6 +140,9 @@ def next_steps(
         chosen = left[best(search.objective, [c[search.objective] for c in left])]
         removed = [b for b in range(len(search.decoder.blocks)) if b not in latest.kept]
         removed.append(chosen["block"])
+        if search.text:
+            label = f"step {number}: calibration questions without block {chosen['block']}"
+            chosen = _on_calibration(search, removed, progress, label) | chosen
         raw = trace_scores(
             search.decoder,
             search.evaluation.rows,
@@ -174,20 +178,37 @@ def score_candidates(
     began = time.perf_counter()
     sweep = sweep_scores(
         search.decoder,
-        search.calibration.rows,
-        search.calibration.needs_vocabulary,
+        search.text.rows if search.text else search.calibration.rows,
+        search.text is not None or search.calibration.needs_vocabulary,
         live,
         kept=search.kept,
         progress=progress,
         label=f"step {number}: sweep over {len(live)} blocks",
     )
     seconds = time.perf_counter() - began
+
+    def judged(scores: np.ndarray) -> dict[str, float]:
+        if search.text:
+            return {"text_loss": float(search.text.loss(scores))}
+        return figures(search.calibration.decide(scores[:, None]))
+
     return [
         {"step": number, "block": block}
-        | figures(search.calibration.decide(scores[:, None]))
+        | judged(scores)
         | {"block_passes": sweep.block_passes, "seconds": round(seconds, 3)}
         for block, scores in zip(sweep.blocks, sweep.scores, strict=True)
     ]
+
+
+def _on_calibration(
+    search: Search, removed: list[int], progress: Progress, label: str
+) -> dict[str, float]:
+    """All objectives of the model without some blocks on the calibration questions."""
+    raw = trace_scores(
+        search.decoder, search.calibration.rows, search.calibration.needs_vocabulary,
+        removed=removed, output_only=True, progress=progress, label=label,
+    )  # fmt: skip
+    return figures(search.calibration.decide(raw))
 
 
 def _step(

@@ -15,14 +15,16 @@ OBJECTIVES = {
     "accuracy": (lambda decisions: decisions.correct, 1),
     "loss": (lambda decisions: decisions.losses, -1),
 }
+#: The same of all that a candidate may be judged by: those, and the loss on plain text.
+SIGNS = {name: sign for name, (_, sign) in OBJECTIVES.items()} | {"text_loss": -1}
 
 
 def check_objective(name: str) -> None:
     """Refuse an unknown objective."""
-    if name not in OBJECTIVES:
+    if name not in SIGNS:
         raise UserError(
-            f"--objective is {name!r} and must be one of {', '.join(OBJECTIVES)}."
-            + near_matches(name, OBJECTIVES)
+            f"--objective is {name!r} and must be one of {', '.join(SIGNS)}."
+            + near_matches(name, SIGNS)
         )
 
 
@@ -41,4 +43,4 @@ def figures(decisions: Decisions) -> dict[str, float]:
 
 def best(name: str, values: Sequence[float]) -> int:
     """Position of the best value; a tie goes to the first, the lowest original index."""
-    return int(np.argmax(OBJECTIVES[name][1] * np.asarray(values)))
+    return int(np.argmax(SIGNS[name] * np.asarray(values)))

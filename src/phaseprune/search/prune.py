@@ -19,6 +19,7 @@ from phaseprune.runs.directory import RunDirectory
 from phaseprune.search.iterative import Search, Step, first_step, next_steps
 from phaseprune.search.method import search_options
 from phaseprune.search.objectives import check_objective
+from phaseprune.search.plain_text import read_text
 from phaseprune.search.racing import make_racing
 from phaseprune.search.stopping import stop_rule
 from phaseprune.sweep.kept import Kept
@@ -72,6 +73,7 @@ def prune(
     search: str = "exact",
     race_alpha: float | None = None,
     race_tolerance: float | None = None,
+    text: str | Path | None = None,
     calibration: int | None = None,
     evaluation: int | None = None,
     seed: int = 0,
@@ -88,12 +90,14 @@ def prune(
         ratio: or share of the blocks to remove.
         keep_accuracy: share of the accuracy above chance that must remain. With none of the three
             the search keeps 0.9 of it (see ``stopping.stop_rule``).
-        objective: ``decision_margin``, ``accuracy`` or ``loss``.
+        objective: ``decision_margin``, ``accuracy`` or ``loss`` on the calibration questions, or
+            ``text_loss``.
         search: ``exact`` scores every candidate on all calibration questions; ``racing`` drops
             those early that are significantly worse.
         race_alpha: of racing: probability with which a step may choose a block that is worse than
             the best by more than the tolerance; 0.05 by default.
         race_tolerance: of racing: in units of the objective; 0.02 by default.
+        text: of ``text_loss``: a file of plain text to choose by.
         calibration: number of questions to choose on.
         evaluation: number of questions to report on.
         seed: of the split and of all intervals.
@@ -107,10 +111,16 @@ def prune(
     """
     check_objective(objective)
     how = search_options(search, race_alpha, race_tolerance)
+    if search == "racing" and objective == "text_loss":
+        raise UserError(
+            "--search racing compares candidates by questions, and --objective text_loss has none; "
+            "use --search exact"
+        )
     stop = stop_rule(len(decoder.blocks), remove, ratio, keep_accuracy)
     calibration_task, evaluation_task = split(task, calibration, evaluation, seed)
     calibration_rows = prepare(decoder, calibration_task)
     evaluation_rows = prepare(decoder, evaluation_task)
+    chosen_by = read_text(decoder, text, objective)
     counts = {
         "calibration_questions": len(calibration_task.questions),
         "evaluation_questions": len(evaluation_task.questions),
@@ -120,6 +130,7 @@ def prune(
         for name, count in calibration_rows.input_counts.items()
     }
     options = {"objective": objective, "remove": stop.most, "keep_accuracy": stop.keep_accuracy}
+    options |= chosen_by.identity if chosen_by else {}
     identity = run_identity("prune", decoder, task, seed, options | how | counts)
     with tempfile.TemporaryDirectory() as scratch:
         run = RunDirectory(Path(scratch if out is None else out))
@@ -130,13 +141,13 @@ def prune(
         full = recorded_trace(
             run, decoder, evaluation_rows, seed, progress, "full model, evaluation questions"
         )
-        kept = Kept(kept_budget(decoder, calibration_rows.rows))
+        kept = Kept(kept_budget(decoder, (chosen_by or calibration_rows).rows))
         racing = None
         if search == "racing":
             racing = make_racing(decoder, calibration_rows, objective, how, seed)
         work = Search(
             decoder, calibration_rows, evaluation_rows, objective, stop, full.transition, seed,
-            kept, racing,
+            kept, racing, chosen_by,
         )  # fmt: skip
         steps = [Step(**line) for line in run.steps()]
         if state != "finished":
