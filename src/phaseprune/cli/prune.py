@@ -134,8 +134,8 @@ def prune(
         pruning = prune_model(
             decoder, questions, remove=remove, ratio=ratio, keep_accuracy=keep_accuracy,
             objective=objective, text=text, search=search, race_alpha=race_alpha,
-            race_tolerance=race_tolerance, calibration=calibration, evaluation=evaluation, seed=seed,
-            out=run, arguments=typed_command(), progress=progress,
+            race_tolerance=race_tolerance, calibration=calibration, evaluation=evaluation,
+            seed=seed, out=run, arguments=typed_command(), progress=progress,
         )  # fmt: skip
     if pruning.state == "finished":
         screen.note(f"{run} was finished before; this is its result")
