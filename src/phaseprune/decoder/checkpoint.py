@@ -66,7 +66,7 @@ def read_checkpoint(source: Source) -> Checkpoint:
         header = read_gguf_header(path)
         tensors = {n: StoredTensor(t.shape, t.dtype, t.nbytes) for n, t in header.tensors.items()}
         return Checkpoint(tensors, path.stat().st_size, header.file_type)
-    paths = _loaded_files(source)
+    paths = loaded_files(source)
     if source.on_hub and not (paths and all(path.is_file() for path in paths)):
         return _from_hub(source)
     check_weight_files(source)
@@ -126,7 +126,7 @@ def _what_it_is(path: Path) -> str:
     return "is a Git LFS pointer, not the weights" if pointer else "is no safetensors file"
 
 
-def _loaded_files(source: Source) -> list[Path]:
+def loaded_files(source: Source) -> list[Path]:
     """The files that transformers loads, be they there or not; empty where there is no telling."""
     single, index = source.directory / SINGLE, source.directory / INDEX
     if single.is_file() or not index.is_file():

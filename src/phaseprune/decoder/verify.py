@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 
 from phaseprune.decoder.blocks import record_calls, run_block
@@ -15,13 +17,24 @@ PROBE_ROWS, PROBE_TOKENS = 2, 12
 
 
 def check_weights(decoder: Decoder) -> None:
-    """Refuse weights that are not finite.
+    """Refuse weights in memory that are not finite.
 
     Raises:
         UserError: names the block (or the module outside the blocks) and the tensor.
     """
+    held = ((n, p) for n, p in decoder.model.named_parameters() if not p.is_meta)
+    _refuse_not_finite(decoder, held)
+
+
+def check_block_weights(decoder: Decoder, block: int) -> None:
+    """The same of one block."""
+    path = f"{decoder.blocks_path}.{block}"
+    _refuse_not_finite(decoder, decoder.blocks[block].named_parameters(path))
+
+
+def _refuse_not_finite(decoder: Decoder, named: Iterable[tuple[str, torch.Tensor]]) -> None:
     prefix = decoder.blocks_path + "."
-    for name, tensor in decoder.model.named_parameters():
+    for name, tensor in named:
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             inside = name.startswith(prefix)
             place = f"block {name[len(prefix):].split('.')[0]}" if inside else "outside the blocks"
@@ -56,26 +69,40 @@ def check_readout(decoder: Decoder) -> float:
     altered = tokens.clone()
     altered[:, -1] = (altered[:, -1] + 1) % vocabulary
     changed = decoder.model(input_ids=altered, use_cache=False).logits.float() - expected
+    refuse_acausal(decoder, changed, tolerance)
+    difference = readout_difference(decoder, _last_hidden(decoder, tokens), expected)
+    refuse_readout(decoder, difference, tolerance)
+    return difference
+
+
+def refuse_acausal(decoder: Decoder, changed: torch.Tensor, tolerance: float) -> None:
+    """Refuse a model whose logits change (by ``changed``) before the token that was altered."""
     if float(changed[:, :-1].abs().max()) > tolerance:
         raise UserError(
             f"{decoder.name}: a later token changes what the model says before it, so this is an "
             "encoder, not a causal decoder; give a decoder such as Llama or Qwen"
         )
 
-    hidden = _last_hidden(decoder, tokens)
+
+def readout_difference(decoder: Decoder, hidden: torch.Tensor, expected: torch.Tensor) -> float:
+    """Max |difference| of the readout of ``[R, T, D]`` states, whole and by rows, from logits."""
     flat = hidden.reshape(-1, hidden.shape[-1])
     read = read_logits(decoder, flat)
     difference = float((read - expected.reshape(len(flat), -1)).abs().max())
+    vocabulary = read.shape[-1]
     rows = torch.arange(0, vocabulary, max(1, vocabulary // 7), device=decoder.device)
     by_rows = read_logits(decoder, flat, rows)
-    difference = max(difference, float((by_rows - read[:, rows]).abs().max()))
+    return max(difference, float((by_rows - read[:, rows]).abs().max()))
+
+
+def refuse_readout(decoder: Decoder, difference: float, tolerance: float) -> None:
+    """Refuse a model whose readout at L is not its own logits."""
     if not difference <= tolerance:
         raise UserError(
             f"{decoder.name}: the readout after the last block differs from the model's own logits "
             f"(max |difference| {difference:.2g}, allowed {tolerance:.2g}), so this "
             f"{decoder.family} architecture cannot be traced"
         )
-    return difference
 
 
 def _last_hidden(decoder: Decoder, tokens: torch.Tensor) -> torch.Tensor:
