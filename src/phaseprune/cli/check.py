@@ -49,6 +49,8 @@ def check(
     lm_eval_path: o.LmEvalPath = None,
     device: o.Device = "auto",
     dtype: o.Dtype = "auto",
+    stream: o.Stream = None,
+    max_memory: o.MaxMemory = None,
     revision: o.Revision = None,
     trust_remote_code: o.TrustRemoteCode = False,
     as_json: o.Json = False,
@@ -74,7 +76,9 @@ def check(
             questions = _load_questions(checks, task, limit, settings)
         if full and not checks.refused:
             checks.stage = "readout"
-            decoder = load_checked(model, screen, **where, **trust)
+            decoder = load_checked(
+                model, screen, **where, **trust, stream=stream, max_memory=max_memory
+            )
             found |= _readout_line(checks, decoder)
             if questions is not None:
                 checks.stage = "tokens"
@@ -183,11 +187,11 @@ def _task_lines(
     seed: int,
 ) -> dict:  # fmt: skip
     """What is known of the questions by the tokenizer alone."""
+    from phaseprune.decoder.budget import LEAST_TOKENS
     from phaseprune.questions.split import split
     from phaseprune.sweep.measure import encode_inputs
     from phaseprune.sweep.probe import ANY_LENGTH
     from phaseprune.sweep.rows import make_rows
-    from phaseprune.sweep.walk import CPU_LEAST
 
     inputs = encode_inputs(questions, tokenizer, max_length)
     counts = {
@@ -195,7 +199,7 @@ def _task_lines(
     }  # fmt: skip
     _input_lines(checks, questions, inputs.questions[0], tokenizer, counts)
     rows, plain = (
-        make_rows(inputs.questions, CPU_LEAST, "cpu", length, inputs.orders)
+        make_rows(inputs.questions, LEAST_TOKENS, "cpu", length, inputs.orders)
         for length in (ANY_LENGTH, 0)
     )
     checks.tell("tokens", f"{rows.tokens:,} if the model runs packed rows, else {plain.tokens:,} "

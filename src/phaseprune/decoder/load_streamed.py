@@ -91,7 +91,8 @@ def load_streamed(
             use_safetensors=True,
         )
     _move(model, device)
-    left = [n for n, t in _tensors(model) if t.is_meta and not n.startswith(tuple(streams[0].prefixes))]
+    inside = tuple(streams[0].prefixes)
+    left = [n for n, t in _tensors(model) if t.is_meta and not n.startswith(inside)]
     if left:
         raise UserError(f"{source.name}: {left[0]} was not loaded; use --no-stream")
     return model.eval().requires_grad_(False), report, streams[0]
@@ -164,9 +165,9 @@ def _check_budget(stream: BlockStream, max_memory: int | None) -> None:
     least = stream.held_bytes + working_bytes(stream.blocks, LEAST_TOKENS, itemsize)
     if least > max_memory:
         raise UserError(
-            f"{stream.name}: --max-memory {in_words(max_memory)} is too little: what stands outside "
-            f"the blocks, two blocks, and what they work with take {in_words(least)}; give at "
-            "least that much, and more for many questions"
+            f"{stream.name}: --max-memory {in_words(max_memory)} is too little: what stands "
+            f"outside the blocks, two blocks, and what they work with take {in_words(least)}; give "
+            "at least that much, and more for many questions"
         )
 
 

@@ -37,8 +37,8 @@ class BlockStream:
         loading: transformers' settings for loading them.
         check: called with a block when it has been read for the first time.
         reads: the blocks in the order in which they were read.
-        held_bytes: the most that weights take: those outside the blocks, two blocks, and what is
-            being converted.
+        outside_bytes: of the weights outside the blocks.
+        held_bytes: the most that weights take: those, two blocks, and what is being converted.
     """
 
     name: str
@@ -50,12 +50,15 @@ class BlockStream:
     loading: Any = field(repr=False)
     check: Callable[[int], None] = field(default=lambda block: None, repr=False)
     reads: list[int] = field(default_factory=list, repr=False)
+    outside_bytes: int = field(default=0, init=False)
     held_bytes: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
-        os.environ.setdefault("HF_DEACTIVATE_ASYNC_LOAD", "1")  # else all is read before any is cast
+        # Else transformers reads all of a block's tensors, by threads, before it casts one.
+        os.environ.setdefault("HF_DEACTIVATE_ASYNC_LOAD", "1")
         self._empty = [_weights(block) for block in self.blocks]
-        self.held_bytes = self._outside_bytes() + 2 * self.block_bytes + self._converted_bytes()
+        self.outside_bytes = self._outside_bytes()
+        self.held_bytes = self.outside_bytes + 2 * self.block_bytes + self._converted_bytes()
         self._checked: set[int] = set()
         self._in_use: tuple[int, int] | None = None
         self._ahead: tuple[int, Future] | None = None

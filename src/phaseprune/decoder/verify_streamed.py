@@ -7,6 +7,7 @@ it, block by block, while a block's weights are in memory.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
 import torch
 
@@ -72,11 +73,9 @@ def _output_length(decoder: Decoder, tokens: torch.Tensor) -> int:
         raise _Known
 
     forward = decoder.blocks[0].forward
-    with replaced_blocks(decoder, lambda index: first if index == 0 else None):
-        try:
-            decoder.model(input_ids=tokens, use_cache=False)
-        except _Known:
-            pass
+    begin = replaced_blocks(decoder, lambda index: first if index == 0 else None)
+    with begin, suppress(_Known):
+        decoder.model(input_ids=tokens, use_cache=False)
     return lengths[0]
 
 

@@ -11,10 +11,9 @@ import torch
 
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.sweep.measure import Prepared, prepare
-from phaseprune.sweep.memory import stream_bytes
+from phaseprune.sweep.memory import batch_tokens, stream_bytes
 from phaseprune.sweep.scoring import LOGIT_ELEMENTS, add_scores
 from phaseprune.sweep.states import Walker
-from phaseprune.sweep.walk import batch_tokens
 
 #: What a part of the readout holds (float32 logits and their log-probabilities) and what one block
 #: makes of a batch before it is done.

@@ -17,15 +17,10 @@ from phaseprune.decoder.decoder import Decoder
 from phaseprune.errors import UserError
 from phaseprune.progress import Progress, silent
 from phaseprune.sweep.kept import Kept
+from phaseprune.sweep.memory import batch_tokens, width
 from phaseprune.sweep.rows import Rows, Shard
 from phaseprune.sweep.scoring import add_scores
 from phaseprune.sweep.states import States, Walker
-
-#: Values of hidden states that a block is given at once on a CPU: enough to fill the matrix
-#: products, few enough that what a block makes of them stays in the processor's cache.
-CPU_VALUES = 2**19
-#: Tokens that a block is given at once: on a CPU at least and at most, and elsewhere.
-CPU_LEAST, CPU_MOST, ELSEWHERE = 512, 8192, 16384
 
 
 @dataclass(frozen=True)
@@ -41,18 +36,6 @@ class Sweep:
     blocks: tuple[int, ...]
     scores: np.ndarray
     block_passes: int
-
-
-def width(decoder: Decoder) -> int:
-    """D, the values of a token's hidden state."""
-    return decoder.model.get_input_embeddings().weight.shape[1]
-
-
-def batch_tokens(decoder: Decoder) -> int:
-    """Tokens that a block is given at once."""
-    if decoder.device.type != "cpu":
-        return ELSEWHERE
-    return max(CPU_LEAST, min(CPU_MOST, CPU_VALUES // width(decoder)))
 
 
 @torch.no_grad()
@@ -90,7 +73,7 @@ def trace_scores(
     live = [block for block in range(count) if block not in removed]
     tell = _counter(progress, label, len(rows.batches) * len(live))
     for shard in rows.shards:
-        walker = Walker(decoder, shard, batch_tokens(decoder))
+        walker = Walker(decoder, shard, batch_tokens(decoder), live)
         states = walker.embedded()
 
         def read(at_reads: States, block: int, readout: int, shard: Shard = shard) -> None:
@@ -157,7 +140,7 @@ def sweep_scores(
         sum(count * len(shard.batches) for count, shard in zip(passes, rows.shards, strict=True)),
     )  # fmt: skip
     for number, (shard, start) in enumerate(zip(rows.shards, starts, strict=True)):
-        walker = Walker(decoder, shard, batch_tokens(decoder))
+        walker = Walker(decoder, shard, batch_tokens(decoder), live)
         begin, states = start if start else (live[0], walker.embedded())
         for block in [b for b in live if b >= begin]:
             if block in keep:
