@@ -71,6 +71,7 @@ def check(
     try:
         source, seen = _read(model, screen, **trust)
         found |= _model_lines(checks, seen, **where)
+        _streaming_line(checks, seen, stream, max_memory, **where)
         if task is not None:
             checks.stage = "task"
             questions = _load_questions(checks, task, limit, settings)
@@ -170,6 +171,20 @@ def _model_lines(checks: _Checks, seen, device: str, dtype: str) -> dict:
         text = f"{seen.export_problem} (trace, and prune --no-export, still work)"
         checks.tell("export", text, ok=False)
     return words.numbers(seen) | {"memory_bytes": memory}
+
+
+def _streaming_line(
+    checks: _Checks, seen, stream: bool | None, max_memory: str | None, device: str, dtype: str
+) -> None:
+    from phaseprune.cli import check_words as words
+    from phaseprune.decoder.budget import parse_bytes
+    from phaseprune.decoder.load import pick_device, pick_dtype
+
+    chosen = pick_dtype(dtype, pick_device(device))
+    budget = None if max_memory is None else parse_bytes(max_memory)
+    told = words.streaming(seen, chosen, stream, budget)
+    if told is not None:
+        (checks.tell if told[0] else checks.refuse)("streaming", told[1])
 
 
 def _load_questions(checks: _Checks, task: str, limit: int | None, settings: dict):
