@@ -132,7 +132,7 @@ def child(what: str, folder: Path, stream: bool) -> None:
     if what == "trace":
         recorded.trace_run(decoder, task, out)
     elif what == "prune":
-        prune(decoder, task, remove=1, calibration=3, evaluation=5, out=out)
+        prune(decoder, task, remove=1, calibration=2, evaluation=6, out=out)
     else:
         result = counted("export", export)(decoder, [BLOCKS // 2], out).to_dict()
     print(json.dumps({"parts": parts, "held": decoder.weight_bytes, "export": result}))

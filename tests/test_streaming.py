@@ -10,9 +10,9 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, LlamaConfig, MixtralConfig
 
 from conftest import CONFIGS, ROPE, save_tiny
-from phaseprune.decoder import load_streamed
+from phaseprune.decoder import load_streamed, reload_streamed
 from phaseprune.decoder.budget import fits, in_words, parse_bytes
-from phaseprune.decoder.export import export
+from phaseprune.decoder.export import check_exportable, export
 from phaseprune.decoder.load import load_model
 from phaseprune.decoder.source import find_source
 from phaseprune.decoder.streaming import BlockStream
@@ -187,15 +187,13 @@ def test_too_small_a_budget_is_refused_with_the_least_that_would_do(directories,
 def test_an_export_that_has_no_room_to_be_compared_is_refused_before_the_search(
     directories, small, monkeypatch
 ):
-    from phaseprune.decoder import export as module
-
-    monkeypatch.setattr(module, "working_bytes", lambda *sizes: 0)
+    monkeypatch.setattr(reload_streamed, "working_bytes", lambda *sizes: 0)
     decoder = load_model(str(directories["qwen3"]), stream=True)
     decoder.max_memory = decoder.weight_bytes
     with pytest.raises(UserError, match="comparing an export"):
-        module.check_exportable(decoder)
+        check_exportable(decoder)
     decoder.max_memory += decoder.stream.outside_bytes
-    module.check_exportable(decoder)
+    check_exportable(decoder)
 
 
 def test_a_small_budget_gives_the_same_in_more_walks(directories, question_file, small):

@@ -12,19 +12,16 @@ from typing import Any
 import torch
 
 from phaseprune.decoder.blocks import skipped_blocks
-from phaseprune.decoder.budget import LEAST_TOKENS, in_words, working_bytes
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.decoder.export_notes import mergekit_yaml, model_card
-from phaseprune.decoder.load_streamed import load_streamed
 from phaseprune.decoder.pruned_config import pruned_config
 from phaseprune.decoder.pruned_weights import write_kept_weights
-from phaseprune.decoder.source import Source
+from phaseprune.decoder.reload_streamed import new_tokens, refuse_comparing, reload
 from phaseprune.decoder.verify import TOLERANCE
 from phaseprune.errors import UserError
 from phaseprune.runs.atomic import write_json, write_text
 
-#: Tokens that are generated; fewer where each reads all blocks from disk.
-NEW_TOKENS, NEW_TOKENS_STREAMED = 8, 2
+NEW_TOKENS = 8
 PROBE_ROWS, PROBE_TOKENS = 2, 24
 
 
@@ -111,7 +108,7 @@ def export(
             parameters=parameters,
             full_parameters=sum(p.numel() for p in decoder.model.parameters()),
             weight_bytes=weight_bytes,
-            generated_tokens=_new_tokens(decoder),
+            generated_tokens=new_tokens(decoder, NEW_TOKENS),
         )
         notes = {
             "base_model": decoder.name,
@@ -146,7 +143,12 @@ def compare_with_skipping(
         ExportMismatch: logits differ, weights are missing, or generation with the KV cache differs
             from generation without.
     """
-    model = _reload(decoder, checkpoint)
+    model, report = reload(decoder, checkpoint)
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise ExportMismatch(
+            f"the exported checkpoint lacks {len(missing)} weights ({missing[0]})"
+        )
     generator = torch.Generator().manual_seed(0)
     vocabulary = decoder.model.get_input_embeddings().weight.shape[0]
     length = min(PROBE_TOKENS, (decoder.max_length or PROBE_TOKENS + NEW_TOKENS) - NEW_TOKENS)
@@ -161,34 +163,8 @@ def compare_with_skipping(
             "the exported checkpoint is not the model that was measured (max |difference of "
             f"logits| {difference:.3g}, allowed {tolerance:.3g})"
         )
-    _check_generation(model, tokens, tolerance, _new_tokens(decoder))
+    _check_generation(model, tokens, tolerance, new_tokens(decoder, NEW_TOKENS))
     return difference, sum(p.numel() for p in model.parameters())
-
-
-def _reload(decoder: Decoder, checkpoint: Path) -> torch.nn.Module:
-    """The model on disk; its blocks stay there where those of the full model do."""
-    from transformers import AutoModelForCausalLM
-
-    if decoder.stream is not None:
-        model, report, _ = load_streamed(
-            Source(str(checkpoint), checkpoint), str(decoder.device), decoder.dtype, False,
-            lambda model: decoder.blocks_path, decoder.max_memory,
-        )  # fmt: skip
-    else:
-        model, report = AutoModelForCausalLM.from_pretrained(
-            checkpoint, dtype=decoder.dtype, output_loading_info=True, use_safetensors=True
-        )
-        model = model.to(decoder.device).eval()
-    missing = sorted(report["missing_keys"])
-    if missing:
-        raise ExportMismatch(
-            f"the exported checkpoint lacks {len(missing)} weights ({missing[0]})"
-        )
-    return model
-
-
-def _new_tokens(decoder: Decoder) -> int:
-    return NEW_TOKENS if decoder.stream is None else NEW_TOKENS_STREAMED
 
 
 def _exported_before(decoder: Decoder, remove: Sequence[int], out: Path) -> Export:
@@ -248,26 +224,13 @@ def check_exportable(decoder: Decoder) -> None:
         UserError: a quantised checkpoint, a configuration field that counts blocks by position, or
             a budget in which the exported model has no room beside the full one.
     """
-    _refuse_budget(decoder)
+    refuse_comparing(decoder)
     pruned_config(decoder.config, range(len(decoder.blocks) - 1))
     quantised = getattr(decoder.config, "quantization_config", None)
     if quantised is not None and not decoder.source.gguf_file:
         raise UserError(
             f"{decoder.name}: a quantised checkpoint cannot be exported as a plain one; prune the "
             "unquantised model and quantise the export"
-        )
-
-
-def _refuse_budget(decoder: Decoder) -> None:
-    """What stands outside the blocks is there twice while the export is held against the model."""
-    if decoder.stream is None or decoder.max_memory is None:
-        return
-    working = working_bytes(decoder.blocks, LEAST_TOKENS, decoder.dtype.itemsize)
-    least = decoder.weight_bytes + decoder.stream.outside_bytes + working
-    if least > decoder.max_memory:
-        raise UserError(
-            f"{decoder.name}: comparing an export with the model takes {in_words(least)}, more "
-            f"than --max-memory {in_words(decoder.max_memory)}; give at least that much"
         )
 
 
