@@ -56,7 +56,7 @@ def load_model(
     source = find_source(name, revision)
     config = read_config(source, trust_remote_code)
     count = count_blocks(config)
-    model, blocks_stream = load_weights(
+    model, blocks_stream = _load_weights(
         source, config, pick_device(device), dtype, trust_remote_code, stream, max_memory,
         lambda model: find_blocks(model, count),
     )  # fmt: skip
@@ -123,7 +123,7 @@ def load_tokenizer(source: Source, trust_remote_code: bool = False):
         )
 
 
-def load_weights(
+def _load_weights(
     source: Source,
     config,
     device: str,
