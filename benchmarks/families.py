@@ -23,6 +23,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "tests"))
 REMOVALS = ([0], [5], [1, 3, 5], [0, 2, 4], [0, 1, 2, 3, 4], [2, 3])
 PARTS = ("load", "trace", "sweep", "export")
+MARKS = {"works": "✓", "partly": "(✓)", "–": "–"}
 
 
 def main() -> None:
@@ -37,7 +38,7 @@ def main() -> None:
     results = {}
     for family, found, seconds in run_all(families, options.processes, options.limit_s):
         results[family] = found
-        print(f"{family:<26}{verdict(found):<9}{seconds:5.0f} s  {reason(found)}", flush=True)
+        print(f"{family:<26}{verdict(found):<10}{seconds:5.0f} s  {reason(found)}", flush=True)
     counts = Counter(verdict(found) for found in results.values())
     print(", ".join(f"{name} {count}" for name, count in counts.most_common()))
     if options.write:
@@ -111,7 +112,10 @@ def one(family: str, pipe) -> None:
 def verdict(found: dict[str, str]) -> str:
     if all(found.get(part) == "works" for part in PARTS):
         return "works"
-    return "failed" if any(f.startswith("failed") for f in found.values()) else "refused"
+    for word in ("failed", "unusable", "refused"):
+        if any(text.startswith(word) for text in found.values()):
+            return word
+    return "partly"
 
 
 def reason(found: dict[str, str]) -> str:
@@ -134,8 +138,7 @@ def table(results: dict[str, dict[str, str]]) -> str:
         "|---|---|---|---|---|---|",
     ]  # fmt: skip
     for family, found in sorted(results.items()):
-        marks = [{"works": "✓"}.get(found.get(part, ""), "✗" if part in found else "–")
-                 for part in PARTS]  # fmt: skip
+        marks = [MARKS.get(found.get(part, "–").split(":")[0], "✗") for part in PARTS]
         lines.append(f"| {family} | {' | '.join(marks)} | {reason(found).replace('|', '/')} |")
     return "\n".join(lines) + "\n"
 

@@ -183,28 +183,47 @@ def test_labels_that_do_not_tokenise_apart_exit_2(run, tmp_path):
     assert code == 2 and "labels are not single distinct tokens" in sentence(err)
 
 
-def test_what_cannot_be_exported_is_refused_before_the_search(run, tmp_path, question_file):
-    from transformers import DeepseekV3Config, DeepseekV3ForCausalLM
+def test_what_cannot_be_exported_is_refused_before_the_search(
+    run, tmp_path, question_file, monkeypatch
+):
+    from conftest import save_tiny
 
-    from conftest import make_tokenizer
+    def nothing(original):
+        return False, "of single blocks none can be removed, as blocks are counted by a_field = 3"
 
-    config = DeepseekV3Config(
-        vocab_size=320, hidden_size=32, num_hidden_layers=3, num_attention_heads=4,
-        num_key_value_heads=4, intermediate_size=48, moe_intermediate_size=16, n_routed_experts=4,
-        num_experts_per_tok=2, n_group=1, topk_group=1, first_k_dense_replace=1, q_lora_rank=8,
-        kv_lora_rank=8, qk_rope_head_dim=4, qk_nope_head_dim=4, v_head_dim=8,
-        max_position_embeddings=256,
-    )  # fmt: skip
-    DeepseekV3ForCausalLM(config).save_pretrained("moe")
-    make_tokenizer().save_pretrained("moe")
-    words = ("prune", "./moe", "--task", question_file, "--remove", 1, "--calibration", 4)
+    save_tiny(tmp_path / "bound")
+    for module in ("export", "preflight"):
+        monkeypatch.setattr(f"phaseprune.decoder.{module}.export_limits", nothing)
+    words = ("prune", "./bound", "--task", question_file, "--remove", 1, "--calibration", 4)
     code, _, err = run(*words, "--out", "r")
-    assert code == 2 and "first_k_dense_replace" in sentence(err) and "--no-export" in err
+    assert code == 2 and "a_field" in sentence(err) and "--no-export" in err
     assert not (tmp_path / "r").exists()
     for words_of_check in ((), ("--task", question_file), ("--full",)):
-        code, out, _ = run("check", "./moe", *words_of_check)
+        code, out, _ = run("check", "./bound", *words_of_check)
         assert code == 0 and "✗ export" in out and "✗ weights" not in out
     assert run(*words, "--no-export", "--out", "r")[0] == 0
+
+
+def test_removals_that_could_not_be_exported_are_told_before_the_search(
+    run, tmp_path, question_file
+):
+    """Which factor a block of this family has is computed from its number."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from conftest import make_tokenizer
+    from tiny_configs import tiny_config
+
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(tiny_config("diffllama")).save_pretrained("bound")
+    make_tokenizer().save_pretrained("bound")
+    words = ("--task", question_file, "--remove", 1, "--calibration", 4)
+    err = run("prune", "./bound", *words, "--out", "r")[2]
+    assert "not every removal of this model can be exported: of single blocks 5 can" in err
+    code, _, err = run("export", "./bound", "--remove", "0", "--out", "x")
+    assert code == 2 and "lambda_init of block 1 would be" in sentence(err)
+    assert not (tmp_path / "x").exists()
+    assert run("export", "./bound", "--remove", "5", "--out", "x")[0] == 0
 
 
 def test_a_failure_of_ours_is_exit_1_with_its_traceback(run, monkeypatch):

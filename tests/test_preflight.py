@@ -365,15 +365,15 @@ def test_the_command_reads_no_weights_unless_asked(
         assert code == 0 and told["ok"] and "trace_seconds" not in told
         assert {c["check"] for c in told["checks"]} >= {"task", "labels", "tokens", "weights"}
         code, out, _ = check(patched, capsys, *words, "--scoring", "text")
-        assert "if the model runs tree-shaped rows, else" in out
+        assert "if the model runs packed rows, else" in out
         assert f"next: phaseprune trace {tiny_dirs['llama']} --task {question_file}" in out
     code, out, _ = check(monkeypatch, capsys, tiny_dirs["llama"], "--full", "--json")
     full = json.loads(out)
     assert code == 0 and full["readout_difference"] < 1e-4 and "questions" not in full
     assert full["memory_bytes"] > full["disk_bytes"] and full["tied"]
-    # Without a model's weights nothing is said of time; letters' rows are counted exactly.
+    # Without a model's weights nothing is said of time; packed rows are counted exactly.
     whole = json.loads(check(monkeypatch, capsys, *words, "--full", "--json")[1])
-    assert (whole["rows"], whole["tokens"]) == (told["rows"], told["tokens"])
+    assert whole["tokens"] == told["tokens"]
     assert whole["trace_seconds"] > 0
 
 
@@ -388,6 +388,30 @@ def test_what_would_be_refused_is_told_beside_what_is_fine(
     for words in (["--device", "nonesuch"], ["--dtype", "float23"]):
         code, _, err = check(monkeypatch, capsys, tiny_dirs["llama"], *words)
         assert code == 2 and words[0] in err
+
+
+def test_which_removals_could_be_exported_is_told(tmp_path, monkeypatch, capsys):
+    """The first block of this family is built otherwise than the others."""
+    monkeypatch.setenv("COLUMNS", "300")
+    from tiny_configs import tiny_config
+
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(tiny_config("modernbert-decoder")).save_pretrained(tmp_path)
+    make_tokenizer().save_pretrained(tmp_path)
+    found = seen(tmp_path)
+    assert found.export_problem is None
+    assert found.export_limits.startswith("of single blocks 1, 2, 3, 4, 5 can be removed")
+    code, out, _ = check(monkeypatch, capsys, tmp_path)
+    assert code == 0 and "with fewer blocks; of single blocks 1, 2, 3, 4, 5 can be removed" in out
+    told = json.loads(check(monkeypatch, capsys, tmp_path, "--json")[1])
+    assert told["exportable"] and told["export_limits"] == found.export_limits
+
+
+def test_a_model_of_one_block_cannot_be_exported(tmp_path):
+    config = LlamaConfig(**ROPE | {"num_hidden_layers": 1})
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    make_tokenizer().save_pretrained(tmp_path)
+    assert "its only block cannot be removed" in seen(tmp_path).export_problem
 
 
 def hub(directory, revision=None):

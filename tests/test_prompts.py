@@ -18,7 +18,7 @@ from phaseprune.questions.encode import encode_pair, encode_task
 from phaseprune.questions.prompts import put
 from phaseprune.questions.question import Question, Task
 from phaseprune.questions.tokens import pieces
-from phaseprune.report.words import unequal_options_line
+from phaseprune.report.words import input_lines, unequal_options_line
 from phaseprune.sweep.measure import prepare, trace
 from phaseprune.sweep.recorded import trace_run
 from phaseprune.sweep.walk import sweep_scores, trace_scores
@@ -240,11 +240,17 @@ def test_contexts_of_an_options_own(tiny, family):
 
 def test_an_option_that_is_the_beginning_of_another(tiny, tmp_path):
     row = {"question": "What is it", "choices": ["sky", "sky blue", "sky blue green"], "answer": 0}
-    task = load_task(str(write_jsonl(tmp_path / "q.jsonl", [row])), scoring="text")
+    path = str(write_jsonl(tmp_path / "q.jsonl", [row]))
+    task = load_task(path, scoring="text")
     decoder = tiny["llama"]
     prepared = prepare(decoder, task)
     scores = trace_scores(decoder, prepared.rows, True, output_only=True)[0, 0]
     assert scores[0] > scores[1] > scores[2]  # each adds a token's log-probability
+    assert prepared.input_counts["begun_options"] == 1
+    (line,) = input_lines(prepared.input_counts)
+    assert "1 question with an option that begins another" in line and "--length-norm" in line
+    for fair in (dict(length_norm="chars"), dict(scoring="letter")):
+        assert load_task(path, **{"scoring": "text"} | fair).begun == 0
 
 
 BAD = {

@@ -147,8 +147,8 @@ def test_the_models_attention_is_as_it_was(tiny, small_task):
 @pytest.mark.parametrize("window", [4, 20])
 def test_sliding_windows_in_packed_rows(tmp_path, question_file, monkeypatch, window):
     """The model's own mask function is asked about positions, so windows mean what they mean."""
-    monkeypatch.setitem(CONFIGS, "windowed", lambda: Gemma2Config(**ROPE, head_dim=8,
-                                                                  sliding_window=window))  # fmt: skip
+    windowed = dict(ROPE, head_dim=8, sliding_window=window)
+    monkeypatch.setitem(CONFIGS, "windowed", lambda: Gemma2Config(**windowed))
     decoder = load_model(str(save_tiny(tmp_path / "windowed", "windowed")))
     task = load_task(str(question_file), scoring="text")
     prepared = prepare(decoder, task)

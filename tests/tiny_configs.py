@@ -12,11 +12,13 @@ from typing import Any
 BLOCKS = 6
 VOCABULARY = 320
 
-#: Field -> tiny value, wherever a configuration (or a part of one) has the field.
+#: Field -> tiny value, wherever a configuration (or a part of one) has the field. Of sparse
+#: attention's indexer the heads stay many: a score is a sum of rectified products, and with two
+#: heads most are exactly 0, so that what is chosen hangs on the order of equal values.
 SMALL: dict[str, Any] = {
     # blocks
     "num_hidden_layers": BLOCKS, "n_layer": BLOCKS, "n_layers": BLOCKS, "num_layers": BLOCKS,
-    "decoder_layers": BLOCKS, "encoder_layers": 1, "num_encoder_layers": 1,
+    "decoder_layers": BLOCKS, "encoder_layers": BLOCKS, "num_encoder_layers": 1,
     "num_decoder_layers": BLOCKS, "num_blocks": BLOCKS,
     # width
     "hidden_size": 32, "d_model": 32, "n_embd": 32, "embedding_dim": 32, "embedding_size": 32,
@@ -37,7 +39,7 @@ SMALL: dict[str, Any] = {
     "swa_num_attention_heads": 4, "swa_num_key_value_heads": 2, "swa_head_dim": 8,
     "qk_rope_head_dim": 4, "qk_nope_head_dim": 4, "qk_head_dim": 8, "v_head_dim": 8,
     "kv_lora_rank": 8, "q_lora_rank": 16, "o_lora_rank": 16, "o_groups": 2,
-    "index_head_dim": 8, "index_n_heads": 2, "index_topk": 64, "rotary_dim": 4,
+    "index_head_dim": 8, "index_n_heads": 16, "index_topk": 8, "rotary_dim": 4,
     "num_global_key_value_heads": 2,
     # experts
     "num_experts": 4, "n_routed_experts": 4, "num_local_experts": 4, "moe_num_experts": 4,
@@ -82,9 +84,16 @@ OVERRIDES: dict[str, dict[str, Any]] = {
         "num_attention_heads": 4, "num_key_value_heads": 4, "kv_lora_rank": 8, "head_dim": 8,
         "qk_nope_head_dim": 4, "per_layer_config": {f"{block:02}": _DOTS3 for block in (2, 3, 4)},
     },
+    "bamba": {"attn_layer_indices": [1, 4]},
+    "granitemoehybrid": {"layer_types": ["linear_attention", "full_attention"] * 3},
+    "lfm2": {"layer_types": ["conv", "full_attention"] * 3, "full_attn_idxs": None},
+    "dots3_note_vision_encoder": {
+        "pyramid_num_routed": [-1] * 3 + [4] * 3, "adapter_in_dim": 32, "adapter_out_dim": 32},
+    "dots3_note_audio_encoder": {"adapter_input_size": 32, "adapter_out_dim": 32},
     "dbrx": {"attn_config": {"rope_theta": 10000.0, "kv_n_heads": 2, "clip_qkv": 8}},
     "deepseek_v2": {"num_experts_per_tok": 2},
-    "dots1": {"n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16},
+    "dots1": {"n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16,
+              "n_shared_experts": 1},
     "gemma3n_text": {"num_kv_shared_layers": 2, "layer_types": _MIXED},
     "gemma4_text": _GEMMA4,
     "gemma4_unified_text": _GEMMA4,
@@ -94,15 +103,20 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 3},
     "mamba2": {"num_heads": 8},
     "ministral": {"head_dim": 8},
+    "nemotron_h": {"layer_types": [
+        "linear_attention", "moe", "full_attention", "mlp", "linear_attention", "full_attention"]},
     "nemotron": {"num_key_value_heads": 2},
     "qwen4_exp_text": _QWEN4,
     "reformer": {"is_decoder": True, "attn_layers": ["local", "lsh"] * 3,
                  "axial_pos_shape": [16, 16], "axial_pos_embds_dim": [16, 16]},
+    "rwkv": {"rescale_every": 3},  # as with real sizes: states are halved between blocks
+    "xlstm": {"hidden_size": 128, "embedding_dim": 128},  # its widths are rounded up to 64
     "xlm": {"emb_dim": 32, "causal": True},
     "xmod": {"default_language": "en_XX"},
     "zamba": {"attn_layer_period": 2, "attn_layer_offset": 1, "attention_hidden_size": 64,
               "attention_head_dim": 16},
-    "zamba2": {"layers_block_type": _HYBRID},
+    "zamba2": {"layers_block_type": _HYBRID, "attention_hidden_size": 64,
+               "attention_head_dim": 16},
     "zaya": {"num_experts_per_tok": 1},
 }  # fmt: skip
 

@@ -53,6 +53,7 @@ def check(
     max_memory: o.MaxMemory = None,
     revision: o.Revision = None,
     trust_remote_code: o.TrustRemoteCode = False,
+    blocks: o.Blocks = None,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:  # fmt: skip
@@ -65,7 +66,7 @@ def check(
     task = task or ("demo" if model == "demo" else None)
     settings = task_settings(locals())
     where = {"device": device, "dtype": dtype}
-    trust = {"revision": revision, "trust_remote_code": trust_remote_code}
+    trust = {"revision": revision, "trust_remote_code": trust_remote_code, "blocks": blocks}
     checks, found = _Checks(screen), {"full": full}
     questions = None
     try:
@@ -89,7 +90,7 @@ def check(
             from phaseprune.decoder.load import load_tokenizer
 
             tokenizer = load_tokenizer(source, trust_remote_code)
-            found |= _task_lines(checks, questions, tokenizer, seen.max_length, calibration, seed)
+            found |= _task_lines(checks, questions, tokenizer, seen, device, calibration, seed)
     except UserError as error:
         checks.refuse(checks.stage, str(error))
     _finish(screen, out, {"ok": not checks.refused, "checks": checks.lines, **found})
@@ -98,6 +99,7 @@ def check(
         raise UserError(f"{what} would be refused: {checks.refused[0]}")
     same = ["--revision", revision] if revision else []
     same += ["--trust-remote-code"] if trust_remote_code else []
+    same += ["--blocks", blocks] if blocks else []
     if questions is None:
         screen.next(command_line("check", model, "--task", "TASK", *same))
     else:
@@ -131,7 +133,9 @@ def _finish(screen: Screen, out: Path | None, result: dict) -> None:
     screen.result(result)
 
 
-def _read(model: str, screen: Screen, revision: str | None, trust_remote_code: bool):
+def _read(
+    model: str, screen: Screen, revision: str | None, trust_remote_code: bool, blocks: str | None
+):
     """The model's files and what they tell without the weights."""
     with nullcontext() if screen.quiet else screen.err.status(f"reading {model} …"):
         from phaseprune.decoder.load import read_config, silence_transformers
@@ -141,7 +145,7 @@ def _read(model: str, screen: Screen, revision: str | None, trust_remote_code: b
         silence_transformers()
         source = find_source(model, revision, weights=False)
         config = read_config(source, trust_remote_code)
-        return source, preflight(source, config, trust_remote_code)
+        return source, preflight(source, config, trust_remote_code, blocks)
 
 
 def _model_lines(checks: _Checks, seen, device: str, dtype: str) -> dict:
@@ -166,7 +170,7 @@ def _model_lines(checks: _Checks, seen, device: str, dtype: str) -> dict:
         tell("quantisation", words.quantisation(seen.quantisation))
     checks.tell("memory", words.memory(seen, chosen, device, WORKING_BYTES))
     if seen.export_problem is None:
-        checks.tell("export", words.EXPORTABLE)
+        checks.tell("export", words.exportable(seen))
     else:
         text = f"{seen.export_problem} (trace, and prune --no-export, still work)"
         checks.tell("export", text, ok=False)
@@ -198,23 +202,24 @@ def _load_questions(checks: _Checks, task: str, limit: int | None, settings: dic
 
 
 def _task_lines(
-    checks: _Checks, questions, tokenizer, max_length: int | None, calibration: int | None,
-    seed: int,
+    checks: _Checks, questions, tokenizer, seen, device: str, calibration: int | None, seed: int
 ) -> dict:  # fmt: skip
     """What is known of the questions by the tokenizer alone."""
-    from phaseprune.decoder.budget import LEAST_TOKENS
+    import torch
+
+    from phaseprune.decoder.load import pick_device
     from phaseprune.questions.split import split
     from phaseprune.sweep.measure import encode_inputs
+    from phaseprune.sweep.memory import usual_tokens
     from phaseprune.sweep.probe import ANY_LENGTH
     from phaseprune.sweep.rows import make_rows
 
-    inputs = encode_inputs(questions, tokenizer, max_length)
-    counts = {
-        "truncated_questions": inputs.truncated, "duplicated_options": questions.duplicated
-    }  # fmt: skip
+    inputs = encode_inputs(questions, tokenizer, seen.max_length)
+    counts = {"truncated_questions": inputs.truncated, **questions.input_counts}
     _input_lines(checks, questions, inputs.questions[0], tokenizer, counts)
+    together = usual_tokens(seen.width, torch.device(pick_device(device)))
     rows, plain = (
-        make_rows(inputs.questions, LEAST_TOKENS, "cpu", length, inputs.orders)
+        make_rows(inputs.questions, together, "cpu", length, inputs.orders)
         for length in (ANY_LENGTH, 0)
     )
     checks.tell("tokens", f"{rows.tokens:,} if the model runs packed rows, else {plain.tokens:,} "

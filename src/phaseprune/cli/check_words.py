@@ -6,8 +6,6 @@ from typing import Any
 
 from phaseprune.decoder.budget import LOGIT_BYTES
 
-EXPORTABLE = "as a plain checkpoint with fewer blocks"
-
 
 def family(seen) -> str:
     """Family and size; ``seen`` is a ``decoder.preflight.Preflight`` here and below."""
@@ -102,6 +100,12 @@ def streaming(seen, dtype, stream: bool | None, budget: int | None) -> tuple[boo
     return True, text
 
 
+def exportable(seen) -> str:
+    """What can be exported."""
+    plain = "as a plain checkpoint with fewer blocks"
+    return f"{plain}; {seen.export_limits}" if seen.export_limits else plain
+
+
 def numbers(seen) -> dict[str, Any]:
     """The same as plain JSON values."""
     quantised = seen.quantisation
@@ -121,6 +125,7 @@ def numbers(seen) -> dict[str, Any]:
         "weights_unused": len(seen.names.unused),
         "quantisation": quantised and quantised.method,
         "exportable": seen.export_problem is None,
+        "export_limits": seen.export_limits,
     }
 
 

@@ -37,6 +37,7 @@ def export(
     max_memory: o.MaxMemory = None,
     revision: o.Revision = None,
     trust_remote_code: o.TrustRemoteCode = False,
+    blocks: o.Blocks = None,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:  # fmt: skip
@@ -53,7 +54,7 @@ def export(
         )
     if not is_run and out is None:
         raise UserError("say where to write the checkpoint with --out DIRECTORY")
-    blocks = _blocks(remove) if remove is not None else []
+    removed = _removed(remove) if remove is not None else []
     if is_run:
         from phaseprune.search.export_run import export_run, run_to_export
 
@@ -64,14 +65,15 @@ def export(
         name = source
     decoder = load_checked(
         name, screen, device=device, dtype=dtype, revision=revision,
-        trust_remote_code=trust_remote_code, stream=stream, max_memory=max_memory,
+        trust_remote_code=trust_remote_code, blocks=blocks, stream=stream,
+        max_memory=max_memory,
     )  # fmt: skip
     if is_run:
         exported = export_run(decoder, run, step=step, out=out)
     else:
         from phaseprune.decoder.export import export as write
 
-        exported = write(decoder, blocks, out)
+        exported = write(decoder, removed, out)
     saved = 1 - exported.parameters / exported.full_parameters
     screen.say(f"exported: {exported.path}")
     screen.say(f"removed blocks: {', '.join(map(str, exported.removed))}")
@@ -85,7 +87,7 @@ def export(
     screen.result(exported.to_dict())
 
 
-def _blocks(text: str) -> list[int]:
+def _removed(text: str) -> list[int]:
     try:
         return [int(part) for part in text.replace(" ", ",").split(",") if part]
     except ValueError:

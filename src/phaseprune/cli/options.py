@@ -121,4 +121,9 @@ TrustRemoteCode = Annotated[
     bool,
     typer.Option("--trust-remote-code", help="Run code that comes with the checkpoint. Dangerous."),
 ]
+Blocks = Annotated[
+    str | None,
+    typer.Option("--blocks", metavar="PATH", help="Module path of the list of blocks, as "
+                 "model.layers. [default: found]"),
+]  # fmt: skip
 Revision = Annotated[str | None, typer.Option("--revision", help="Of a hub model.")]

@@ -73,6 +73,7 @@ def prune(
     max_memory: o.MaxMemory = None,
     revision: o.Revision = None,
     trust_remote_code: o.TrustRemoteCode = False,
+    blocks: o.Blocks = None,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:  # fmt: skip
@@ -92,7 +93,8 @@ def prune(
     questions = load_task(task, limit=limit, **settings)
     decoder = load_checked(
         model, screen, device=device, dtype=dtype, revision=revision,
-        trust_remote_code=trust_remote_code, stream=stream, max_memory=max_memory,
+        trust_remote_code=trust_remote_code, blocks=blocks, stream=stream,
+        max_memory=max_memory,
     )  # fmt: skip
     from phaseprune.decoder.export import check_exportable
     from phaseprune.report.html import write_report
@@ -102,9 +104,11 @@ def prune(
 
     if export:
         try:
-            check_exportable(decoder)
+            limits = check_exportable(decoder)
         except UserError as error:
             raise UserError(f"{error} (--no-export searches without it)") from None
+        if limits:
+            screen.note(f"not every removal of this model can be exported: {limits}")
     run = run_path(out, "prune", model, task)
     with screen.progress() as progress:
         pruning = search(

@@ -64,7 +64,7 @@ def skipped_blocks(decoder: Decoder, removed: Collection[int]) -> Iterator[None]
     """
 
     def identity(*args, **kwargs):
-        return decoder.block_output(split_call(args, kwargs)[0])
+        return decoder.block_output(split_call(decoder, args, kwargs)[0])
 
     with replaced_blocks(decoder, lambda index: identity if index in removed else None):
         yield
@@ -85,7 +85,7 @@ def record_calls(decoder: Decoder, input_ids: torch.Tensor, **inputs: torch.Tens
 
     def recorder(index: int) -> Callable:
         def forward(*args, **kwargs):
-            hidden, rest, named = split_call(args, kwargs)
+            hidden, rest, named = split_call(decoder, args, kwargs)
             embedded.append(hidden)
             arguments.append((rest, named))
             if index == last:
@@ -107,12 +107,14 @@ def run_block(decoder: Decoder, index: int, hidden: torch.Tensor, calls: Calls) 
     """Block ``index`` on a ``[R, T, D]`` hidden state; R and T as in the recording."""
     rest, named = calls.arguments[index]
     output = decoder.blocks[index](hidden, *rest, **named)
-    return output[0] if isinstance(output, tuple) else output
+    return output[0] if isinstance(output, tuple | list) else output
 
 
-def split_call(args: tuple, kwargs: dict[str, Any]) -> tuple[torch.Tensor, tuple, dict[str, Any]]:
+def split_call(
+    decoder: Decoder, args: tuple, kwargs: dict[str, Any]
+) -> tuple[torch.Tensor, tuple, dict[str, Any]]:
     """The hidden state, and the arguments beside it, of a call of a block."""
     if args:
         return args[0], args[1:], kwargs
     kwargs = dict(kwargs)
-    return kwargs.pop("hidden_states"), (), kwargs
+    return kwargs.pop(decoder.input_name), (), kwargs

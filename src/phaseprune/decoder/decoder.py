@@ -26,6 +26,7 @@ class Decoder:
         blocks_path: their module path, as ``model.layers``.
         norm_path: the final norm's, for display; the readout runs the model's own code.
         head: the output head.
+        input_name: what a block calls the hidden state that it is given.
         output_length: 0 where blocks return a tensor, else the length of the tuple they return.
         packed_length: the most tokens of a sequence that the model runs exactly in a packed row
             (``decoder.packed``); 0 where it runs none, None where that was not tried out yet.
@@ -43,6 +44,7 @@ class Decoder:
     blocks_path: str
     norm_path: str | None
     head: nn.Module = field(repr=False)
+    input_name: str = "hidden_states"
     output_length: int = 0
     packed_length: int | None = None
     reads_alone: bool = False
@@ -79,6 +81,11 @@ class Decoder:
             if parameter.is_floating_point() and parameter.dtype.itemsize > 1
         )
         return next(computed, self.model.dtype)
+
+    @property
+    def width(self) -> int:
+        """D, the values of a token's hidden state."""
+        return self.model.get_input_embeddings().weight.shape[1]
 
     @property
     def weight_bytes(self) -> int:

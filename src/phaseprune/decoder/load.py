@@ -12,7 +12,13 @@ from torch import nn
 
 from phaseprune.decoder.budget import fits, in_words, parse_bytes
 from phaseprune.decoder.decoder import Decoder
-from phaseprune.decoder.discover import count_blocks, find_blocks, find_final_norm, find_head
+from phaseprune.decoder.discover import (
+    count_blocks,
+    find_final_norm,
+    find_head,
+    find_input_name,
+    locate_blocks,
+)
 from phaseprune.decoder.load_streamed import load_streamed, streaming_problem
 from phaseprune.decoder.source import Source, find_source
 from phaseprune.decoder.streaming import BlockStream
@@ -30,6 +36,7 @@ def load_model(
     dtype: str = "auto",
     revision: str | None = None,
     trust_remote_code: bool = False,
+    blocks: str | None = None,
     stream: bool | None = None,
     max_memory: int | str | None = None,
 ) -> Decoder:
@@ -42,6 +49,7 @@ def load_model(
             checkpoint's own elsewhere.
         revision: of a hub model.
         trust_remote_code: run the checkpoint's own code; never unless asked.
+        blocks: module path of the list of blocks, as ``model.layers``, where it is not found.
         stream: read blocks from disk when they run, two at a time in memory; by default where the
             weights do not fit into the budget.
         max_memory: what a run may take, weights included, on the device: bytes, or as ``8GB``; by
@@ -55,23 +63,26 @@ def load_model(
     max_memory = None if max_memory is None else parse_bytes(max_memory)
     source = find_source(name, revision)
     config = read_config(source, trust_remote_code)
-    count = count_blocks(config)
-    model, blocks_stream = _load_weights(
+    if blocks is None:
+        count_blocks(config)  # refused before weights are read
+    model, read_blocks = _load_weights(
         source, config, pick_device(device), dtype, trust_remote_code, stream, max_memory,
-        lambda model: find_blocks(model, count),
+        lambda model: locate_blocks(model, config, blocks),
     )  # fmt: skip
-    blocks_path = find_blocks(model, count)
+    blocks_path = locate_blocks(model, config, blocks)
+    found = model.get_submodule(blocks_path)
     decoder = Decoder(
         name=name,
         model=model,
         tokenizer=load_tokenizer(source, trust_remote_code),
         source=source,
-        blocks=model.get_submodule(blocks_path),
+        blocks=found,
         blocks_path=blocks_path,
         norm_path=find_final_norm(model, blocks_path),
         head=find_head(model),
+        input_name=find_input_name(found),
         max_memory=max_memory,
-        stream=blocks_stream,
+        stream=read_blocks,
     )
     check_weights(decoder)
     if decoder.stream is None:
@@ -102,8 +113,13 @@ def read_config(source: Source, trust_remote_code: bool = False):
     architectures = config.architectures or []
     classes = {cls for names in CAUSAL.values() for cls in _as_tuple(names)}
     listed = not architectures or any(name in classes for name in architectures)
+    what = ", ".join(architectures) or config.model_type
+    if architectures and listed and config.model_type not in CAUSAL:
+        raise UserError(
+            f"{source.name}: {what} of model_type {config.model_type} is none that transformers' "
+            "AutoModelForCausalLM loads; give a checkpoint that it does"
+        )
     if config.is_encoder_decoder or config.model_type not in CAUSAL or not listed:
-        what = ", ".join(architectures) or config.model_type
         raise UserError(
             f"{source.name}: {what} is not a causal (decoder-only) language model; phaseprune "
             "reads decisions at the last token of one, so give a decoder such as Llama or Qwen"

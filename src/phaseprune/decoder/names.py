@@ -51,9 +51,9 @@ def compare_names(
                 return Names("blocks", problem=f"the file has no tensor of block {block}")
         return Names("blocks")
     expected = _expected(model)
-    renamings, converts = _changes_on_loading(model)
+    renamings, converts = changes_on_loading(model)
     called = {
-        name: _possible_names(name, model.base_model_prefix, renamings)
+        name: possible_names(name, model.base_model_prefix, renamings)
         for name in checkpoint.tensors
     }
     if quantised:
@@ -85,8 +85,14 @@ def _expected(model: nn.Module) -> dict[str, tuple[int, ...]]:
     }
 
 
-def _possible_names(name: str, base: str, renamings: Sequence[Any]) -> list[str]:
-    """What loading may call a stored tensor: the base model's prefix may be there or lack."""
+def possible_names(name: str, base: str, renamings: Sequence[Any]) -> list[str]:
+    """What loading may call a stored tensor: the base model's prefix may be there or lack.
+
+    Args:
+        name: the stored one.
+        base: the model's ``base_model_prefix``.
+        renamings: from ``changes_on_loading``.
+    """
     renamed = name
     for renaming in renamings:
         renamed = renaming.rename_source_key(renamed)[0]
@@ -174,7 +180,7 @@ def _unused(model: nn.Module, checkpoint: Checkpoint, used: set[str]) -> list[st
     ]
 
 
-def _changes_on_loading(model: nn.Module) -> tuple[list[Any], bool]:
+def changes_on_loading(model: nn.Module) -> tuple[list[Any], bool]:
     """The renamings of this family's stored names, and whether loading changes anything at all.
 
     Besides renaming, loading may merge tensors (a layer's experts into one), which only loading can

@@ -2,99 +2,31 @@
 
 Sequences that begin alike share the tokens that they have in common, so a row is a forest: every
 token sees what stands before it in its own sequences and nothing else. The model's own code runs;
-only its attention function is replaced, through transformers' registry of them, and asks which
-tokens see each other by the model's own mask function (causal, sliding, chunked), evaluated on
-positions. A row's hidden states may be those of several streams at once, ``[S, N, D]``.
+only its attention function is replaced (``decoder.packed_attention``). A row's hidden states may be
+those of several streams at once, ``[S, N, D]``.
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass, field
-from typing import Any
-
 import torch
-from torch.nn import functional
 from torch.utils import _pytree as pytree
 
-from phaseprune.decoder.blocks import Calls, record_calls
+from phaseprune.decoder.blocks import Calls, record_calls, run_block
 from phaseprune.decoder.decoder import Decoder
-
-#: The name that our attention has in transformers' registries.
-ATTENTION = "phaseprune"
-
-#: Keys and values of trunk units, for one block and some streams: by the number of the unit and of
-#: the attention inside the block.
-Trunk = dict[tuple[int, int], tuple[torch.Tensor, torch.Tensor]]
-
-
-@dataclass(frozen=True)
-class Group:
-    """Units of similar length behind the same trunk, whose keys are laid side by side.
-
-    Attributes:
-        index: ``[U * T]`` the row's token at each place; padding repeats token 0.
-        units: U.
-        trunk: numbers of the units whose keys stand before each unit's own.
-        positions: ``[U, P + T]`` position of each key, the trunk's P first.
-    """
-
-    index: torch.Tensor
-    units: int
-    trunk: tuple[int, ...]
-    positions: torch.Tensor
-
-
-@dataclass(frozen=True)
-class Asking:
-    """The tokens that attend, laid out by group: all of the row's, or only those that are read.
-
-    Attributes:
-        index: for each group ``[U * A]`` the asking token at each place.
-        visible: for each group ``[U, A, P + T]`` whether a key stands in the same sequence.
-        positions: for each group ``[U, A]``.
-        order: ``[N]`` where each asking token stands among the groups' places.
-    """
-
-    index: tuple[torch.Tensor, ...]
-    visible: tuple[torch.Tensor, ...]
-    positions: tuple[torch.Tensor, ...]
-    order: torch.Tensor
-
-
-@dataclass(frozen=True)
-class Packing:
-    """One packed row.
-
-    Attributes:
-        tokens: ``[1, N]`` token ids.
-        positions: ``[1, N]`` position ids.
-        reads: ``[R]`` the tokens whose output is read.
-        groups: how keys are laid out.
-        everyone: all tokens asking; ``readers``: those at ``reads`` alone.
-        kept: ``(unit, start, end)`` of the units that are trunk of others.
-    """
-
-    tokens: torch.Tensor
-    positions: torch.Tensor
-    reads: torch.Tensor
-    groups: tuple[Group, ...]
-    everyone: Asking
-    readers: Asking
-    kept: tuple[tuple[int, int, int], ...]
-
-
-class NotPackable(Exception):
-    """A model does something that packed rows do not have."""
+from phaseprune.decoder.packed_attention import (
+    KeysKnown,
+    NotPackable,
+    Packing,
+    Pass,
+    Trunk,
+    our_attention,
+)
 
 
 def record_packed(decoder: Decoder, packing: Packing) -> Calls:
     """How the model calls its blocks for a packed row; its masks are left to our attention."""
     everyone = torch.ones_like(packing.tokens)  # without it transformers looks for packed rows too
-    with _our_attention(decoder, _Pass(packing, packing.everyone, {})):
+    with our_attention(decoder, Pass(packing, packing.everyone, {})):
         return record_calls(
             decoder, packing.tokens, position_ids=packing.positions, attention_mask=everyone
         )
@@ -114,7 +46,7 @@ def run_packed(
         packing: the row.
         trunk: keys and values of the units before; those of this row's trunk units are added.
     """
-    return _run(decoder, index, hidden, calls, _Pass(packing, packing.everyone, trunk))
+    return _run(decoder, index, hidden, calls, Pass(packing, packing.everyone, trunk))
 
 
 @torch.no_grad()
@@ -129,14 +61,14 @@ def run_packed_reads(
     if len(packing.reads) == packing.tokens.shape[1]:  # in the order of the tokens
         return run_packed(decoder, index, hidden, calls, packing, trunk)
     try:
-        _run(decoder, index, hidden, calls, _Pass(packing, packing.everyone, trunk, begin=True))
-    except _KeysKnown as found:
+        _run(decoder, index, hidden, calls, Pass(packing, packing.everyone, trunk, begin=True))
+    except KeysKnown as found:
         keys = found.args
     else:
         raise NotPackable("a block does not attend")
     if not len(packing.reads):
         return hidden[:, :0]
-    readers = _Pass(packing, packing.readers, trunk, keys)
+    readers = Pass(packing, packing.readers, trunk, keys)
     return _run(decoder, index, hidden[:, packing.reads], _at_reads(calls, index, packing), readers)
 
 
@@ -152,174 +84,8 @@ def _at_reads(calls: Calls, index: int, packing: Packing) -> Calls:
     return Calls(calls.embedded, {index: pytree.tree_map(chosen, calls.arguments[index])})
 
 
-def _run(decoder: Decoder, index: int, hidden: torch.Tensor, calls: Calls, state: _Pass):
-    rest, named = calls.arguments[index]
-    with _our_attention(decoder, state):
-        output = decoder.blocks[index](hidden, *rest, **named)
-    return output[0] if isinstance(output, tuple) else output
-
-
-class _KeysKnown(Exception):
-    """Ends a block as soon as its keys and values are known, and carries them."""
-
-
-@dataclass
-class _Pass:
-    """One run of a block over a packed row: who asks, and where they find keys.
-
-    ``keys`` are known beforehand where not all tokens ask; ``begin`` ends the run at the first
-    attention.
-    """
-
-    packing: Packing
-    asking: Asking
-    trunk: Trunk
-    keys: tuple[torch.Tensor, torch.Tensor] | None = None
-    begin: bool = False
-    attentions: int = 0
-    originals: Mapping[int, str] = field(default_factory=dict)
-
-    def attend(self, module, query, key, value, mask, **options) -> torch.Tensor:
-        """``[S, N, H, d]`` attention outputs of the asking tokens."""
-        number, self.attentions = self.attentions, self.attentions + 1
-        if self.keys is None:
-            for unit, start, end in self.packing.kept:
-                self.trunk[unit, number] = key[:, :, start:end], value[:, :, start:end]
-        elif number:
-            raise NotPackable("a block attends twice")
-        else:
-            key, value = self.keys
-        if self.begin:
-            raise _KeysKnown(key, value)
-        masks = _masks(mask, self.packing, self.asking, query.dtype)
-        attention, plain = self._original(module, options)
-        parts = []
-        for group, index, visible in zip(
-            self.packing.groups, self.asking.index, masks, strict=True
-        ):
-            if not len(index):
-                continue
-            keys = self._lay_out(group, key, number, 0)
-            values = self._lay_out(group, value, number, 1)
-            asked = query.index_select(2, index).unflatten(2, (group.units, -1))
-            if plain:
-                scale = options.get("scaling")
-                parts.append(_plain_attention(asked, keys, values, visible, scale))
-            else:
-                parts.append(_other_attention(attention, module, asked, keys, values, visible,
-                                              options))  # fmt: skip
-        together = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
-        return together.index_select(1, self.asking.order)
-
-    def _lay_out(self, group: Group, own: torch.Tensor, number: int, which: int) -> torch.Tensor:
-        """``[S, H, U, P + T, d]`` keys (0) or values (1): the trunk's, then each unit's own."""
-        own = own.index_select(2, group.index).unflatten(2, (group.units, -1))
-        if not group.trunk:
-            return own
-        before = [self.trunk[unit, number][which][:, :, None].expand(-1, -1, group.units, -1, -1)
-                  for unit in group.trunk]  # fmt: skip
-        return torch.cat([*before, own], dim=3)
-
-    def _original(self, module, options: Mapping[str, Any]) -> tuple[Callable, bool]:
-        """The attention that the model would use, and whether it is softmax(q k + mask) v alone."""
-        from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-
-        config = getattr(module, "config", None)
-        name = self.originals.get(id(config)) or next(iter(self.originals.values()))
-        eager = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
-        attention = ALL_ATTENTION_FUNCTIONS.get_interface(name, eager)
-        special = any(options.get(extra) is not None for extra in ("softcap", "position_bias"))
-        return attention, name == "sdpa" and not special
-
-
-def _plain_attention(query, key, value, mask, scale) -> torch.Tensor:
-    """``[S, U * A, H, d]``; units take the place of heads, so that one mask serves all streams.
-
-    Query heads that share a key head are laid one after the other as further askers.
-    """
-    streams, heads, units, asking, _ = query.shape
-    shared = key.shape[1]
-    each = heads // shared
-    query = query.unflatten(1, (shared, each)).transpose(2, 3)
-    out = functional.scaled_dot_product_attention(
-        query.reshape(streams * shared, units, each * asking, -1),
-        key.reshape(streams * shared, *key.shape[2:]),
-        value.reshape(streams * shared, *value.shape[2:]),
-        attn_mask=mask.repeat(1, 1, each, 1) if each > 1 else mask,
-        scale=scale,
-    )
-    out = out.view(streams, shared, units, each, asking, -1).permute(0, 2, 4, 1, 3, 5)
-    return out.reshape(streams, units * asking, heads, -1)
-
-
-def _other_attention(attention, module, query, key, value, mask, options) -> torch.Tensor:
-    """``[S, U * A, H, d]`` by the model's own attention function (soft caps, sinks, ...)."""
-    streams, units = query.shape[0], query.shape[2]
-
-    def rows(tensor):
-        return tensor.transpose(1, 2).flatten(0, 1)
-
-    # One mask for all heads, a row a unit.
-    masks = mask[0][:, None].repeat(streams, 1, 1, 1)
-    out, _ = attention(module, rows(query), rows(key), rows(value), masks, **options)
-    return out.unflatten(0, (streams, units)).flatten(1, 2)
-
-
-def _masks(marker, packing: Packing, asking: Asking, dtype: torch.dtype) -> Sequence[torch.Tensor]:
-    """Additive masks ``[1, U, A, P + T]`` of each group, made once for a recording."""
-    made = getattr(marker, "made", None)
-    if made is None:
-        raise NotPackable("the model changes or makes its masks by itself")
-    found = made.get(id(asking))
-    if found is None:
-        first = torch.zeros((), dtype=torch.long, device=asking.order.device)
-        found = []
-        for group, visible, positions in zip(
-            packing.groups, asking.visible, asking.positions, strict=True
-        ):
-            allowed = marker.function(
-                first, first, positions[:, :, None], group.positions[:, None]
-            )
-            mask = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
-            found.append(mask.masked_fill_(~(visible & allowed), torch.finfo(dtype).min)[None])
-        made[id(asking)] = found
-    return found
-
-
-_current: ContextVar[_Pass] = ContextVar("the packed row whose attention is asked for")
-
-
-def _attention(module, query, key, value, attention_mask=None, **options):
-    return _current.get().attend(module, query, key, value, attention_mask, **options), None
-
-
-def _mask(mask_function: Callable, **unused) -> torch.Tensor:
-    """In place of a mask: the model's own mask function, to be asked about positions."""
-    marker = torch.empty(1, 1, 0, 0)
-    marker.function, marker.made = mask_function, {}
-    return marker
-
-
-@contextmanager
-def _our_attention(decoder: Decoder, state: _Pass) -> Iterator[None]:
-    """Let the model attend by ``state`` while the context lasts."""
-    _register()
-    state.originals = {id(config): config._attn_implementation for config in decoder.configs}
-    token = _current.set(state)
-    try:
-        for config in decoder.configs:
-            config._attn_implementation_internal = ATTENTION
-        yield
-    finally:
-        _current.reset(token)
-        for config in decoder.configs:
-            config._attn_implementation_internal = state.originals[id(config)]
-
-
-def _register() -> None:
-    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
-    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-
-    if ATTENTION not in ALL_ATTENTION_FUNCTIONS:
-        ALL_ATTENTION_FUNCTIONS.register(ATTENTION, _attention)
-        ALL_MASK_ATTENTION_FUNCTIONS.register(ATTENTION, _mask)
+def _run(
+    decoder: Decoder, index: int, hidden: torch.Tensor, calls: Calls, state: Pass
+) -> torch.Tensor:
+    with our_attention(decoder, state):
+        return run_block(decoder, index, hidden, calls)

@@ -6,7 +6,6 @@ headers of its files, so that even a large model takes no longer than reading th
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -14,12 +13,12 @@ import torch
 from torch import nn
 
 from phaseprune.decoder.checkpoint import PLAIN, Checkpoint, read_checkpoint
-from phaseprune.decoder.discover import count_blocks, find_blocks, find_final_norm, find_head
+from phaseprune.decoder.discover import count_blocks, find_final_norm, find_head, locate_blocks
 from phaseprune.decoder.load import first_line, load_errors
 from phaseprune.decoder.names import Names, block_of, compare_names
-from phaseprune.decoder.pruned_config import pruned_config
+from phaseprune.decoder.pruned_config import export_limits, original_of
+from phaseprune.decoder.skeleton import build_empty
 from phaseprune.decoder.source import Source
-from phaseprune.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -46,6 +45,7 @@ class Preflight:
         blocks: how many.
         blocks_path: where they are, as ``model.layers``.
         norm_path: the final norm, None where there is none.
+        width: D, the values of a token's hidden state.
         tied: whether the head is the embeddings.
         parameters: of the whole model, tied ones once.
         block_bytes: of each block, as stored.
@@ -56,12 +56,14 @@ class Preflight:
         names: the weights held against the checkpoint's.
         quantisation: None for plain weights.
         export_problem: why no pruned checkpoint can be exported; None where one can.
+        export_limits: which removals could not be exported; None where all can.
     """
 
     family: str
     blocks: int
     blocks_path: str
     norm_path: str | None
+    width: int
     tied: bool
     parameters: int
     block_bytes: tuple[int, ...]
@@ -72,6 +74,7 @@ class Preflight:
     names: Names
     quantisation: Quantisation | None
     export_problem: str | None
+    export_limits: str | None
 
     def weight_bytes(self, dtype: torch.dtype | None) -> int:
         """Memory for the weights when loaded in a dtype; None for the checkpoint's own."""
@@ -81,32 +84,39 @@ class Preflight:
         return self.parameters * (dtype.itemsize if dtype else self.itemsize)
 
 
-def preflight(source: Source, config, trust_remote_code: bool = False) -> Preflight:
+def preflight(
+    source: Source, config, trust_remote_code: bool = False, blocks: str | None = None
+) -> Preflight:
     """Say what can be said without loading weights.
 
     Args:
         source: the files; of a hub id the configuration and the index suffice.
         config: from ``load.read_config``.
         trust_remote_code: run the checkpoint's own code.
+        blocks: module path of the list of blocks, where it is not found.
 
     Raises:
         UserError: the model cannot be built, has no blocks or head, or its files are unusable
             (pickles, missing or damaged ones). What does not fit in an otherwise readable
             checkpoint is told in ``names``, ``quantisation`` and ``export_problem`` instead.
     """
-    count = count_blocks(config)
+    if blocks is None:
+        count_blocks(config)  # refused before a model is built
     model = _skeleton(source, config, trust_remote_code)
-    blocks_path = find_blocks(model, count)
+    blocks_path = locate_blocks(model, config, blocks)
+    count = len(model.get_submodule(blocks_path))
     norm_path = find_final_norm(model, blocks_path)
     head = find_head(model)
     checkpoint = read_checkpoint(source)
     quantisation = _quantisation(config, checkpoint)
     own_dtype = getattr(config, "dtype", None) or torch.float32
+    problem, limits = _export_words(config, model, blocks_path, quantisation, checkpoint)
     return Preflight(
         family=config.model_type,
         blocks=count,
         blocks_path=blocks_path,
         norm_path=norm_path,
+        width=model.get_input_embeddings().weight.shape[1],
         tied=head.weight is model.get_input_embeddings().weight,
         parameters=sum(p.numel() for p in model.parameters()),
         block_bytes=_block_bytes(model, blocks_path, checkpoint, own_dtype.itemsize),
@@ -116,19 +126,15 @@ def preflight(source: Source, config, trust_remote_code: bool = False) -> Prefli
         max_length=getattr(config.get_text_config(), "max_position_embeddings", None),
         names=compare_names(model, blocks_path, checkpoint, quantisation is not None),
         quantisation=quantisation,
-        export_problem=_export_problem(config, count, quantisation, checkpoint),
+        export_problem=problem,
+        export_limits=limits,
     )
 
 
 def _skeleton(source: Source, config, trust_remote_code: bool) -> nn.Module:
     """The model with its weights' names and shapes and no memory for them."""
-    from transformers import AutoModelForCausalLM
-
-    what = "its configuration makes no model"
-    with load_errors(source, what), torch.device("meta"):
-        return AutoModelForCausalLM.from_config(
-            copy.deepcopy(config), trust_remote_code=trust_remote_code
-        )
+    with load_errors(source, "its configuration makes no model"):
+        return build_empty(config, trust_remote_code)
 
 
 def _block_bytes(
@@ -175,16 +181,15 @@ def _quantisation(config, checkpoint: Checkpoint) -> Quantisation | None:
     return Quantisation(name, bool(getattr(quantizer.quantization_config, "dequantize", False)))
 
 
-def _export_problem(
-    config, blocks: int, quantisation: Quantisation | None, checkpoint: Checkpoint
-) -> str | None:
-    try:
-        pruned_config(config, range(blocks - 1))
-    except UserError as error:
-        return str(error)
+def _export_words(
+    config, model: nn.Module, blocks_path: str, quantisation: Quantisation | None,
+    checkpoint: Checkpoint,
+) -> tuple[str | None, str | None]:  # fmt: skip
+    """Why nothing can be exported, and else what cannot."""
     if quantisation is not None and not checkpoint.file_type:
         return (
             f"a checkpoint quantised by {quantisation.method} cannot be exported as a plain one; "
             "de-quantise it first, or prune the unquantised model and quantise the export"
-        )
-    return None
+        ), None
+    some, words = export_limits(original_of(config, model, blocks_path))
+    return (None, words) if some else (f"export of {config.model_type}: {words}", None)

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from phaseprune.decoder.blocks import replaced_blocks
+from phaseprune.decoder.blocks import replaced_blocks, split_call
 from phaseprune.decoder.decoder import Decoder
 
 
@@ -36,7 +36,7 @@ def read_logits(
             return decoder.block_output(hidden[:, None])
 
         def identity(*args, **kwargs):
-            return decoder.block_output(args[0] if args else kwargs["hidden_states"])
+            return decoder.block_output(split_call(decoder, args, kwargs)[0])
 
         return first if index == 0 else identity
 

@@ -17,23 +17,30 @@ from phaseprune.errors import UserError
 FEW_TOKENS = 2
 
 
-def reload(decoder: Decoder, checkpoint: Path) -> tuple[nn.Module, dict[str, Any]]:
+def reload(
+    decoder: Decoder, checkpoint: Path, trust_remote_code: bool
+) -> tuple[nn.Module, dict[str, Any]]:
     """The model that a checkpoint holds, and transformers' report on loading it.
 
     Args:
         decoder: the full model, whose device, dtype and budget are taken over.
         checkpoint: the directory.
+        trust_remote_code: let the checkpoint's own code run.
     """
     if decoder.stream is not None:
         source = Source(str(checkpoint), checkpoint)
         return load_streamed(
-            source, str(decoder.device), decoder.dtype, False,
+            source, str(decoder.device), decoder.dtype, trust_remote_code,
             lambda model: decoder.blocks_path, decoder.max_memory,
         )[:2]  # fmt: skip
     from transformers import AutoModelForCausalLM
 
     model, report = AutoModelForCausalLM.from_pretrained(
-        checkpoint, dtype=decoder.dtype, output_loading_info=True, use_safetensors=True
+        checkpoint,
+        dtype=decoder.dtype,
+        output_loading_info=True,
+        use_safetensors=True,
+        trust_remote_code=trust_remote_code,
     )
     return model.to(decoder.device).eval(), report
 

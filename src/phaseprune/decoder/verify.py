@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import torch
 
-from phaseprune.decoder.blocks import record_calls, run_block
+from phaseprune.decoder.blocks import Calls, record_calls, run_block, skipped_blocks
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.decoder.readout import read_logits
+from phaseprune.decoder.watch import Watched, first_words, handed_on, watch
 from phaseprune.errors import UserError
 
 #: Largest |difference| allowed, as a share of the largest |logit|, by the bits of the dtype.
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 PROBE_ROWS, PROBE_TOKENS = 2, 12
+#: What to do where the blocks that were found are not what is wanted.
+OTHER_BLOCKS = "if its blocks are another list, name it with --blocks PATH"
 
 
 def check_weights(decoder: Decoder) -> None:
@@ -48,20 +52,24 @@ def _refuse_not_finite(decoder: Decoder, named: Iterable[tuple[str, torch.Tensor
 def check_readout(decoder: Decoder) -> float:
     """Demand that replaying the blocks and reading out at L gives the model's own logits.
 
-    Also finds out how the blocks return their output.
+    Also finds out how the blocks return their output, and demands that skipping single blocks in
+    replayed streams is what skipping them in the model is.
 
     Returns:
         The largest absolute difference of the logits on random tokens.
 
     Raises:
-        UserError: the logits differ, or a later token changes an earlier logit.
+        UserError: the logits differ, a later token changes an earlier logit, or the blocks hand on
+            more than the hidden state.
     """
     generator = torch.Generator().manual_seed(0)
     vocabulary = decoder.model.get_input_embeddings().weight.shape[0]
     shape = (PROBE_ROWS, PROBE_TOKENS)
     tokens = torch.randint(vocabulary, shape, generator=generator).to(decoder.device)
-    decoder.output_length = _output_length(decoder, tokens)
-    expected = decoder.model(input_ids=tokens, use_cache=False).logits.float()
+    watched = watch(decoder, tokens)
+    check_calls(decoder, watched, tokens)
+    decoder.output_length = watched.lengths[0]
+    expected = watched.logits
     if not torch.isfinite(expected).all():
         raise UserError(f"{decoder.name}: the logits on a random probe are NaN or infinite")
     tolerance = TOLERANCE[decoder.dtype] * max(1.0, float(expected.abs().max()))
@@ -70,8 +78,13 @@ def check_readout(decoder: Decoder) -> float:
     altered[:, -1] = (altered[:, -1] + 1) % vocabulary
     changed = decoder.model(input_ids=altered, use_cache=False).logits.float() - expected
     refuse_acausal(decoder, changed, tolerance)
-    difference = readout_difference(decoder, _last_hidden(decoder, tokens), expected)
+    calls = record_independent(decoder, watched, tokens)
+    skips = sorted({0, len(decoder.blocks) // 2, len(decoder.blocks) - 1})
+    *streams, hidden = try_alone(decoder, lambda: _streams(decoder, calls, skips))
+    difference = try_alone(decoder, lambda: readout_difference(decoder, hidden, expected))
     refuse_readout(decoder, difference, tolerance)
+    for block, stream in zip(skips, streams, strict=True):
+        _check_skip(decoder, tokens, block, stream)
     return difference
 
 
@@ -84,46 +97,126 @@ def refuse_acausal(decoder: Decoder, changed: torch.Tensor, tolerance: float) ->
         )
 
 
-def readout_difference(decoder: Decoder, hidden: torch.Tensor, expected: torch.Tensor) -> float:
-    """Max |difference| of the readout of ``[R, T, D]`` states, whole and by rows, from logits."""
-    flat = hidden.reshape(-1, hidden.shape[-1])
-    read = read_logits(decoder, flat)
-    difference = float((read - expected.reshape(len(flat), -1)).abs().max())
-    vocabulary = read.shape[-1]
-    rows = torch.arange(0, vocabulary, max(1, vocabulary // 7), device=decoder.device)
-    by_rows = read_logits(decoder, flat, rows)
-    return max(difference, float((by_rows - read[:, rows]).abs().max()))
+def record_independent(decoder: Decoder, watched: Watched, tokens: torch.Tensor) -> Calls:
+    """How the model calls its blocks, which is refused where they hand on more than the state."""
+    calls = try_alone(decoder, lambda: record_calls(decoder, tokens))
+    more = handed_on(decoder, watched, calls)
+    if more:
+        raise UserError(
+            f"{decoder.name}: the {decoder.family} architecture hands on more than the hidden "
+            f"state: block {more[0]} of {decoder.blocks_path} is given {more[1]}, which earlier "
+            "blocks computed, so skipping one would change what others work with; prune a model "
+            "whose blocks are independent"
+        )
+    return calls
 
 
 def refuse_readout(decoder: Decoder, difference: float, tolerance: float) -> None:
     """Refuse a model whose readout at L is not its own logits."""
     if not difference <= tolerance:
         raise UserError(
-            f"{decoder.name}: the readout after the last block differs from the model's own logits "
-            f"(max |difference| {difference:.2g}, allowed {tolerance:.2g}), so this "
-            f"{decoder.family} architecture cannot be traced"
+            f"{decoder.name}: the readout after the last block of {decoder.blocks_path} differs "
+            f"from the model's own logits (max |difference| {difference:.2g}, allowed "
+            f"{tolerance:.2g}), so this {decoder.family} architecture cannot be traced; "
+            f"{OTHER_BLOCKS}"
         )
 
 
-def _last_hidden(decoder: Decoder, tokens: torch.Tensor) -> torch.Tensor:
-    """``[R, T, D]`` state after the last block, by replaying the blocks one by one."""
-    calls = record_calls(decoder, tokens)
-    hidden = calls.embedded
-    for index in range(len(decoder.blocks)):
-        hidden = run_block(decoder, index, hidden, calls)
-    return hidden
+def check_calls(decoder: Decoder, watched: Watched, tokens: torch.Tensor) -> None:
+    """Demand that a model calls its blocks so that skipping one has a meaning.
 
-
-def _output_length(decoder: Decoder, tokens: torch.Tensor) -> int:
-    """0 where blocks return a tensor, else the length of the tuple they return."""
-    lengths = []
-    handle = decoder.blocks[0].register_forward_hook(
-        lambda module, inputs, output: lengths.append(
-            len(output) if isinstance(output, tuple) else 0
+    Raises:
+        UserError: blocks called twice or not in order, or a hidden state that is not one a token.
+    """
+    where = f"{decoder.name}: the {decoder.family} architecture"
+    count = len(decoder.blocks)
+    if watched.order != list(range(count)):
+        called = ", ".join(map(str, watched.order[:8])) or "none"
+        raise UserError(
+            f"{where} does not call each of the {count} blocks of {decoder.blocks_path} once and "
+            f"in order (but {called} …), so skipping one has no clear meaning; {OTHER_BLOCKS}"
         )
-    )
+    wrong = [shape for shape in watched.shapes if shape[:2] != tuple(tokens.shape)]
+    if wrong:
+        raise UserError(
+            f"{where} hands a state of shape {list(wrong[0])} from block to block for "
+            f"{list(tokens.shape)} tokens in {decoder.blocks_path}, and not one state a token, "
+            f"which cannot be read out; {OTHER_BLOCKS}"
+        )
+    if len(set(watched.lengths)) > 1:
+        raise UserError(
+            f"{where} has blocks in {decoder.blocks_path} that return their state in different "
+            f"forms; {OTHER_BLOCKS}"
+        )
+
+
+def try_alone(decoder: Decoder, run: Callable[[], Any]) -> Any:
+    """What ``run`` gives, which runs blocks one by one; an error of theirs is a refusal."""
     try:
-        decoder.model(input_ids=tokens, use_cache=False)
-    finally:
-        handle.remove()
-    return lengths[0]
+        return run()
+    except (UserError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # noqa: BLE001 - code of any family
+        raise UserError(
+            f"{decoder.name}: the blocks of {decoder.blocks_path} cannot be run one by one "
+            f"({type(error).__name__}: {first_words(error)}), so this {decoder.family} "
+            f"architecture cannot be traced; {OTHER_BLOCKS}"
+        ) from error
+
+
+def _check_skip(decoder: Decoder, tokens: torch.Tensor, block: int, stream: torch.Tensor) -> None:
+    """A stream replayed beside others without a block against the model that skips it."""
+    try:
+        with skipped_blocks(decoder, {block}):
+            expected = decoder.model(input_ids=tokens, use_cache=False).logits.float()
+    except (UserError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # noqa: BLE001 - code of any family
+        raise UserError(
+            f"{decoder.name}: this {decoder.family} model cannot run without block {block} of "
+            f"{decoder.blocks_path} ({type(error).__name__}: {first_words(error)}), so its blocks "
+            "cannot be pruned"
+        ) from error
+    refuse_other_skip(decoder, block, stream, expected)
+
+
+def refuse_other_skip(
+    decoder: Decoder, block: int, stream: torch.Tensor, expected: torch.Tensor
+) -> None:
+    """Refuse a model whose replayed stream without a block is not its own forward without it."""
+    tolerance = TOLERANCE[decoder.dtype] * max(1.0, float(expected.abs().max()))
+    difference = readout_difference(decoder, stream, expected)
+    if not difference <= tolerance:
+        raise UserError(
+            f"{decoder.name}: skipping block {block} of {decoder.blocks_path} in a stream of its "
+            f"own differs from the model that skips it (max |difference| {difference:.2g}, allowed "
+            f"{tolerance:.2g}), so blocks of this {decoder.family} architecture depend on each "
+            "other by more than the hidden state, and it cannot be pruned"
+        )
+
+
+def readout_difference(
+    decoder: Decoder, hidden: torch.Tensor, expected: torch.Tensor
+) -> float:
+    """Max |difference| of the readout of ``[R, T, D]`` states, whole and by rows, from logits."""
+    flat = hidden.flatten(0, 1)
+    read = read_logits(decoder, flat)
+    difference = float((read - expected.reshape(len(flat), -1)).abs().max())
+    step = max(1, read.shape[-1] // 7)
+    rows = torch.arange(0, read.shape[-1], step, device=decoder.device)
+    by_rows = read_logits(decoder, flat, rows)
+    return max(difference, float((by_rows - read[:, rows]).abs().max()))
+
+
+def _streams(decoder: Decoder, calls: Calls, skips: Sequence[int]) -> list[torch.Tensor]:
+    """``[R, T, D]`` last states: of streams without each block of ``skips``, and the whole model's.
+
+    They run side by side, block by block, as a sweep runs them.
+    """
+    base, streams = calls.embedded, []
+    for index in range(len(decoder.blocks)):
+        streams = [run_block(decoder, index, stream, calls) for stream in streams]
+        if index in skips:
+            streams.append(base)
+        base = run_block(decoder, index, base.clone(), calls)
+    return [*streams, base]

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import permutations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -149,6 +150,24 @@ class Task:
     def duplicated(self) -> int:
         """How many questions have an option twice (the later one can never be decided for)."""
         return sum(len(set(q.choices)) < len(q.choices) for q in self.questions)
+
+    @property
+    def begun(self) -> int:
+        """How many questions have an option that begins another, where plain sums are compared.
+
+        The longer one's log-likelihood is then that of the shorter one and something negative.
+        """
+        if self.scoring != "text" or self.length_norm != "none":
+            return 0
+        return sum(
+            any(a != b and b.startswith(a) for a, b in permutations(q.choices, 2))
+            for q in self.questions
+        )
+
+    @property
+    def input_counts(self) -> dict[str, int]:
+        """What a manifest says of questions whose options are no fair choice."""
+        return {"duplicated_options": self.duplicated, "begun_options": self.begun}
 
     @property
     def gold(self) -> np.ndarray:

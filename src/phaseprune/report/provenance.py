@@ -40,6 +40,7 @@ def provenance_rows(
         ("Prompt format", manifest.get("prompt_format")),
         ("Questions cut on the left", manifest.get("truncated_questions") or None),
         ("Questions with doubled options", manifest.get("duplicated_options") or None),
+        ("Questions with an option that begins another", manifest.get("begun_options") or None),
         ("Calibration questions", manifest.get("calibration_questions")),
         ("Evaluation questions", manifest.get("evaluation_questions") or trace.get("questions")),
         ("Seed", manifest.get("seed")),

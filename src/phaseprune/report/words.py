@@ -121,7 +121,8 @@ def input_lines(counts: Mapping[str, Any]) -> list[str]:
     """Say what should be known of the questions as they were put.
 
     Args:
-        counts: ``truncated_questions`` and ``duplicated_options``, as in a manifest.
+        counts: ``truncated_questions``, ``duplicated_options`` and ``begun_options``, as in a
+            manifest.
 
     Returns:
         A sentence for each count that is not 0.
@@ -137,6 +138,11 @@ def input_lines(counts: Mapping[str, Any]) -> list[str]:
         lines.append(
             f"{plural(duplicated, 'question')} with an option that stands twice: the later one is "
             "never decided for"
+        )
+    if begun := counts.get("begun_options"):
+        lines.append(
+            f"{plural(begun, 'question')} with an option that begins another: by plain sums the "
+            "longer one is hardly ever decided for; compare by --length-norm chars"
         )
     return lines
 

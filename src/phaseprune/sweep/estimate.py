@@ -42,10 +42,11 @@ def estimate(decoder: Decoder, evaluation: Prepared, calibration: Prepared) -> C
     """
     blocks = len(decoder.blocks)
     task, rows = evaluation.task, evaluation.rows
-    enough = math.ceil(len(task.questions) * batch_tokens(decoder) / rows.tokens)
+    together = batch_tokens(decoder)
+    enough = math.ceil(len(task.questions) * together / rows.tokens)
     sample = prepare(decoder, task.head(enough))
     shard = sample.rows.shards[0]
-    walker = Walker(decoder, shard, batch_tokens(decoder))
+    walker = Walker(decoder, shard, together)
     embedded = walker.embedded()
     states = torch.cat(walker.at_reads(embedded), dim=1)
     sums = torch.zeros(1, math.prod(sample.rows.shape), dtype=torch.float64)

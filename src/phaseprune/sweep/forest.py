@@ -81,9 +81,9 @@ def merge(sequences: Iterable[tuple[Sequence[int], Sequence[Scored]]]) -> Node:
             if child is None:
                 child = node.children[tokens[at]] = Node(tuple(tokens[at:]))
             else:
-                common = _common(child.tokens, tokens, at)
-                if common < len(child.tokens):
-                    child.cut(common)
+                shared = common(child.tokens, tokens, at)
+                if shared < len(child.tokens):
+                    child.cut(shared)
             path.append(child)
             starts.append(at)
             at, node = at + len(child.tokens), child
@@ -93,10 +93,10 @@ def merge(sequences: Iterable[tuple[Sequence[int], Sequence[Scored]]]) -> Node:
     return root
 
 
-def _common(known: Sequence[int], tokens: Sequence[int], at: int) -> int:
-    """How many tokens of ``known`` stand in ``tokens`` from ``at``."""
+def common(known: Sequence[int], tokens: Sequence[int], at: int = 0) -> int:
+    """How many tokens ``known`` begins with that also stand in ``tokens`` from ``at``."""
     most = min(len(known), len(tokens) - at)
-    for count in range(1, most):
+    for count in range(most):
         if known[count] != tokens[at + count]:
             return count
     return most

@@ -33,8 +33,8 @@ class Prepared:
 
     @property
     def input_counts(self) -> dict[str, int]:
-        """What a manifest says of the questions as they were put: cut ones, doubled options."""
-        return {"truncated_questions": self.truncated, "duplicated_options": self.task.duplicated}
+        """What a manifest says of the questions as they were put: cut ones, odd options."""
+        return {"truncated_questions": self.truncated, **self.task.input_counts}
 
     @property
     def needs_vocabulary(self) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from phaseprune.decoder.budget import LEAST_TOKENS, free_memory, in_words, working_bytes
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.errors import UserError
@@ -16,9 +18,11 @@ CPU_VALUES = 2**19
 CPU_MOST, ELSEWHERE = 8192, 16384
 
 
-def width(decoder: Decoder) -> int:
-    """D, the values of a token's hidden state."""
-    return decoder.model.get_input_embeddings().weight.shape[1]
+def usual_tokens(width: int, device: torch.device) -> int:
+    """Tokens that a block is given at once where memory does not matter, by the model's width."""
+    if device.type != "cpu":
+        return ELSEWHERE
+    return max(LEAST_TOKENS, min(CPU_MOST, CPU_VALUES // width))
 
 
 def batch_tokens(decoder: Decoder) -> int:
@@ -26,9 +30,7 @@ def batch_tokens(decoder: Decoder) -> int:
 
     What it makes of them may have a quarter of what a stated budget leaves beside the weights.
     """
-    tokens = ELSEWHERE
-    if decoder.device.type == "cpu":
-        tokens = max(LEAST_TOKENS, min(CPU_MOST, CPU_VALUES // width(decoder)))
+    tokens = usual_tokens(decoder.width, decoder.device)
     if decoder.max_memory is not None:
         share = (decoder.max_memory - decoder.weight_bytes) // 4
         while tokens > LEAST_TOKENS and _working(decoder, tokens) > share:
@@ -51,7 +53,7 @@ def state_budget(decoder: Decoder) -> int:
 
 def stream_bytes(decoder: Decoder, tokens: int) -> int:
     """Bytes of one stream's hidden states of so many tokens."""
-    return tokens * width(decoder) * decoder.dtype.itemsize
+    return tokens * decoder.width * decoder.dtype.itemsize
 
 
 def shard_tokens(decoder: Decoder, streams: int | None = None) -> int:

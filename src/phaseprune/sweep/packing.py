@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 
-from phaseprune.decoder.packed import Asking, Group, Packing
+from phaseprune.decoder.packed_attention import Asking, Group, Packing
 from phaseprune.sweep.forest import Scored, Unit
 
 #: A unit joins a group if it has at least this share of the tokens of the group's longest.

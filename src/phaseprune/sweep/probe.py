@@ -105,6 +105,7 @@ def _longest(decoder: Decoder, walker: Walker) -> int:
         and value > 0
         and ("window" in name or "attention_chunk" in name)
         and "layers" not in name
+        and "pattern" not in name
     ]
     near, far = (torch.tensor(place, device=decoder.device) for place in (0, 2**30))
     for argument in pytree.tree_leaves([calls.arguments for calls in walker.calls]):

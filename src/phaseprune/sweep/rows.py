@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from phaseprune.decoder.packed import Packing
+from phaseprune.decoder.packed_attention import Packing
 from phaseprune.questions.encode import EncodedQuestion
-from phaseprune.sweep.forest import Scored, cut, merge
+from phaseprune.sweep.forest import Scored, common, cut, merge
 from phaseprune.sweep.packing import pack
 
 PAD = 0
@@ -147,11 +147,25 @@ def make_rows(
     options = np.zeros(1 + max(number for number, _ in orders), dtype=int)
     for question, (number, _) in zip(questions, orders, strict=True):
         options[number] = len(question.continuations)
+    repeats = np.bincount([number for number, _ in orders])
+    return lay_out(put, options, repeats, batch_tokens, device, packed_length, shard_tokens)
+
+
+def lay_out(
+    put: Sequence[list[Sequence_]],
+    options: np.ndarray,
+    repeats: np.ndarray,
+    batch_tokens: int,
+    device: torch.device | str,
+    packed_length: int,
+    shard_tokens: int | None = None,
+) -> Rows:
+    """Rows of the sequences of each question; other arguments as of ``Rows`` and ``make_rows``."""
     shards = [
         make_shard(sequences, batch_tokens, device, packed_length)
         for sequences in _shards(put, shard_tokens)
     ]
-    return Rows(tuple(shards), options, np.bincount([number for number, _ in orders]))
+    return Rows(tuple(shards), options, repeats)
 
 
 def _sequences(question: EncodedQuestion, slots: Sequence[int]) -> Iterator[Sequence_]:
@@ -167,15 +181,22 @@ def _sequences(question: EncodedQuestion, slots: Sequence[int]) -> Iterator[Sequ
 
 
 def _shards(put: Sequence[list[Sequence_]], most: int | None) -> Iterator[list[Sequence_]]:
-    """Sequences of neighbouring questions, of at most so many tokens if none were shared."""
+    """Sequences of neighbouring questions, of at most so many tokens.
+
+    Tokens that a sequence shares with the one before it are not counted again.
+    """
     shard: list[Sequence_] = []
-    size = 0
+    size, before = 0, ()
     for sequences in put:
-        length = sum(len(tokens) for tokens, _ in sequences)
+        length, last = 0, before
+        for tokens, _ in sequences:
+            length += len(tokens) - common(last, tokens)
+            last = tokens
         if shard and most is not None and size + length > most:
             yield shard
             shard, size = [], 0
-        shard = shard + sequences
+            length += common(before, sequences[0][0])
+        shard, before = shard + sequences, last
         size += length
     yield shard
 

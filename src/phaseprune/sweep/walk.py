@@ -17,7 +17,7 @@ from phaseprune.decoder.decoder import Decoder
 from phaseprune.errors import UserError
 from phaseprune.progress import Progress, silent
 from phaseprune.sweep.kept import Kept
-from phaseprune.sweep.memory import batch_tokens, width
+from phaseprune.sweep.memory import batch_tokens
 from phaseprune.sweep.rows import Rows, Shard
 from phaseprune.sweep.scoring import add_scores
 from phaseprune.sweep.states import States, Walker
@@ -131,7 +131,7 @@ def sweep_scores(
     sums = torch.zeros(len(live), questions * options, dtype=torch.float64)
     keep: set[int] = set()
     if kept is not None:
-        values = rows.padded_tokens * width(decoder)
+        values = rows.padded_tokens * decoder.width
         keep = kept.plan(live, values * decoder.dtype.itemsize)
     starts = [kept.latest(number) if kept else None for number in range(len(rows.shards))]
     passes = [_passes(live, start[0] if start else live[0]) for start in starts]

@@ -1,0 +1,65 @@
+"""Plain text as rows: windows of tokens, each scored at all of its positions (SLEB's criterion)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from phaseprune.decoder.decoder import Decoder
+from phaseprune.errors import UserError
+from phaseprune.sweep.memory import batch_tokens, shard_tokens
+from phaseprune.sweep.probe import packed_length
+from phaseprune.sweep.rows import Rows, lay_out
+
+
+def text_windows(
+    decoder: Decoder, text: str, length: int, count: int | None = None
+) -> list[list[int]]:
+    """Neighbouring windows of a text's tokens.
+
+    Args:
+        decoder: for its tokenizer.
+        text: plain text.
+        length: tokens of a window, at least 2.
+        count: how many windows from the beginning; None for all that are full.
+
+    Raises:
+        UserError: the text has fewer full windows, or the model takes no windows so long.
+    """
+    most = decoder.max_length
+    if length < 2 or (most is not None and length > most):
+        raise UserError(
+            f"windows of {length} tokens: the model takes 2 to {most or 'any number of'} tokens"
+        )
+    tokens = decoder.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    windows = [tokens[i : i + length] for i in range(0, len(tokens) - length + 1, length)]
+    if not windows or (count is not None and len(windows) < count):
+        raise UserError(
+            f"the text has {len(tokens):,} tokens, which are {len(windows)} windows of {length}, "
+            f"and {count or 1} are needed; give a longer text or shorter windows"
+        )
+    return windows[:count]
+
+
+def text_rows(decoder: Decoder, windows: Sequence[Sequence[int]]) -> Rows:
+    """Rows whose scores ``[W, 1]`` are each window's log-likelihood (without its first token)."""
+    put = [
+        [(tuple(window[:-1]), [(place, window[place + 1], slot)
+                               for place in range(len(window) - 1)])]
+        for slot, window in enumerate(windows)
+    ]  # fmt: skip
+    return lay_out(
+        put,
+        np.ones(len(windows), dtype=int),
+        np.ones(len(windows), dtype=int),
+        batch_tokens(decoder),
+        decoder.device,
+        packed_length(decoder),
+        shard_tokens(decoder),
+    )
+
+
+def text_loss(scores: np.ndarray, windows: Sequence[Sequence[int]]) -> np.ndarray:
+    """Mean negative log-likelihood a predicted token (nats) from ``[..., W, 1]`` scores."""
+    return -scores[..., 0].sum(axis=-1) / sum(len(window) - 1 for window in windows)
