@@ -20,9 +20,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from phaseprune import load_model
 from phaseprune.questions.encode import EncodedQuestion
+from phaseprune.sweep.memory import batch_tokens
 from phaseprune.sweep.probe import packed_length
 from phaseprune.sweep.rows import make_rows
-from phaseprune.sweep.walk import batch_tokens, sweep_scores
+from phaseprune.sweep.walk import sweep_scores
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 BLOCKS, QUESTIONS, LENGTH = 16, 64, 64
@@ -69,7 +70,7 @@ def seconds(decoder, count: int, length: int) -> float:
         )
         for _ in range(count)
     ]
-    together = batch_tokens(decoder.width, decoder.device)
+    together = batch_tokens(decoder)
     rows = make_rows(questions, together, packed_length=packed_length(decoder))
     times = []
     for _ in range(2):

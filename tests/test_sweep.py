@@ -249,7 +249,7 @@ def test_shards_are_walked_one_after_the_other(tiny, small_task):
 def test_many_small_batches_give_the_same(tiny, small_task, monkeypatch, family):
     decoder = tiny[family]
     whole = prepare(decoder, small_task)
-    monkeypatch.setattr("phaseprune.sweep.measure.batch_tokens", lambda width, device: 40)
+    monkeypatch.setattr("phaseprune.sweep.measure.batch_tokens", lambda decoder: 40)
     pieces = prepare(decoder, small_task)
     assert len(pieces.rows.batches) > 3 and len(whole.rows.batches) == 1 == len(whole.rows.shards)
     if family == "gemma2":  # no padding at all

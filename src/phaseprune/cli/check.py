@@ -49,6 +49,8 @@ def check(
     lm_eval_path: o.LmEvalPath = None,
     device: o.Device = "auto",
     dtype: o.Dtype = "auto",
+    stream: o.Stream = None,
+    max_memory: o.MaxMemory = None,
     revision: o.Revision = None,
     trust_remote_code: o.TrustRemoteCode = False,
     blocks: o.Blocks = None,
@@ -70,12 +72,15 @@ def check(
     try:
         source, seen = _read(model, screen, **trust)
         found |= _model_lines(checks, seen, **where)
+        _streaming_line(checks, seen, stream, max_memory, **where)
         if task is not None:
             checks.stage = "task"
             questions = _load_questions(checks, task, limit, settings)
         if full and not checks.refused:
             checks.stage = "readout"
-            decoder = load_checked(model, screen, **where, **trust)
+            decoder = load_checked(
+                model, screen, **where, **trust, stream=stream, max_memory=max_memory
+            )
             found |= _readout_line(checks, decoder)
             if questions is not None:
                 checks.stage = "tokens"
@@ -172,6 +177,20 @@ def _model_lines(checks: _Checks, seen, device: str, dtype: str) -> dict:
     return words.numbers(seen) | {"memory_bytes": memory}
 
 
+def _streaming_line(
+    checks: _Checks, seen, stream: bool | None, max_memory: str | None, device: str, dtype: str
+) -> None:
+    from phaseprune.cli import check_words as words
+    from phaseprune.decoder.budget import parse_bytes
+    from phaseprune.decoder.load import pick_device, pick_dtype
+
+    chosen = pick_dtype(dtype, pick_device(device))
+    budget = None if max_memory is None else parse_bytes(max_memory)
+    told = words.streaming(seen, chosen, stream, budget)
+    if told is not None:
+        (checks.tell if told[0] else checks.refuse)("streaming", told[1])
+
+
 def _load_questions(checks: _Checks, task: str, limit: int | None, settings: dict):
     from phaseprune.questions.catalog import load_task
 
@@ -191,14 +210,14 @@ def _task_lines(
     from phaseprune.decoder.load import pick_device
     from phaseprune.questions.split import split
     from phaseprune.sweep.measure import encode_inputs
+    from phaseprune.sweep.memory import usual_tokens
     from phaseprune.sweep.probe import ANY_LENGTH
     from phaseprune.sweep.rows import make_rows
-    from phaseprune.sweep.walk import batch_tokens
 
     inputs = encode_inputs(questions, tokenizer, seen.max_length)
     counts = {"truncated_questions": inputs.truncated, **questions.input_counts}
     _input_lines(checks, questions, inputs.questions[0], tokenizer, counts)
-    together = batch_tokens(seen.width, torch.device(pick_device(device)))
+    together = usual_tokens(seen.width, torch.device(pick_device(device)))
     rows, plain = (
         make_rows(inputs.questions, together, "cpu", length, inputs.orders)
         for length in (ANY_LENGTH, 0)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from phaseprune.decoder.budget import LOGIT_BYTES
+
 
 def family(seen) -> str:
     """Family and size; ``seen`` is a ``decoder.preflight.Preflight`` here and below."""
@@ -67,6 +69,35 @@ def memory(seen, dtype, device: str, batches: int) -> str:
         f"about {data(seen.weight_bytes(dtype))} for the weights {held} on {device}, and about "
         f"{data(batches)} more for batches"
     )
+
+
+def streaming(seen, dtype, stream: bool | None, budget: int | None) -> tuple[bool, str] | None:
+    """Whether the weights would be streamed and have room, and that in words.
+
+    Args:
+        seen: as above.
+        dtype: the weights' (None: as stored).
+        stream: ``--stream`` or ``--no-stream``; None for neither.
+        budget: ``--max-memory`` in bytes; None without.
+
+    Returns:
+        None where nothing was asked.
+    """
+    if stream is None and budget is None:
+        return None
+    whole = seen.weight_bytes(dtype)
+    fits = budget is None or whole <= budget
+    if stream is False or (stream is None and fits):
+        do = "" if fits else "do not "
+        return fits, f"no; all weights would be in memory, and {do}fit into what a run may take"
+    if seen.quantisation is not None or not seen.disk_bytes:
+        return False, "not of quantised weights, nor before they are downloaded; use --no-stream"
+    outside = max(0, seen.disk_bytes - sum(seen.block_bytes))
+    held = int(whole / seen.disk_bytes * (outside + 2 * max(seen.block_bytes)))
+    text = f"about {data(held)} of the weights in memory at a time (two blocks, and all outside)"
+    if budget is not None and held + LOGIT_BYTES > budget:
+        return False, f"{text} leave no room to work in within --max-memory {data(budget)}"
+    return True, text
 
 
 def exportable(seen) -> str:

@@ -90,7 +90,15 @@ def load_checked(name: str, screen: Screen, **options: Any):
         from phaseprune.decoder.load import load_model, silence_transformers
 
         silence_transformers()
-        return load_model(name, **options)
+        decoder = load_model(name, **options)
+    if decoder.stream is not None:
+        from phaseprune.decoder.budget import in_words
+
+        screen.note(
+            f"{name} is streamed: its {len(decoder.blocks)} blocks are read from disk when they "
+            f"run, and at most {in_words(decoder.weight_bytes)} of weights are in memory"
+        )
+    return decoder
 
 
 def command_line(*words: Any) -> str:

@@ -33,6 +33,8 @@ def export(
     ] = None,
     device: o.Device = "auto",
     dtype: o.Dtype = "auto",
+    stream: o.Stream = None,
+    max_memory: o.MaxMemory = None,
     revision: o.Revision = None,
     trust_remote_code: o.TrustRemoteCode = False,
     blocks: o.Blocks = None,
@@ -63,7 +65,8 @@ def export(
         name = source
     decoder = load_checked(
         name, screen, device=device, dtype=dtype, revision=revision,
-        trust_remote_code=trust_remote_code, blocks=blocks,
+        trust_remote_code=trust_remote_code, blocks=blocks, stream=stream,
+        max_memory=max_memory,
     )  # fmt: skip
     if is_run:
         exported = export_run(decoder, run, step=step, out=out)

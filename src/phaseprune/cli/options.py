@@ -45,6 +45,18 @@ Dtype = Annotated[
         "checkpoint's own elsewhere.",
     ),
 ]  # fmt: skip
+Stream = Annotated[
+    bool | None,
+    typer.Option(
+        "--stream/--no-stream", help="Read blocks from disk when they run, two at a time in "
+        "memory. [default: where the weights do not fit]", show_default=False,
+    ),
+]  # fmt: skip
+MaxMemory = Annotated[
+    str | None,
+    typer.Option("--max-memory", metavar="SIZE", help="What a run may take on the device, weights "
+                 "included, as 8GB. [default: most of what is free]"),
+]  # fmt: skip
 Scoring = Annotated[
     str | None,
     typer.Option(

@@ -90,6 +90,8 @@ def prune(
     lm_eval_path: o.LmEvalPath = None,
     device: o.Device = "auto",
     dtype: o.Dtype = "auto",
+    stream: o.Stream = None,
+    max_memory: o.MaxMemory = None,
     revision: o.Revision = None,
     trust_remote_code: o.TrustRemoteCode = False,
     blocks: o.Blocks = None,
@@ -114,7 +116,8 @@ def prune(
     questions = load_task(task, limit=limit, **settings)
     decoder = load_checked(
         model, screen, device=device, dtype=dtype, revision=revision,
-        trust_remote_code=trust_remote_code, blocks=blocks,
+        trust_remote_code=trust_remote_code, blocks=blocks, stream=stream,
+        max_memory=max_memory,
     )  # fmt: skip
     from phaseprune.decoder.export import check_exportable
     from phaseprune.report.html import write_report

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -9,6 +10,7 @@ import torch
 from torch import nn
 
 from phaseprune.decoder.source import Source
+from phaseprune.decoder.streaming import BlockStream
 
 
 @dataclass
@@ -31,6 +33,7 @@ class Decoder:
         reads_alone: whether a block of a packed row can be run for its read tokens alone.
         readout_difference: max |readout at L - the model's logits|, measured at load.
         max_memory: bytes that a run may take, weights included; None for what is free.
+        stream: reads blocks when they run; None where all weights are in memory.
     """
 
     name: str
@@ -47,6 +50,7 @@ class Decoder:
     reads_alone: bool = False
     readout_difference: float = float("nan")
     max_memory: int | None = None
+    stream: BlockStream | None = field(default=None, repr=False)
 
     @property
     def config(self):
@@ -66,7 +70,7 @@ class Decoder:
 
     @property
     def device(self) -> torch.device:  # noqa: D102
-        return next(self.model.parameters()).device
+        return next(p for p in self.model.parameters() if not p.is_meta).device
 
     @property
     def dtype(self) -> torch.dtype:
@@ -85,13 +89,24 @@ class Decoder:
 
     @property
     def weight_bytes(self) -> int:
-        """Of the weights in memory."""
+        """Of the weights in memory, at most."""
+        if self.stream is not None:
+            return self.stream.held_bytes
         return sum(parameter.nbytes for parameter in self.model.parameters())
 
     @property
     def max_length(self) -> int | None:
         """Tokens that the model can take, if its configuration says so."""
         return getattr(self.config.get_text_config(), "max_position_embeddings", None)
+
+    def resident(self, block: int, then: int | None = None) -> AbstractContextManager[None]:
+        """Have a block's weights in memory while the context lasts.
+
+        Args:
+            block: which.
+            then: the block that will be asked for next, to be read meanwhile.
+        """
+        return nullcontext() if self.stream is None else self.stream.resident(block, then)
 
     def block_output(self, hidden: torch.Tensor):
         """A hidden state in the form in which this model's blocks return it (tensor or tuple)."""

@@ -15,6 +15,7 @@ from phaseprune.decoder.load import read_config
 from phaseprune.decoder.pruned_config import Original, export_limits, prune, read_original
 from phaseprune.decoder.pruned_weights import write_kept_weights
 from phaseprune.decoder.reload import ExportMismatch, compare_with_skipping, runs_own_code
+from phaseprune.decoder.reload_streamed import refuse_comparing
 from phaseprune.errors import UserError
 from phaseprune.runs.atomic import write_json, write_text
 
@@ -170,9 +171,11 @@ def check_exportable(decoder: Decoder) -> str | None:
         Which removals could not be exported, in words; None where all can.
 
     Raises:
-        UserError: a quantised checkpoint, or a model whose blocks are bound to their positions.
+        UserError: a quantised checkpoint, a model whose blocks are bound to their positions, or a
+            budget in which the exported model has no room beside the full one.
     """
     _refuse_quantised(decoder)
+    refuse_comparing(decoder)
     some, words = export_limits(_original(decoder))
     if not some:
         raise UserError(f"export of {decoder.name}: {words}")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Callable
 from importlib.util import find_spec
 
 import torch
 from torch import nn
 
+from phaseprune.decoder.budget import fits, in_words, parse_bytes
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.decoder.discover import (
     count_blocks,
@@ -17,8 +19,11 @@ from phaseprune.decoder.discover import (
     find_input_name,
     locate_blocks,
 )
+from phaseprune.decoder.load_streamed import load_streamed, streaming_problem
 from phaseprune.decoder.source import Source, find_source
-from phaseprune.decoder.verify import check_readout, check_weights
+from phaseprune.decoder.streaming import BlockStream
+from phaseprune.decoder.verify import check_block_weights, check_readout, check_weights
+from phaseprune.decoder.verify_streamed import check_readout_streamed
 from phaseprune.errors import UserError, near_matches
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -32,6 +37,8 @@ def load_model(
     revision: str | None = None,
     trust_remote_code: bool = False,
     blocks: str | None = None,
+    stream: bool | None = None,
+    max_memory: int | str | None = None,
 ) -> Decoder:
     """Load a decoder and check it.
 
@@ -43,16 +50,25 @@ def load_model(
         revision: of a hub model.
         trust_remote_code: run the checkpoint's own code; never unless asked.
         blocks: module path of the list of blocks, as ``model.layers``, where it is not found.
+        stream: read blocks from disk when they run, two at a time in memory; by default where the
+            weights do not fit into the budget.
+        max_memory: what a run may take, weights included, on the device: bytes, or as ``8GB``; by
+            default most of what is free.
 
     Raises:
         UserError: the model cannot be found or loaded, is no causal decoder, lacks weights, has NaN
-            weights (names the block), or its readout at L does not equal its own logits.
+            weights (names the block), its readout at L does not equal its own logits, or it cannot
+            be run in the stated memory.
     """
+    max_memory = None if max_memory is None else parse_bytes(max_memory)
     source = find_source(name, revision)
     config = read_config(source, trust_remote_code)
     if blocks is None:
         count_blocks(config)  # refused before weights are read
-    model = _load_weights(source, pick_device(device), dtype, trust_remote_code)
+    model, read_blocks = _load_weights(
+        source, config, pick_device(device), dtype, trust_remote_code, stream, max_memory,
+        lambda model: locate_blocks(model, config, blocks),
+    )  # fmt: skip
     blocks_path = locate_blocks(model, config, blocks)
     found = model.get_submodule(blocks_path)
     decoder = Decoder(
@@ -65,9 +81,15 @@ def load_model(
         norm_path=find_final_norm(model, blocks_path),
         head=find_head(model),
         input_name=find_input_name(found),
+        max_memory=max_memory,
+        stream=read_blocks,
     )
     check_weights(decoder)
-    decoder.readout_difference = check_readout(decoder)
+    if decoder.stream is None:
+        decoder.readout_difference = check_readout(decoder)
+    else:
+        decoder.stream.check = lambda block: check_block_weights(decoder, block)
+        decoder.readout_difference = check_readout_streamed(decoder)
     return decoder
 
 
@@ -117,25 +139,82 @@ def load_tokenizer(source: Source, trust_remote_code: bool = False):
         )
 
 
-def _load_weights(source: Source, device: str, dtype: str, trust_remote_code: bool) -> nn.Module:
-    from transformers import AutoModelForCausalLM
+def _load_weights(
+    source: Source,
+    config,
+    device: str,
+    dtype: str,
+    trust_remote_code: bool,
+    stream: bool | None,
+    max_memory: int | None,
+    find: Callable[[nn.Module], str],
+) -> tuple[nn.Module, BlockStream | None]:
+    """The model, and what reads its blocks where they are streamed.
 
+    Args:
+        source: the files.
+        config: from ``read_config``.
+        device: where weights go.
+        dtype: as of ``load_model``.
+        trust_remote_code: as of ``load_model``.
+        stream: as of ``load_model``.
+        max_memory: in bytes.
+        find: gives the path of a model's blocks.
+    """
     chosen = pick_dtype(dtype, device)
     with load_errors(source):
-        model, report = AutoModelForCausalLM.from_pretrained(
-            source.directory,
-            dtype=chosen or "auto",
-            trust_remote_code=trust_remote_code,
-            output_loading_info=True,
-            **({"gguf_file": source.gguf_file} if source.gguf_file else {"use_safetensors": True}),
-        )
+        if _is_streamed(source, config, device, chosen, stream, max_memory):
+            model, report, blocks = load_streamed(
+                source, device, chosen, trust_remote_code, find, max_memory
+            )
+        else:
+            model, report = _load_whole(source, chosen, trust_remote_code)
+            blocks = None
     missing = sorted(report["missing_keys"])
     if missing:
         raise UserError(
             f"{source.name}: the checkpoint lacks {len(missing)} of the model's weights, the first "
             f"{missing[0]}; they would be random, so give a complete checkpoint"
         )
-    return model.to(device).eval().requires_grad_(False)
+    return (model if blocks else model.to(device).eval().requires_grad_(False)), blocks
+
+
+def _load_whole(source: Source, dtype: torch.dtype | None, trust_remote_code: bool):
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(
+        source.directory,
+        dtype=dtype or "auto",
+        trust_remote_code=trust_remote_code,
+        output_loading_info=True,
+        **({"gguf_file": source.gguf_file} if source.gguf_file else {"use_safetensors": True}),
+    )
+
+
+def _is_streamed(
+    source: Source, config, device: str, dtype: torch.dtype | None, stream: bool | None,
+    max_memory: int | None,
+) -> bool:  # fmt: skip
+    """Whether blocks are to be streamed.
+
+    Raises:
+        UserError: they are and cannot be; or are not, and the weights do not fit into the budget.
+    """
+    if stream is None and max_memory is None:  # a guess must not refuse what may yet work
+        return streaming_problem(source, config) is None and not fits(source, dtype, device, None)
+    if not stream and fits(source, dtype, device, max_memory):
+        return False
+    if stream is False:
+        if max_memory is None:
+            return False
+        raise UserError(
+            f"{source.name}: its weights alone take more than --max-memory "
+            f"{in_words(max_memory)}; leave --no-stream out, or give more"
+        )
+    problem = streaming_problem(source, config)
+    if problem is not None:
+        raise UserError(f"{source.name}: {problem}; use --no-stream, with the memory it needs")
+    return True
 
 
 def pick_dtype(dtype: str, device: str) -> torch.dtype | None:

@@ -11,6 +11,7 @@ import torch
 from phaseprune.decoder.blocks import skipped_blocks
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.decoder.load import first_line
+from phaseprune.decoder.reload_streamed import new_tokens, reload
 from phaseprune.decoder.verify import TOLERANCE
 from phaseprune.errors import UserError
 
@@ -48,19 +49,10 @@ def compare_with_skipping(decoder: Decoder, removed: Sequence[int], checkpoint: 
         ExportMismatch: logits differ, weights are missing, or generation with the KV cache differs
             from generation without.
     """
-    from transformers import AutoModelForCausalLM
-
-    model, report = AutoModelForCausalLM.from_pretrained(
-        checkpoint,
-        dtype=decoder.dtype,
-        output_loading_info=True,
-        use_safetensors=True,
-        trust_remote_code=runs_own_code(decoder),
-    )
+    model, report = reload(decoder, checkpoint, runs_own_code(decoder))
     missing = sorted(report["missing_keys"])
     if missing:
         raise ExportMismatch(f"the exported checkpoint lacks {len(missing)} weights ({missing[0]})")
-    model = model.to(decoder.device).eval()
     generator = torch.Generator().manual_seed(0)
     vocabulary = decoder.model.get_input_embeddings().weight.shape[0]
     length = min(PROBE_TOKENS, (decoder.max_length or PROBE_TOKENS + NEW_TOKENS) - NEW_TOKENS)
@@ -96,8 +88,9 @@ def _check_generation(decoder: Decoder, model, tokens: torch.Tensor, tolerance: 
 
     0 where the full model cannot generate with the cache either, or differs likewise.
     """
+    count = new_tokens(decoder, NEW_TOKENS)
     try:
-        below_best, _ = _cache_differences(model, tokens)
+        below_best, _ = _cache_differences(model, tokens, count)
     except torch.OutOfMemoryError:
         raise
     except GENERATION_ERRORS as error:
@@ -108,7 +101,7 @@ def _check_generation(decoder: Decoder, model, tokens: torch.Tensor, tolerance: 
             ) from None
         return 0
     if below_best <= 2 * tolerance:
-        return NEW_TOKENS
+        return count
     if _full_model_generates(decoder, tokens, tolerance):
         raise ExportMismatch(
             "the exported checkpoint generates differently with and without the KV cache "
@@ -120,15 +113,16 @@ def _check_generation(decoder: Decoder, model, tokens: torch.Tensor, tolerance: 
 def _full_model_generates(decoder: Decoder, tokens: torch.Tensor, tolerance: float) -> bool:
     """Whether the full model's cache is exact, told by all logits and not the best ones alone."""
     try:
-        return _cache_differences(decoder.model, tokens)[1] <= 2 * tolerance
+        count = new_tokens(decoder, NEW_TOKENS)
+        return _cache_differences(decoder.model, tokens, count)[1] <= 2 * tolerance
     except torch.OutOfMemoryError:
         raise
     except GENERATION_ERRORS:
         return False
 
 
-def _cache_differences(model, tokens: torch.Tensor) -> tuple[float, float]:
-    """Generate greedily with the KV cache, and hold that against the uncached logits.
+def _cache_differences(model, tokens: torch.Tensor, count: int) -> tuple[float, float]:
+    """Generate so many tokens greedily with the KV cache, and hold that against uncached logits.
 
     Returns:
         How far a generated token is below the best one, and the largest difference of the logits.
@@ -136,7 +130,7 @@ def _cache_differences(model, tokens: torch.Tensor) -> tuple[float, float]:
     from transformers import GenerationConfig
 
     settings = GenerationConfig(
-        do_sample=False, max_new_tokens=NEW_TOKENS, min_new_tokens=NEW_TOKENS, pad_token_id=0,
+        do_sample=False, max_new_tokens=count, min_new_tokens=count, pad_token_id=0,
         output_logits=True, return_dict_in_generate=True,
     )  # fmt: skip
     mask = torch.ones_like(tokens)

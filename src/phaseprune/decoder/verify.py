@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -21,13 +21,24 @@ OTHER_BLOCKS = "if its blocks are another list, name it with --blocks PATH"
 
 
 def check_weights(decoder: Decoder) -> None:
-    """Refuse weights that are not finite.
+    """Refuse weights in memory that are not finite.
 
     Raises:
         UserError: names the block (or the module outside the blocks) and the tensor.
     """
+    held = ((n, p) for n, p in decoder.model.named_parameters() if not p.is_meta)
+    _refuse_not_finite(decoder, held)
+
+
+def check_block_weights(decoder: Decoder, block: int) -> None:
+    """The same of one block."""
+    path = f"{decoder.blocks_path}.{block}"
+    _refuse_not_finite(decoder, decoder.blocks[block].named_parameters(path))
+
+
+def _refuse_not_finite(decoder: Decoder, named: Iterable[tuple[str, torch.Tensor]]) -> None:
     prefix = decoder.blocks_path + "."
-    for name, tensor in decoder.model.named_parameters():
+    for name, tensor in named:
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             inside = name.startswith(prefix)
             place = f"block {name[len(prefix):].split('.')[0]}" if inside else "outside the blocks"
@@ -66,13 +77,29 @@ def check_readout(decoder: Decoder) -> float:
     altered = tokens.clone()
     altered[:, -1] = (altered[:, -1] + 1) % vocabulary
     changed = decoder.model(input_ids=altered, use_cache=False).logits.float() - expected
+    refuse_acausal(decoder, changed, tolerance)
+    calls = record_independent(decoder, watched, tokens)
+    skips = sorted({0, len(decoder.blocks) // 2, len(decoder.blocks) - 1})
+    *streams, hidden = try_alone(decoder, lambda: _streams(decoder, calls, skips))
+    difference = try_alone(decoder, lambda: readout_difference(decoder, hidden, expected))
+    refuse_readout(decoder, difference, tolerance)
+    for block, stream in zip(skips, streams, strict=True):
+        _check_skip(decoder, tokens, block, stream)
+    return difference
+
+
+def refuse_acausal(decoder: Decoder, changed: torch.Tensor, tolerance: float) -> None:
+    """Refuse a model whose logits change (by ``changed``) before the token that was altered."""
     if float(changed[:, :-1].abs().max()) > tolerance:
         raise UserError(
             f"{decoder.name}: a later token changes what the model says before it, so this is an "
             "encoder, not a causal decoder; give a decoder such as Llama or Qwen"
         )
 
-    calls = _try_alone(decoder, lambda: record_calls(decoder, tokens))
+
+def record_independent(decoder: Decoder, watched: Watched, tokens: torch.Tensor) -> Calls:
+    """How the model calls its blocks, which is refused where they hand on more than the state."""
+    calls = try_alone(decoder, lambda: record_calls(decoder, tokens))
     more = handed_on(decoder, watched, calls)
     if more:
         raise UserError(
@@ -81,9 +108,11 @@ def check_readout(decoder: Decoder) -> float:
             "blocks computed, so skipping one would change what others work with; prune a model "
             "whose blocks are independent"
         )
-    skips = sorted({0, len(decoder.blocks) // 2, len(decoder.blocks) - 1})
-    *streams, hidden = _try_alone(decoder, lambda: _streams(decoder, calls, skips))
-    difference = _try_alone(decoder, lambda: _readout_difference(decoder, hidden, expected))
+    return calls
+
+
+def refuse_readout(decoder: Decoder, difference: float, tolerance: float) -> None:
+    """Refuse a model whose readout at L is not its own logits."""
     if not difference <= tolerance:
         raise UserError(
             f"{decoder.name}: the readout after the last block of {decoder.blocks_path} differs "
@@ -91,9 +120,6 @@ def check_readout(decoder: Decoder) -> float:
             f"{tolerance:.2g}), so this {decoder.family} architecture cannot be traced; "
             f"{OTHER_BLOCKS}"
         )
-    for block, stream in zip(skips, streams, strict=True):
-        _check_skip(decoder, tokens, block, stream)
-    return difference
 
 
 def check_calls(decoder: Decoder, watched: Watched, tokens: torch.Tensor) -> None:
@@ -124,11 +150,11 @@ def check_calls(decoder: Decoder, watched: Watched, tokens: torch.Tensor) -> Non
         )
 
 
-def _try_alone(decoder: Decoder, run: Callable[[], Any]) -> Any:
+def try_alone(decoder: Decoder, run: Callable[[], Any]) -> Any:
     """What ``run`` gives, which runs blocks one by one; an error of theirs is a refusal."""
     try:
         return run()
-    except torch.OutOfMemoryError:
+    except (UserError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # noqa: BLE001 - code of any family
         raise UserError(
@@ -143,7 +169,7 @@ def _check_skip(decoder: Decoder, tokens: torch.Tensor, block: int, stream: torc
     try:
         with skipped_blocks(decoder, {block}):
             expected = decoder.model(input_ids=tokens, use_cache=False).logits.float()
-    except torch.OutOfMemoryError:
+    except (UserError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # noqa: BLE001 - code of any family
         raise UserError(
@@ -151,8 +177,15 @@ def _check_skip(decoder: Decoder, tokens: torch.Tensor, block: int, stream: torc
             f"{decoder.blocks_path} ({type(error).__name__}: {first_words(error)}), so its blocks "
             "cannot be pruned"
         ) from error
+    refuse_other_skip(decoder, block, stream, expected)
+
+
+def refuse_other_skip(
+    decoder: Decoder, block: int, stream: torch.Tensor, expected: torch.Tensor
+) -> None:
+    """Refuse a model whose replayed stream without a block is not its own forward without it."""
     tolerance = TOLERANCE[decoder.dtype] * max(1.0, float(expected.abs().max()))
-    difference = _readout_difference(decoder, stream, expected)
+    difference = readout_difference(decoder, stream, expected)
     if not difference <= tolerance:
         raise UserError(
             f"{decoder.name}: skipping block {block} of {decoder.blocks_path} in a stream of its "
@@ -162,7 +195,7 @@ def _check_skip(decoder: Decoder, tokens: torch.Tensor, block: int, stream: torc
         )
 
 
-def _readout_difference(
+def readout_difference(
     decoder: Decoder, hidden: torch.Tensor, expected: torch.Tensor
 ) -> float:
     """Max |difference| of the readout of ``[R, T, D]`` states, whole and by rows, from logits."""

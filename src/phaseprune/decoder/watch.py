@@ -64,7 +64,7 @@ def watch(decoder: Decoder, tokens: torch.Tensor) -> Watched:
     ]
     try:
         watched.logits = decoder.model(input_ids=tokens, use_cache=False).logits.float()
-    except torch.OutOfMemoryError:
+    except (UserError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # noqa: BLE001 - code of any family
         raise UserError(

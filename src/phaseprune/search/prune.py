@@ -119,7 +119,7 @@ def prune(
     stop = stop_rule(len(decoder.blocks), remove, ratio, keep_accuracy)
     calibration_task, evaluation_task = split(task, calibration, evaluation, seed)
     calibration_rows = prepare(decoder, calibration_task)
-    evaluation_rows = prepare(decoder, evaluation_task)
+    evaluation_rows = prepare(decoder, evaluation_task, streams=1)
     chosen_by = read_text(decoder, text, objective)
     counts = {
         "calibration_questions": len(calibration_task.questions),

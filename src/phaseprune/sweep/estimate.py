@@ -11,10 +11,9 @@ import torch
 
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.sweep.measure import Prepared, prepare
-from phaseprune.sweep.memory import stream_bytes
+from phaseprune.sweep.memory import batch_tokens, stream_bytes
 from phaseprune.sweep.scoring import LOGIT_ELEMENTS, add_scores
 from phaseprune.sweep.states import Walker
-from phaseprune.sweep.walk import batch_tokens
 
 #: What a part of the readout holds (float32 logits and their log-probabilities) and what one block
 #: makes of a batch before it is done.
@@ -43,7 +42,7 @@ def estimate(decoder: Decoder, evaluation: Prepared, calibration: Prepared) -> C
     """
     blocks = len(decoder.blocks)
     task, rows = evaluation.task, evaluation.rows
-    together = batch_tokens(decoder.width, decoder.device)
+    together = batch_tokens(decoder)
     enough = math.ceil(len(task.questions) * together / rows.tokens)
     sample = prepare(decoder, task.head(enough))
     shard = sample.rows.shards[0]

@@ -13,10 +13,10 @@ from phaseprune.progress import Progress, silent
 from phaseprune.questions.encode import EncodedQuestion, encode_task
 from phaseprune.questions.prompts import option_labels
 from phaseprune.questions.question import Task
-from phaseprune.sweep.memory import shard_tokens
+from phaseprune.sweep.memory import batch_tokens, refuse_unfit, shard_tokens
 from phaseprune.sweep.probe import packed_length
 from phaseprune.sweep.rows import Rows, make_rows
-from phaseprune.sweep.walk import batch_tokens, trace_scores
+from phaseprune.sweep.walk import trace_scores
 
 
 @dataclass(frozen=True)
@@ -55,21 +55,29 @@ class Prepared:
         return Decisions(scores, self.task.gold, self.task.options, given)
 
 
-def prepare(decoder: Decoder, task: Task) -> Prepared:
+def prepare(decoder: Decoder, task: Task, *, streams: int | None = None) -> Prepared:
     """Encode a task and lay out its rows.
 
+    Args:
+        decoder: the model.
+        task: its questions.
+        streams: how many states of each token are run beside each other: 1 where the rows are only
+            traced, by default the base and all candidates of a pruning step.
+
     Raises:
-        UserError: a question cannot be put to this model (``questions.encode``).
+        UserError: a question cannot be put to this model (``questions.encode``), or does not fit
+            into the stated memory.
     """
     inputs = encode_inputs(task, decoder.tokenizer, decoder.max_length)
     rows = make_rows(
         inputs.questions,
-        batch_tokens(decoder.width, decoder.device),
+        batch_tokens(decoder),
         decoder.device,
         packed_length(decoder),
         inputs.orders,
-        shard_tokens(decoder),
+        shard_tokens(decoder, streams),
     )
+    refuse_unfit(decoder, rows, streams)
     units = np.full(rows.shape, np.nan)
     for (number, _), question in zip(inputs.orders, inputs.questions, strict=True):
         units[number, : len(question.units)] = question.units
@@ -123,7 +131,7 @@ def trace(
     Raises:
         UserError: a question cannot be put to this model, or a block gives NaN.
     """
-    prepared = prepare(decoder, task)
+    prepared = prepare(decoder, task, streams=1)
     raw = trace_scores(decoder, prepared.rows, prepared.needs_vocabulary, progress=progress)
     return summarize_scores(decoder, prepared, raw, seed)
 

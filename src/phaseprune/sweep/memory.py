@@ -2,60 +2,53 @@
 
 from __future__ import annotations
 
-import os
-import re
-from pathlib import Path
-
 import torch
 
+from phaseprune.decoder.budget import LEAST_TOKENS, free_memory, in_words, working_bytes
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.errors import UserError
 from phaseprune.sweep.rows import Rows
 
 #: Share of the free memory that a run takes unless it is told how much.
 DEFAULT_SHARE = 0.6
-UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12,
-         "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}  # fmt: skip
+#: Values of hidden states that a block is given at once on a CPU: enough to fill the matrix
+#: products, few enough that what a block makes of them stays in the processor's cache.
+CPU_VALUES = 2**19
+#: The most tokens that a block is given at once, on a CPU and elsewhere.
+CPU_MOST, ELSEWHERE = 8192, 16384
 
 
-def parse_bytes(text: str) -> int:
-    """Bytes that a size such as ``8GB``, ``500M`` or ``1.5GiB`` means.
+def usual_tokens(width: int, device: torch.device) -> int:
+    """Tokens that a block is given at once where memory does not matter, by the model's width."""
+    if device.type != "cpu":
+        return ELSEWHERE
+    return max(LEAST_TOKENS, min(CPU_MOST, CPU_VALUES // width))
 
-    Raises:
-        UserError: it means none.
+
+def batch_tokens(decoder: Decoder) -> int:
+    """Tokens that a block is given at once.
+
+    What it makes of them may have a quarter of what a stated budget leaves beside the weights.
     """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?I?)B?", text.strip().upper())
-    if match is None or match[2] not in UNITS:
-        raise UserError(f"--max-memory {text!r} is no size; write for example 8GB or 500MB")
-    return int(float(match[1]) * UNITS[match[2]])
+    tokens = usual_tokens(decoder.width, decoder.device)
+    if decoder.max_memory is not None:
+        share = (decoder.max_memory - decoder.weight_bytes) // 4
+        while tokens > LEAST_TOKENS and _working(decoder, tokens) > share:
+            tokens = max(LEAST_TOKENS, tokens // 2)
+    return tokens
 
 
-def free_memory(device: torch.device) -> int:
-    """Bytes that are free on a device: an accelerator's own, or the machine's (or container's)."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    free = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
-    try:
-        free.append(1024 * _number(Path("/proc/meminfo"), "MemAvailable:"))
-        group = Path("/sys/fs/cgroup")
-        most = int((group / "memory.max").read_text(encoding="ascii"))
-        used = int((group / "memory.current").read_text(encoding="ascii"))
-        free.append(most - used + _number(group / "memory.stat", "inactive_file"))
-    except (OSError, ValueError, StopIteration):  # another system, or no limit
-        pass
-    return max(0, min(free))
-
-
-def _number(path: Path, name: str) -> int:
-    lines = path.read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(name))
+def _working(decoder: Decoder, tokens: int) -> int:
+    return working_bytes(decoder.blocks, tokens, decoder.dtype.itemsize)
 
 
 def state_budget(decoder: Decoder) -> int:
-    """Bytes that hidden states may take: what the run may take, without the weights."""
-    if decoder.max_memory is None:
-        return int(DEFAULT_SHARE * free_memory(decoder.device))
-    return max(0, decoder.max_memory - decoder.weight_bytes)
+    """Bytes that hidden states may take: what the run may take, without weights and working."""
+    if decoder.max_memory is not None:
+        left = decoder.max_memory - decoder.weight_bytes
+        return max(0, left - _working(decoder, batch_tokens(decoder)))
+    free = int(DEFAULT_SHARE * free_memory(decoder.device))
+    return free if decoder.stream is None else max(0, free - decoder.weight_bytes)
 
 
 def stream_bytes(decoder: Decoder, tokens: int) -> int:
@@ -63,10 +56,37 @@ def stream_bytes(decoder: Decoder, tokens: int) -> int:
     return tokens * decoder.width * decoder.dtype.itemsize
 
 
-def shard_tokens(decoder: Decoder) -> int:
-    """Tokens of a shard of which all streams of a step fit into half of the budget, twice."""
-    a_token = 2 * (len(decoder.blocks) + 1) * stream_bytes(decoder, 1)
+def shard_tokens(decoder: Decoder, streams: int | None = None) -> int:
+    """Tokens of a shard of which all streams fit into half of the budget, twice.
+
+    Args:
+        decoder: the model.
+        streams: how many are run beside each other; by default all of a step.
+    """
+    a_token = 2 * (streams or len(decoder.blocks) + 1) * stream_bytes(decoder, 1)
     return max(1, state_budget(decoder) // 2 // a_token)
+
+
+def refuse_unfit(decoder: Decoder, rows: Rows, streams: int | None = None) -> None:
+    """Refuse a question whose streams do not fit into a stated budget; arguments as above.
+
+    Raises:
+        UserError: names the question and the least budget that would do.
+    """
+    if decoder.max_memory is None:
+        return
+    count = streams or len(decoder.blocks) + 1
+    largest = max(rows.shards, key=lambda s: sum(b.input_ids.numel() for b in s.batches))
+    need = 2 * count * stream_bytes(decoder, rows.largest_shard)
+    left = state_budget(decoder)
+    if need > left:
+        number = int(largest.entry_slots.min()) // rows.shape[1]
+        raise UserError(
+            f"{decoder.name}: question number {number} (0-based) is of {rows.largest_shard} tokens "
+            f"with its options, and --max-memory {in_words(decoder.max_memory)} has no room for "
+            f"what {count} streams of it take; give at least "
+            f"{in_words(decoder.max_memory + need - left)}, or leave the question out"
+        )
 
 
 def kept_budget(decoder: Decoder, rows: Rows) -> int:

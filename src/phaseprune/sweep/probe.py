@@ -48,13 +48,14 @@ def _trial(decoder: Decoder) -> tuple[int, bool]:
     alone = True
     for block in range(len(decoder.blocks)):
         before = ours
-        ours, theirs = packed.run(block, before), plain.run(block, theirs)
-        expected = _by_slot(plain, plain.at_reads(theirs))
-        if not _equal(decoder, _by_slot(packed, packed.at_reads(ours)), expected):
-            return 0, False
-        if alone:
-            decoder.reads_alone = True
-            alone = _alone(packed, block, before, expected)
+        with decoder.resident(block, block + 1 if block + 1 < len(decoder.blocks) else None):
+            ours, theirs = packed.run(block, before), plain.run(block, theirs)
+            expected = _by_slot(plain, plain.at_reads(theirs))
+            if not _equal(decoder, _by_slot(packed, packed.at_reads(ours)), expected):
+                return 0, False
+            if alone:
+                decoder.reads_alone = True
+                alone = _alone(packed, block, before, expected)
     return _longest(decoder, packed), alone
 
 

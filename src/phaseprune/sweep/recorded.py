@@ -54,7 +54,7 @@ def trace_run(
     Raises:
         UserError: as ``measure.trace``, or the directory holds another run.
     """
-    prepared = prepare(decoder, task)
+    prepared = prepare(decoder, task, streams=1)
     run = RunDirectory(Path(out))
     state = run.begin(
         run_identity("trace", decoder, task, seed, {}),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -10,6 +10,7 @@ import torch
 from phaseprune.decoder.blocks import Calls, record_calls, run_block
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.decoder.packed import record_packed, run_packed, run_packed_reads
+from phaseprune.errors import UserError
 from phaseprune.sweep.rows import Batch, Shard
 
 #: States of all streams: for each batch ``[S, N, D]`` where packed, else ``[S, R, T, D]``.
@@ -20,12 +21,15 @@ States = list[torch.Tensor]
 class Walker:
     """A shard of rows, ready to be run through blocks.
 
-    ``together`` is the most tokens that a block is given at once, over all streams.
+    ``together`` is the most tokens that a block is given at once, over all streams; less once
+    memory has run out. ``live`` are the blocks that will be run, in order, so that a streamed one
+    can be read ahead.
     """
 
     decoder: Decoder
     shard: Shard
     together: int
+    live: Sequence[int] = ()
     calls: list[Calls] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -58,22 +62,58 @@ class Walker:
             progress: told how many streams of a batch are done.
         """
         streams = len(states[0])
-        largest = max(batch.input_ids.numel() for batch in self.shard.batches)
-        each = max(1, self.together // largest)
         out: States = []
         for batch, hidden in zip(self.shard.batches, states, strict=True):
             a_token = hidden.shape[2 if batch.packing else 3 :]
             shape = (len(batch.reads), *a_token) if reads else hidden.shape[1:]
             out.append(hidden.new_empty(streams + room, *shape))
-        for first in range(0, streams, each):
-            trunk = {}
+        following = next((other for other in self.live if other > block), None)
+        with self.decoder.resident(block, following):
+            first = 0
+            while first < streams:
+                part = slice(first, min(first + self._each(), streams))
+                if self._run_part(block, states, part, out, reads, progress):
+                    first = part.stop
+        return out
+
+    def _each(self) -> int:
+        """How many streams a block is given at once."""
+        return max(1, self.together // self._largest_batch())
+
+    def _largest_batch(self) -> int:
+        return max(batch.input_ids.numel() for batch in self.shard.batches)
+
+    def _run_part(self, block: int, states: States, part: slice, out: States, reads, progress):
+        """Run some streams; where memory runs out, say so, to have fewer of them run at once.
+
+        Raises:
+            UserError: a single stream is too much.
+        """
+        trunk: dict = {}
+        count, done = part.stop - part.start, 0
+        try:
             for number in range(len(self.shard.batches)):
-                part = slice(first, min(first + each, streams))
                 # A copy: some blocks write into what they are given, and states may be kept.
                 hidden = states[number][part].clone()
                 out[number][part] = self._run_batch(block, hidden, number, trunk, reads)
-                progress(part.stop - part.start)
-        return out
+                progress(count)
+                done += count
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
+            progress(-done)
+        else:
+            return True
+        if count == 1:
+            raise UserError(
+                f"{self.decoder.name}: block {block} does not get the memory for one stream of "
+                "questions; give a smaller --max-memory, so that fewer are run at once"
+            )
+        trunk.clear()
+        self.together = count // 2 * self._largest_batch()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        return False
 
     def _run_batch(self, block: int, hidden: torch.Tensor, number: int, trunk, reads: bool):
         batch, calls = self.shard.batches[number], self.calls[number]
@@ -89,6 +129,10 @@ class Walker:
         """``[S, N, D]`` states at the reads of each batch."""
         pairs = zip(self.shard.batches, states, strict=True)
         return [at_reads(batch, hidden) for batch, hidden in pairs]
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)
 
 
 def at_reads(batch: Batch, hidden: torch.Tensor) -> torch.Tensor:

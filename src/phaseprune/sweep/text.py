@@ -8,10 +8,9 @@ import numpy as np
 
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.errors import UserError
-from phaseprune.sweep.memory import shard_tokens
+from phaseprune.sweep.memory import batch_tokens, shard_tokens
 from phaseprune.sweep.probe import packed_length
 from phaseprune.sweep.rows import Rows, lay_out
-from phaseprune.sweep.walk import batch_tokens
 
 
 def text_windows(
@@ -54,7 +53,7 @@ def text_rows(decoder: Decoder, windows: Sequence[Sequence[int]]) -> Rows:
         put,
         np.ones(len(windows), dtype=int),
         np.ones(len(windows), dtype=int),
-        batch_tokens(decoder.width, decoder.device),
+        batch_tokens(decoder),
         decoder.device,
         packed_length(decoder),
         shard_tokens(decoder),

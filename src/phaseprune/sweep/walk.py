@@ -17,16 +17,11 @@ from phaseprune.decoder.decoder import Decoder
 from phaseprune.errors import UserError
 from phaseprune.progress import Progress, silent
 from phaseprune.sweep.kept import Kept
+from phaseprune.sweep.memory import batch_tokens
 from phaseprune.sweep.rows import Rows, Shard
 from phaseprune.sweep.schedule import BASE, Leg, passes, schedule
 from phaseprune.sweep.scoring import add_scores
 from phaseprune.sweep.states import States, Walker
-
-#: Values of hidden states that a block is given at once on a CPU: enough to fill the matrix
-#: products, few enough that what a block makes of them stays in the processor's cache.
-CPU_VALUES = 2**19
-#: Tokens that a block is given at once: on a CPU at least and at most, and elsewhere.
-CPU_LEAST, CPU_MOST, ELSEWHERE = 512, 8192, 16384
 
 
 @dataclass(frozen=True)
@@ -42,13 +37,6 @@ class Sweep:
     blocks: tuple[int, ...]
     scores: np.ndarray
     block_passes: int
-
-
-def batch_tokens(width: int, device: torch.device) -> int:
-    """Tokens that a block is given at once, by the width of the model."""
-    if device.type != "cpu":
-        return ELSEWHERE
-    return max(CPU_LEAST, min(CPU_MOST, CPU_VALUES // width))
 
 
 @torch.no_grad()
@@ -86,7 +74,7 @@ def trace_scores(
     live = [block for block in range(count) if block not in removed]
     tell = _counter(progress, label, len(rows.batches) * len(live))
     for shard in rows.shards:
-        walker = Walker(decoder, shard, batch_tokens(decoder.width, decoder.device))
+        walker = Walker(decoder, shard, batch_tokens(decoder), live)
         states = walker.embedded()
 
         def read(at_reads: States, block: int, readout: int, shard: Shard = shard) -> None:
@@ -157,7 +145,8 @@ def sweep_scores(
     runs = [passes(legs) * len(s.batches) for legs, s in zip(walks, rows.shards, strict=True)]
     tell = _counter(progress, label, sum(runs))
     for number, (shard, legs) in enumerate(zip(rows.shards, walks, strict=True)):
-        walker = Walker(decoder, shard, batch_tokens(decoder.width, decoder.device))
+        run = [leg.block for leg in legs if leg.block is not None]
+        walker = Walker(decoder, shard, batch_tokens(decoder), run)
         states: States = []
         for leg in legs:
             if leg.joins:

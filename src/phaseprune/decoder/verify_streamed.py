@@ -1,0 +1,109 @@
+"""The load-time checks of ``verify`` for a model whose blocks are on disk, in two walks over them.
+
+One is a forward of the model's own that is looked on at. In the other every comparison is a few
+rows of one more forward; the replayed streams run beside it, block by block, while a block's
+weights are in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from phaseprune.decoder.blocks import Calls, replaced_blocks, split_call
+from phaseprune.decoder.decoder import Decoder
+from phaseprune.decoder.verify import (
+    PROBE_ROWS,
+    PROBE_TOKENS,
+    TOLERANCE,
+    check_calls,
+    readout_difference,
+    record_independent,
+    refuse_acausal,
+    refuse_other_skip,
+    refuse_readout,
+    try_alone,
+)
+from phaseprune.decoder.watch import watch
+from phaseprune.errors import UserError
+
+
+@torch.no_grad()
+def check_readout_streamed(decoder: Decoder) -> float:
+    """As ``verify.check_readout``.
+
+    Returns:
+        The largest absolute difference of the logits on random tokens.
+
+    Raises:
+        UserError: the logits differ, a later token changes an earlier logit, or the blocks hand on
+            more than the hidden state.
+    """
+    generator = torch.Generator().manual_seed(0)
+    vocabulary = decoder.model.get_input_embeddings().weight.shape[0]
+    shape = (PROBE_ROWS, PROBE_TOKENS)
+    tokens = torch.randint(vocabulary, shape, generator=generator).to(decoder.device)
+    altered = tokens.clone()
+    altered[:, -1] = (altered[:, -1] + 1) % vocabulary
+    watched = watch(decoder, tokens)
+    check_calls(decoder, watched, tokens)
+    decoder.output_length = watched.lengths[0]
+    if not torch.isfinite(watched.logits).all():
+        raise UserError(f"{decoder.name}: the logits on a random probe are NaN or infinite")
+    calls = record_independent(decoder, watched, tokens)
+    skips = sorted({0, len(decoder.blocks) // 2, len(decoder.blocks) - 1})
+
+    logits, (whole, *streams) = try_alone(
+        decoder, lambda: _side_by_side(decoder, calls, tokens, altered, skips)
+    )
+    expected, changed, *skipped = logits.split(PROBE_ROWS)
+    tolerance = TOLERANCE[decoder.dtype] * max(1.0, float(expected.abs().max()))
+    refuse_acausal(decoder, changed - expected, tolerance)
+    difference = max(
+        readout_difference(decoder, whole, own) for own in (expected, watched.logits)
+    )
+    refuse_readout(decoder, difference, tolerance)
+    for block, stream, own in zip(skips, streams, skipped, strict=True):
+        refuse_other_skip(decoder, block, stream, own)
+    return difference
+
+
+def _side_by_side(
+    decoder: Decoder, calls: Calls, tokens: torch.Tensor, altered: torch.Tensor, skips: list[int]
+) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """The model's own forward, and replayed streams beside it.
+
+    Returns:
+        Float32 logits of the tokens, of the altered ones, and of the tokens without each block of
+        ``skips``; and the last states of the replayed streams: of all blocks, and without each.
+    """
+    rows = len(tokens)
+    streams = [calls.embedded]
+    last = len(decoder.blocks) - 1
+
+    def beside(index: int) -> Callable:
+        forward = decoder.blocks[index].forward
+
+        def hidden_of(output):
+            return output[0] if isinstance(output, tuple | list) else output
+
+        def both(*args, **kwargs):
+            given, _, _ = split_call(decoder, args, kwargs)
+            given = given.clone()  # blocks may write into what they are given
+            rest, named = calls.arguments[index]
+            with decoder.resident(index, index + 1 if index < last else None):
+                born = [streams[0].clone()] if index in skips else []
+                streams[:] = [hidden_of(forward(s.clone(), *rest, **named)) for s in streams] + born
+                out = hidden_of(forward(*args, **kwargs)).clone()
+            if index in skips:
+                first = rows * (2 + skips.index(index))
+                out[first : first + rows] = given[first : first + rows]
+            return decoder.block_output(out)
+
+        return both
+
+    together = torch.cat([tokens, altered, *[tokens] * len(skips)])
+    with replaced_blocks(decoder, beside):
+        logits = decoder.model(input_ids=together, use_cache=False).logits.float()
+    return logits, streams
