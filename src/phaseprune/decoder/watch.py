@@ -127,6 +127,8 @@ def _changes(block, hidden, rest: tuple, named: dict, name: int | str, other: An
         if isinstance(name, int):
             return not torch.equal(run((*rest[: name - 1], other, *rest[name:]), named), usual)
         return not torch.equal(run(rest, named | {name: other}), usual)
+    except (UserError, torch.OutOfMemoryError):  # a streamed block that cannot be read
+        raise
     except Exception:  # noqa: BLE001 - it cannot do with the other: it looks at it
         return True
 

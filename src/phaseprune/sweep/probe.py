@@ -7,6 +7,7 @@ from torch.utils import _pytree as pytree
 
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.decoder.verify import TOLERANCE
+from phaseprune.errors import UserError
 from phaseprune.sweep.rows import make_shard
 from phaseprune.sweep.states import States, Walker
 
@@ -30,6 +31,9 @@ def packed_length(decoder: Decoder) -> int:
         decoder.packed_length, decoder.reads_alone = 0, False
         try:
             decoder.packed_length, decoder.reads_alone = _trial(decoder)
+        except (UserError, torch.OutOfMemoryError):  # says nothing of the family
+            decoder.packed_length = None
+            raise
         except Exception:  # noqa: BLE001 - a family that has no packed rows raises anything
             decoder.reads_alone = False
     return decoder.packed_length
@@ -89,7 +93,9 @@ def _equal(decoder: Decoder, found: torch.Tensor, expected: torch.Tensor) -> boo
 def _alone(walker: Walker, block: int, states: States, expected: torch.Tensor) -> bool:
     try:
         found = _by_slot(walker, walker.run(block, states, reads=True))
-    except Exception:  # noqa: BLE001
+    except (UserError, torch.OutOfMemoryError):
+        raise
+    except Exception:  # noqa: BLE001 - a family whose blocks cannot be left half-way raises anything
         return False
     return _equal(walker.decoder, found, expected)
 
