@@ -234,7 +234,7 @@ def test_shards_are_walked_one_after_the_other(tiny, small_task):
     decoder = tiny["llama"]
     encoded = encode_task(small_task, decoder.tokenizer)
     whole = make_rows(encoded, 64, packed_length=ANY_LENGTH)
-    parts = make_rows(encoded, 64, packed_length=ANY_LENGTH, shard_tokens=100)
+    parts = make_rows(encoded, 64, packed_length=ANY_LENGTH, shard_tokens=40)
     assert len(whole.shards) == 1 and len(parts.shards) > 2
     vocabulary = small_task.scoring == "text"
     one, two = (

@@ -117,34 +117,22 @@ def unequal_options_line(trace: Mapping[str, Any]) -> str | None:
     return "decided % (gold %) at the output, of the questions with the option: " + ", ".join(parts)
 
 
+#: What a manifest counts of the questions as they were put, and what should be known of these.
+COUNTED_QUESTIONS = {
+    "truncated_questions": "longer than the model takes: cut on the left, as lm-eval cuts",
+    "duplicated_options": "with an option that stands twice: the later one is never decided for",
+    "begun_options": "with an option that begins another: by plain sums the longer one is hardly "
+    "ever decided for; compare by --length-norm chars",
+}
+
+
 def input_lines(counts: Mapping[str, Any]) -> list[str]:
-    """Say what should be known of the questions as they were put.
-
-    Args:
-        counts: ``truncated_questions``, ``duplicated_options`` and ``begun_options``, as in a
-            manifest.
-
-    Returns:
-        A sentence for each count that is not 0.
-    """
-    truncated, duplicated = counts.get("truncated_questions"), counts.get("duplicated_options")
-    lines = []
-    if truncated:
-        lines.append(
-            f"{plural(truncated, 'question')} longer than the model takes: cut on the left, as "
-            "lm-eval cuts"
-        )
-    if duplicated:
-        lines.append(
-            f"{plural(duplicated, 'question')} with an option that stands twice: the later one is "
-            "never decided for"
-        )
-    if begun := counts.get("begun_options"):
-        lines.append(
-            f"{plural(begun, 'question')} with an option that begins another: by plain sums the "
-            "longer one is hardly ever decided for; compare by --length-norm chars"
-        )
-    return lines
+    """A sentence for each of ``COUNTED_QUESTIONS`` that is not 0 in a manifest."""
+    return [
+        f"{plural(counts[name], 'question')} {text}"
+        for name, text in COUNTED_QUESTIONS.items()
+        if counts.get(name)
+    ]
 
 
 def blocks_in_words(blocks: Sequence[int]) -> str:
