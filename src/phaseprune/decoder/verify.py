@@ -48,6 +48,29 @@ def _refuse_not_finite(decoder: Decoder, named: Iterable[tuple[str, torch.Tensor
             )
 
 
+def look_on(decoder: Decoder) -> tuple[torch.Tensor, torch.Tensor, Watched]:
+    """Run the model on random tokens, and find out how its blocks are called and what they return.
+
+    Returns:
+        ``[R, T]`` tokens, the same with other last ones, and what the model did with the first.
+
+    Raises:
+        UserError: it calls its blocks in another way than one after the other, or gives NaN.
+    """
+    generator = torch.Generator().manual_seed(0)
+    vocabulary = decoder.model.get_input_embeddings().weight.shape[0]
+    shape = (PROBE_ROWS, PROBE_TOKENS)
+    tokens = torch.randint(vocabulary, shape, generator=generator).to(decoder.device)
+    watched = watch(decoder, tokens)
+    check_calls(decoder, watched, tokens)
+    decoder.output_length = watched.lengths[0]
+    if not torch.isfinite(watched.logits).all():
+        raise UserError(f"{decoder.name}: the logits on a random probe are NaN or infinite")
+    altered = tokens.clone()
+    altered[:, -1] = (altered[:, -1] + 1) % vocabulary
+    return tokens, altered, watched
+
+
 @torch.no_grad()
 def check_readout(decoder: Decoder) -> float:
     """Demand that replaying the blocks and reading out at L gives the model's own logits.
@@ -62,20 +85,9 @@ def check_readout(decoder: Decoder) -> float:
         UserError: the logits differ, a later token changes an earlier logit, or the blocks hand on
             more than the hidden state.
     """
-    generator = torch.Generator().manual_seed(0)
-    vocabulary = decoder.model.get_input_embeddings().weight.shape[0]
-    shape = (PROBE_ROWS, PROBE_TOKENS)
-    tokens = torch.randint(vocabulary, shape, generator=generator).to(decoder.device)
-    watched = watch(decoder, tokens)
-    check_calls(decoder, watched, tokens)
-    decoder.output_length = watched.lengths[0]
+    tokens, altered, watched = look_on(decoder)
     expected = watched.logits
-    if not torch.isfinite(expected).all():
-        raise UserError(f"{decoder.name}: the logits on a random probe are NaN or infinite")
     tolerance = TOLERANCE[decoder.dtype] * max(1.0, float(expected.abs().max()))
-
-    altered = tokens.clone()
-    altered[:, -1] = (altered[:, -1] + 1) % vocabulary
     changed = decoder.model(input_ids=altered, use_cache=False).logits.float() - expected
     refuse_acausal(decoder, changed, tolerance)
     calls = record_independent(decoder, watched, tokens)

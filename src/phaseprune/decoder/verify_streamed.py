@@ -15,9 +15,8 @@ from phaseprune.decoder.blocks import Calls, replaced_blocks, split_call
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.decoder.verify import (
     PROBE_ROWS,
-    PROBE_TOKENS,
     TOLERANCE,
-    check_calls,
+    look_on,
     readout_difference,
     record_independent,
     refuse_acausal,
@@ -25,8 +24,6 @@ from phaseprune.decoder.verify import (
     refuse_readout,
     try_alone,
 )
-from phaseprune.decoder.watch import watch
-from phaseprune.errors import UserError
 
 
 @torch.no_grad()
@@ -40,17 +37,7 @@ def check_readout_streamed(decoder: Decoder) -> float:
         UserError: the logits differ, a later token changes an earlier logit, or the blocks hand on
             more than the hidden state.
     """
-    generator = torch.Generator().manual_seed(0)
-    vocabulary = decoder.model.get_input_embeddings().weight.shape[0]
-    shape = (PROBE_ROWS, PROBE_TOKENS)
-    tokens = torch.randint(vocabulary, shape, generator=generator).to(decoder.device)
-    altered = tokens.clone()
-    altered[:, -1] = (altered[:, -1] + 1) % vocabulary
-    watched = watch(decoder, tokens)
-    check_calls(decoder, watched, tokens)
-    decoder.output_length = watched.lengths[0]
-    if not torch.isfinite(watched.logits).all():
-        raise UserError(f"{decoder.name}: the logits on a random probe are NaN or infinite")
+    tokens, altered, watched = look_on(decoder)
     calls = record_independent(decoder, watched, tokens)
     skips = sorted({0, len(decoder.blocks) // 2, len(decoder.blocks) - 1})
 
