@@ -1,6 +1,6 @@
 """How the time of one exact pruning step grows: with blocks, questions, and their length.
 
-    python benchmarks/growth.py [--width 192]
+    python benchmarks/growth.py [--width 64]
 
 Random Llamas and random questions of four options, texts, float32. Prints the seconds (the better
 of two runs) and the exponents fitted through their logarithms.
@@ -31,7 +31,7 @@ BLOCKS, QUESTIONS, LENGTH = 16, 64, 64
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--width", type=int, default=192)
+    parser.add_argument("--width", type=int, default=64)
     width = parser.parse_args().width
     with tempfile.TemporaryDirectory() as folder:
         models = {n: random_model(Path(folder) / str(n), n, width) for n in (8, 16, 32)}
