@@ -20,8 +20,11 @@ UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12,
 RESIDENT_SHARE = 0.8
 #: The fewest tokens that a block is given at once, unless a single question has fewer.
 LEAST_TOKENS = 512
-#: Float32 logits held at once, and their log-probabilities.
-LOGIT_BYTES = 3 * 4 * 2**22
+#: Logits held at once where the whole vocabulary is needed (float32 elements); few enough to stay
+#: in a processor's cache until they are summed.
+LOGIT_ELEMENTS = 2**22
+#: Those, their log-probabilities and what lies between.
+LOGIT_BYTES = 3 * 4 * LOGIT_ELEMENTS
 
 
 def parse_bytes(size: str | int) -> int:

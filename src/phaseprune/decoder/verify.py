@@ -10,7 +10,7 @@ import torch
 from phaseprune.decoder.blocks import Calls, record_calls, run_block, skipped_blocks
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.decoder.readout import read_logits
-from phaseprune.decoder.watch import Watched, first_words, handed_on, watch
+from phaseprune.decoder.watch import Watched, handed_on, refused, watch
 from phaseprune.errors import UserError
 
 #: Largest |difference| allowed, as a share of the largest |logit|, by the bits of the dtype.
@@ -164,31 +164,20 @@ def check_calls(decoder: Decoder, watched: Watched, tokens: torch.Tensor) -> Non
 
 def try_alone(decoder: Decoder, run: Callable[[], Any]) -> Any:
     """What ``run`` gives, which runs blocks one by one; an error of theirs is a refusal."""
-    try:
+    what = f"{decoder.name}: the blocks of {decoder.blocks_path} cannot be run one by one"
+    so = f", so this {decoder.family} architecture cannot be traced; {OTHER_BLOCKS}"
+    with refused(what, so):
         return run()
-    except (UserError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:  # noqa: BLE001 - code of any family
-        raise UserError(
-            f"{decoder.name}: the blocks of {decoder.blocks_path} cannot be run one by one "
-            f"({type(error).__name__}: {first_words(error)}), so this {decoder.family} "
-            f"architecture cannot be traced; {OTHER_BLOCKS}"
-        ) from error
 
 
 def _check_skip(decoder: Decoder, tokens: torch.Tensor, block: int, stream: torch.Tensor) -> None:
     """A stream replayed beside others without a block against the model that skips it."""
-    try:
-        with skipped_blocks(decoder, {block}):
-            expected = decoder.model(input_ids=tokens, use_cache=False).logits.float()
-    except (UserError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:  # noqa: BLE001 - code of any family
-        raise UserError(
-            f"{decoder.name}: this {decoder.family} model cannot run without block {block} of "
-            f"{decoder.blocks_path} ({type(error).__name__}: {first_words(error)}), so its blocks "
-            "cannot be pruned"
-        ) from error
+    what = (
+        f"{decoder.name}: this {decoder.family} model cannot run without block {block} of "
+        f"{decoder.blocks_path}"
+    )
+    with refused(what, ", so its blocks cannot be pruned"), skipped_blocks(decoder, {block}):
+        expected = decoder.model(input_ids=tokens, use_cache=False).logits.float()
     refuse_other_skip(decoder, block, stream, expected)
 
 

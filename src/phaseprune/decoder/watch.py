@@ -8,7 +8,8 @@ it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from inspect import signature
 from typing import Any
@@ -39,6 +40,17 @@ class Watched:
     shapes: list[tuple[int, ...]] = field(default_factory=list)
 
 
+@contextmanager
+def refused(what: str, so: str) -> Iterator[None]:
+    """Turn an error of a family's own code into a refusal: what fails (the error), so what."""
+    try:
+        yield
+    except (UserError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # noqa: BLE001 - code of any family
+        raise UserError(f"{what} ({type(error).__name__}: {first_words(error)}){so}") from error
+
+
 @torch.no_grad()
 def watch(decoder: Decoder, tokens: torch.Tensor) -> Watched:
     """Run the model on ``[R, T]`` tokens and look on.
@@ -62,16 +74,10 @@ def watch(decoder: Decoder, tokens: torch.Tensor) -> Watched:
         block.register_forward_hook(hook(index), with_kwargs=True)
         for index, block in enumerate(decoder.blocks)
     ]
+    what = f"{decoder.name}: the model itself fails on a few random tokens"
     try:
-        watched.logits = decoder.model(input_ids=tokens, use_cache=False).logits.float()
-    except (UserError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:  # noqa: BLE001 - code of any family
-        raise UserError(
-            f"{decoder.name}: the model itself fails on a few random tokens "
-            f"({type(error).__name__}: {first_words(error)}); mend its configuration "
-            "or give another checkpoint"
-        ) from error
+        with refused(what, "; mend its configuration or give another checkpoint"):
+            watched.logits = decoder.model(input_ids=tokens, use_cache=False).logits.float()
     finally:
         for handle in handles:
             handle.remove()

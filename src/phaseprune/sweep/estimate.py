@@ -9,15 +9,16 @@ from dataclasses import dataclass
 
 import torch
 
+from phaseprune.decoder.budget import LOGIT_BYTES
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.sweep.measure import Prepared, prepare
 from phaseprune.sweep.memory import batch_tokens, stream_bytes
-from phaseprune.sweep.scoring import LOGIT_ELEMENTS, add_scores
+from phaseprune.sweep.scoring import add_scores
 from phaseprune.sweep.states import Walker
 
 #: What a part of the readout holds (float32 logits and their log-probabilities) and what one block
 #: makes of a batch before it is done.
-WORKING_BYTES = 3 * 4 * LOGIT_ELEMENTS + 2**28
+WORKING_BYTES = LOGIT_BYTES + 2**28
 
 
 @dataclass(frozen=True)

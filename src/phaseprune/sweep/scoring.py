@@ -5,13 +5,11 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from phaseprune.decoder.budget import LOGIT_ELEMENTS
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.decoder.readout import read_logits
 from phaseprune.sweep.rows import Shard
 
-#: Logits held at once where the whole vocabulary is needed (float32 elements); few enough to stay
-#: in a processor's cache until they are summed.
-LOGIT_ELEMENTS = 2**22
 #: States that one pass over a part of the head serves.
 READS = 1024
 

@@ -17,7 +17,7 @@ from phaseprune.decoder.decoder import Decoder
 from phaseprune.errors import UserError
 from phaseprune.progress import Progress, silent
 from phaseprune.sweep.kept import Kept
-from phaseprune.sweep.memory import batch_tokens
+from phaseprune.sweep.memory import batch_tokens, stream_bytes
 from phaseprune.sweep.rows import Rows, Shard
 from phaseprune.sweep.schedule import BASE, Leg, passes, schedule
 from phaseprune.sweep.scoring import add_scores
@@ -136,8 +136,7 @@ def sweep_scores(
     sums = torch.zeros(len(candidates), questions * options, dtype=torch.float64)
     keep: set[int] = set()
     if kept is not None:
-        values = rows.padded_tokens * decoder.width
-        keep = kept.plan(live, values * decoder.dtype.itemsize)
+        keep = kept.plan(live, stream_bytes(decoder, rows.padded_tokens))
     walks = [
         schedule(live, candidates, kept.places(number) if kept else {})
         for number in range(len(rows.shards))
