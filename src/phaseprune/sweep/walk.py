@@ -109,6 +109,7 @@ def sweep_scores(
     *,
     candidates: Collection[int] | None = None,
     kept: Kept | None = None,
+    products: torch.dtype | None = None,
     progress: Progress = silent,
     label: str = "sweep",
 ) -> Sweep:
@@ -125,6 +126,7 @@ def sweep_scores(
         candidates: the live blocks to score; by default all. The base runs as far as the last one
             needs it, and no other stream is run.
         kept: states of earlier steps on the same rows to begin with; those of this step are added.
+        products: dtype of the blocks' matrix products where they need not be exact.
         progress: told of each block pass.
         label: for ``progress``.
 
@@ -145,7 +147,7 @@ def sweep_scores(
     tell = _counter(progress, label, sum(runs))
     for number, (shard, legs) in enumerate(zip(rows.shards, walks, strict=True)):
         run = [leg.block for leg in legs if leg.block is not None]
-        walker = Walker(decoder, shard, batch_tokens(decoder), run)
+        walker = Walker(decoder, shard, batch_tokens(decoder), run, products)
         states: States = []
         for leg in legs:
             if leg.joins:
