@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from conftest import QUESTIONS, write_jsonl
 from phaseprune.cli.main import main
-from phaseprune.decision.perturbation import curve, halving_noise, phase_curves
+from phaseprune.decision.perturbation import curve, halving_noise, phase_curves, phase_difference
 from phaseprune.decision.transition import Transition
 from phaseprune.decoder.load import load_model
 from phaseprune.errors import UserError
@@ -387,7 +387,13 @@ def test_phases_are_means_over_their_readouts_and_hold_the_papers_levels():
     assert phases["silent"].paper_share[0] == pytest.approx(0.4)
     assert phases["decisive"].paper_share[0] == pytest.approx(0.98)
     assert phases["decisive"].halving.value is None
-    assert phase_curves(margins, noise, Transition(False, reason="none"), 0) == {}
+    none = Transition(False, reason="none")
+    assert phase_curves(margins, noise, none, 0) == {}
+    assert phase_difference(margins, none, 0) is None
+    difference = phase_difference(margins, transition, 0)
+    expected = (margins[:, 2:] - margins[:, :2]).mean(axis=(0, 1))
+    np.testing.assert_allclose(difference.mean, expected, atol=1e-12)
+    assert difference.ci_low[2] > 0.7 and difference.ci_high[0] == 0
     beyond = phase_curves(margins[:, :, :2], noise[:2], transition, 0)
     assert beyond["decisive"].paper_share is None  # 0.1 was not tried
 

@@ -184,3 +184,15 @@ def phase_curves(
         name: curve(margins, noise, members, seed, PAPER[name]["noise"])
         for name, members in phases.items()
     }
+
+
+def phase_difference(margins: np.ndarray, transition: Transition, seed: int) -> Interval | None:
+    """``[N]`` how much more margin noise at the Decisive readouts leaves than at the Silent ones.
+
+    Question by question, each phase's mean over its readouts; intervals are not corrected for the
+    number of levels. None without a transition; arguments as of ``phase_curves``.
+    """
+    if not transition.found:
+        return None
+    silent, decisive = np.split(margins, [transition.readout], axis=1)
+    return mean_with_interval(decisive.mean(axis=1) - silent.mean(axis=1), seed)

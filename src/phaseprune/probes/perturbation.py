@@ -18,6 +18,7 @@ from phaseprune.decision.perturbation import (
     curve,
     mean_with_interval,
     phase_curves,
+    phase_difference,
 )
 from phaseprune.decision.trace import Interval, Trace
 from phaseprune.decoder.decoder import Decoder
@@ -49,6 +50,8 @@ class Perturbation:
         accuracy: the same.
         by_readout: the curve of each readout, with the noise that halves its margin.
         by_phase: ``silent`` and ``decisive``, each over its readouts; empty without a transition.
+        phase_difference: ``[N]`` margin with noise at Decisive readouts less that at Silent ones,
+            question by question; None without a transition.
         block_passes: counted runs of one block over all rows.
         margins: ``[Q, L+1, N]`` mean over the draws.
         state: whether the run was ``new``, ``resumed`` or ``finished`` before.
@@ -61,6 +64,7 @@ class Perturbation:
     accuracy: Interval
     by_readout: tuple[Curve, ...]
     by_phase: dict[str, Curve]
+    phase_difference: Interval | None
     block_passes: int
     margins: np.ndarray = field(repr=False)
     state: str = field(default="new")
@@ -80,6 +84,8 @@ class Perturbation:
                 for curve in self.by_readout
             ],
             "phases": {name: curve.to_dict() for name, curve in self.by_phase.items()},
+            "phase_difference": self.phase_difference
+            and {k: v.tolist() for k, v in asdict(self.phase_difference).items()},
             "paper": PAPER,
             "block_passes": self.block_passes,
             "block_passes_bound": most_passes(len(self.noise) - 1, self.noise_seeds, blocks),
@@ -216,6 +222,7 @@ def _summary(
             curve(margins, noise, [readout], seed) for readout in range(margins.shape[1])
         ),
         by_phase=phase_curves(margins, noise, trace.transition, seed),
+        phase_difference=phase_difference(margins, trace.transition, seed),
         block_passes=int(parts["block_passes"].max()),
         margins=margins,
         state=state,

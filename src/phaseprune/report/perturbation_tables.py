@@ -136,6 +136,8 @@ def phase_sentences(result: Mapping[str, Any]) -> list[str]:
         f"the {PHASE_NAMES[name]} Phase {paper[name]['finding']} {paper[name]['noise']:g}"
         for name in PHASE_NAMES
     )
+    if result["phase_difference"] and paper["decisive"]["noise"] in result["noise"]:
+        sentences.append(_difference_sentence(result, paper["decisive"]["noise"]))
     return [*sentences, f"The paper ({paper['source']}) says that {claims}."]
 
 
@@ -161,6 +163,17 @@ def _phase_sentence(name: str, phase: Mapping[str, Any], result: Mapping[str, An
         if bounds[0] is not None:
             text += f" (95 % CI {percent(bounds[0], 0)} to {percent(bounds[1], 0)})"
     return text + "."
+
+
+def _difference_sentence(result: Mapping[str, Any], noise: float) -> str:
+    at = result["noise"].index(noise)
+    mean, low, high = (
+        signed(result["phase_difference"][part][at]) for part in ("mean", "ci_low", "ci_high")
+    )
+    return (
+        f"Noise of {noise:g}: DM with it at the Decisive readouts less DM with it at the Silent "
+        f"ones is {mean} (95 % CI {low} to {high})."
+    )
 
 
 def cost_sentence(result: Mapping[str, Any]) -> str:

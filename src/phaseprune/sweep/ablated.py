@@ -49,7 +49,7 @@ def mean_contributions(
             after = walker.run(block, states, progress=tell)
             for batch, chosen, old, new in zip(shard.batches, places, states, after, strict=True):
                 change = (new - old)[0] if batch.packing else (new - old)[0].flatten(0, 1)
-                sums[block] = sums[block] + change[chosen].double().sum(dim=0)
+                sums[block] = sums[block] + change[chosen].cpu().double().sum(dim=0)
             states = after
     return [(total / len(seen)).float() for total in sums]
 
