@@ -240,7 +240,9 @@ def test_the_figures_are_means_over_draws_and_questions(tiny, small_task):
     # No noise is the model itself, wherever it is not put in.
     clean = found.trace.decisions.margins[:, -1]
     np.testing.assert_array_equal(found.margins[:, :, 0], np.repeat(clean[:, None], 6, axis=1))
-    assert found.accuracy.mean[2, 0] == found.trace.accuracy.mean[-1]
+    for part in ("mean", "ci_low", "ci_high"):
+        clean = getattr(found.trace.accuracy, part)[-1]
+        np.testing.assert_allclose(getattr(found.accuracy, part)[:, 0], clean)
     prepared = prepare(decoder, small_task)
     for readout, level in ((0, 2), (5, 1), (3, 2)):
         margins = [
@@ -348,6 +350,23 @@ def test_a_known_halving_is_found_with_its_interval():
     early, late = falling(at=0.15)[0], falling(at=0.9)[0]
     found = curve(np.concatenate([early[:60], late[:60]]), noise, [0], 0).halving
     assert 0.15 < found.ci_low < found.value < found.ci_high < 0.9
+
+
+def test_the_interval_of_a_halving_covers_the_true_one():
+    """500 samples of 50 questions from a population whose mean curve is known."""
+    noise = np.array([0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1])
+
+    def sample(seed, questions):
+        rng = np.random.default_rng(seed)
+        clean = np.clip(rng.normal(0.6, 0.35, questions), -1, 1)[:, None]
+        scale = np.exp(rng.normal(np.log(0.08), 1, questions))[:, None]
+        margins = clean * np.exp(-noise / scale) - 0.2 * (1 - np.exp(-noise / 0.5))
+        return (margins + rng.normal(0, 0.05, margins.shape) * (noise > 0))[:, None]
+
+    true = float(halving_noise(sample(0, 400_000).mean(axis=(0, 1)), noise))
+    found = [curve(sample(1 + n, 50), noise, [0], n).halving for n in range(500)]
+    held = [f.ci_low <= true and (f.ci_high is None or true <= f.ci_high) for f in found]
+    assert 0.92 <= np.mean(held) <= 0.98
 
 
 def test_halving_says_why_there_is_none():
