@@ -17,6 +17,8 @@ _PUBLIC = {
     "load_task": "phaseprune.questions.catalog",
     "trace": "phaseprune.sweep.measure",
     "prune": "phaseprune.search.prune",
+    "perturb": "phaseprune.probes.perturbation",
+    "ablate": "phaseprune.probes.ablation",
     "export": "phaseprune.decoder.export",
     "write_report": "phaseprune.report.html",
     "Question": "phaseprune.questions.question",

@@ -13,6 +13,7 @@ from phaseprune.errors import UserError
 from phaseprune.report import figures, words
 from phaseprune.report.provenance import option_rows, provenance_rows
 from phaseprune.report.run_files import read_run
+from phaseprune.report.sections import Section, read_sections
 from phaseprune.report.svg import inline_svg
 from phaseprune.report.tables import step_marks
 from phaseprune.runs.atomic import write_text
@@ -32,10 +33,10 @@ def write_report(run_dir: str | Path) -> Path:
     Raises:
         UserError: The run cannot be read, or the report cannot be written.
     """
-    run = read_run(run_dir)
+    run, sections = read_run(run_dir), read_sections(run_dir)
     path = Path(run_dir) / "report.html"
     try:
-        page = render_report(run["manifest"], run["trace"], run["steps"])
+        page = render_report(run["manifest"], run["trace"], run["steps"], sections)
     except _MISFITS as error:
         raise UserError(
             f"The files in {run_dir} do not fit together ({type(error).__name__}: {error}); "
@@ -52,6 +53,7 @@ def render_report(
     manifest: Mapping[str, Any],
     trace: Mapping[str, Any] | None,
     steps: Sequence[Mapping[str, Any]],
+    sections: Sequence[tuple[Section, Mapping[str, Any]]] = (),
 ) -> str:
     """Render the page.
 
@@ -59,6 +61,7 @@ def render_report(
         manifest: The content of `manifest.json`, or an empty mapping.
         trace: The content of `trace.json`, or None.
         steps: The lines of `steps.jsonl`, maybe none.
+        sections: The experiments that the run holds, with their results.
 
     Returns:
         The HTML.
@@ -77,9 +80,15 @@ def render_report(
     page = environment.from_string(source).render(
         title=_title(manifest, trace),
         status=_status(manifest, steps),
-        sentences=_sentences(manifest, trace, steps, result),
+        sentences=[
+            *_sentences(manifest, trace, steps, result),
+            *(line for section, found in sections for line in section.sentences(found)),
+        ],
         tiles=_tiles(trace, steps, result),
-        figures=_figures(trace, steps, result),
+        figures=[
+            *_section_figures(sections),
+            *_figures(trace, steps, result),
+        ],
         steps=steps,
         marks=[step_marks(step, result) for step in steps],
         phase_names=words.PHASE_NAMES,
@@ -183,6 +192,16 @@ def _tile_interval(value: float | None, interval: Sequence[float] | None) -> tup
     if interval:
         below = f"95 % CI {words.percent(interval[0])} to {words.percent(interval[1])}"
     return f"{words.percent(value)} %", below
+
+
+def _section_figures(
+    sections: Sequence[tuple[Section, Mapping[str, Any]]],
+) -> list[dict[str, Any]]:
+    return [
+        {"name": name, "svg": inline_svg(draw(found), name, caption), "caption": caption}
+        for section, found in sections
+        for name, draw, caption in section.figures
+    ]
 
 
 def _figures(

@@ -1,0 +1,1 @@
+"""Experiments on a model that leave it whole: noise, ablations."""
