@@ -307,7 +307,7 @@ def test_products_of_fewer_digits_change_scores_a_little(tiny, small_task, famil
     for _ in range(2):  # the second begins with kept states
         rough = sweep_scores(*arguments, kept=kept, products=torch.bfloat16).scores
         finite = np.isfinite(exact)
-        change = np.abs(rough - exact)[finite]
+        change = np.abs(rough[finite] - exact[finite])
         assert 0 < change.max() < 0.05 * np.abs(exact[finite]).max()
         assert (np.isfinite(rough) == finite).all()
 
@@ -319,7 +319,7 @@ def test_a_race_of_fewer_digits_says_what_that_changed(demo, tmp_path):
     run = RunDirectory(tmp_path / "run")
     assert run.manifest["race_products"]["dtype"] == "bfloat16"
     for step in pruning.steps[1:]:
-        assert step.race["products"] == "bfloat16" and 0 < step.race["drift"] <= 0.01
+        assert step.race["products"] == "bfloat16" and 0 < step.race["drift"] <= 0.015
     assert pruning.result["racing"]["drift"] == max(s.race["drift"] for s in pruning.steps[1:])
     assert "Products in bfloat16 changed" in words.racing_line(pruning.result["racing"])
     scored = {line["block"]: line for line in run.candidates() if line["step"] == 1}

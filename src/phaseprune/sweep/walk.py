@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from phaseprune.decoder.decoder import Decoder
+from phaseprune.decoder.products import products_in
 from phaseprune.errors import UserError
 from phaseprune.progress import Progress, silent
 from phaseprune.sweep.kept import Kept
@@ -110,6 +111,7 @@ def sweep_scores(
     candidates: Collection[int] | None = None,
     kept: Kept | None = None,
     products: torch.dtype | None = None,
+    head_products: torch.dtype | None = None,
     progress: Progress = silent,
     label: str = "sweep",
 ) -> Sweep:
@@ -127,6 +129,7 @@ def sweep_scores(
             needs it, and no other stream is run.
         kept: states of earlier steps on the same rows to begin with; those of this step are added.
         products: dtype of the blocks' matrix products where they need not be exact.
+        head_products: of the head's.
         progress: told of each block pass.
         label: for ``progress``.
 
@@ -168,7 +171,8 @@ def sweep_scores(
             states = [state[1:] for state in after] if leg.ends else after
         order = [legs[-1].streams.index(block) for block in candidates]
         read = [state[order] for state in states]
-        read_into(decoder, shard, read, needs_vocabulary, sums, candidates, options)
+        with products_in(decoder, head_products):
+            read_into(decoder, shard, read, needs_vocabulary, sums, candidates, options)
     scores = sums.numpy().reshape(len(candidates), questions, options) / rows.repeats[:, None]
     scores[np.broadcast_to(rows.absent, scores.shape)] = -np.inf
     return Sweep(candidates, scores, tell.done // len(rows.batches))
