@@ -1,0 +1,1 @@
+"""Experiments on a model: how alike it and pruned ones are."""
