@@ -120,9 +120,9 @@ def _told(found: Mapping[str, Any]) -> list[tuple[Mapping[str, Any], str]]:
     if not found["run"]:
         return [(models[0], "The pruned model")]
     shown = shown_model(found)
-    steps = {len(shown["removed"]): "the first collapsed one" if shown["collapsed"] else "the last"}
-    if found["chosen_step"]:
-        steps = {found["chosen_step"]: "the chosen one"} | steps
+    steps = {found["chosen_step"]: "the chosen one"} if found["chosen_step"] else {}
+    name = "the first collapsed one" if shown["collapsed"] else "the last one"
+    steps.setdefault(len(shown["removed"]), name)
     return [(models[step - 1], f"Step {step}, {name},") for step, name in steps.items()]
 
 
