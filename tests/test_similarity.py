@@ -15,7 +15,6 @@ from conftest import QUESTIONS, write_jsonl
 from phaseprune.decision.cka import cka, hsic_vectors, jackknife
 from phaseprune.decision.similarity import (
     cosine_similarity,
-    holm,
     js_similarity,
     over_readouts,
     unrelated,
@@ -184,11 +183,6 @@ def test_over_readouts_and_unrelated_are_means_over_pairs():
         if options[i] == options[j]
     ]
     assert pairs == len(expected) == 8 and total == pytest.approx(sum(expected))
-
-
-def test_holm_by_hand():
-    found = holm([0.01, 0.04, np.nan, 0.03, 0.5])
-    np.testing.assert_allclose(found, [0.04, 0.09, np.nan, 0.09, 0.5])
 
 
 # The walk against the whole model.

@@ -15,7 +15,7 @@ from importlib import import_module, metadata
 _PUBLIC = {
     "load_model": "phaseprune.decoder.load",
     "load_task": "phaseprune.questions.catalog",
-    "trace": "phaseprune.sweep.measure",
+    "trace": "phaseprune.sweep.lenses",
     "prune": "phaseprune.search.prune",
     "similarity": "phaseprune.probes.similarity",
     "export": "phaseprune.decoder.export",

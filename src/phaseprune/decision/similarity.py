@@ -8,7 +8,6 @@ CKA is 0 for unrelated states by construction.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,18 +73,6 @@ def unrelated(p: np.ndarray, q: np.ndarray, options: np.ndarray) -> tuple[float,
     """
     pairs = (options[:, None] == options) & ~np.eye(len(options), dtype=bool)
     return float(js_similarity(p[:, None], q)[pairs].sum()), int(pairs.sum())
-
-
-def holm(p_values: Sequence[float]) -> np.ndarray:
-    """P-values adjusted for being several (Holm 1979); NaN stays, and counts as no test."""
-    p_values = np.asarray(p_values, dtype=np.float64)
-    adjusted = np.full(len(p_values), np.nan)
-    order = [i for i in np.argsort(p_values) if not np.isnan(p_values[i])]
-    largest = 0.0
-    for rank, i in enumerate(order):
-        largest = max(largest, min(1.0, (len(order) - rank) * p_values[i]))
-        adjusted[i] = largest
-    return adjusted
 
 
 @dataclass(frozen=True)

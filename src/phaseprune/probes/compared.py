@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from phaseprune.decision.collapse import Retained, retained
+from phaseprune.decision.corrections import holm
 from phaseprune.decision.intervals import bootstrap_mean, wilson
 from phaseprune.decision.margin import decision_representation
-from phaseprune.decision.similarity import Alike, Minibatches, compare, holm
+from phaseprune.decision.similarity import Alike, Minibatches, compare
 from phaseprune.decision.trace import Decisions, Interval
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.probes.minibatches import Seen
@@ -130,7 +131,9 @@ def summarize(
         _compare(task, members, seen, number, removed, full, decided[number], seed)
         for number, removed in enumerate(removals, start=1)
     ]
-    adjusted = holm([one.gap_p_value for one in alike])
+    adjusted = np.array([one.gap_p_value for one in alike])
+    defined = ~np.isnan(adjusted)
+    adjusted[defined] = holm(adjusted[defined])
     models = [
         PrunedModel(
             removed=tuple(removed),

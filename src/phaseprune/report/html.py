@@ -11,6 +11,7 @@ from jinja2 import Environment, StrictUndefined, UndefinedError
 
 from phaseprune.errors import UserError
 from phaseprune.report import figures, words
+from phaseprune.report.lens_words import lens_lines
 from phaseprune.report.provenance import option_rows, provenance_rows
 from phaseprune.report.run_files import read_run
 from phaseprune.report.similarity_page import similarity_page
@@ -149,6 +150,7 @@ def _sentences(
                 f"chance is {words.percent(trace['chance'])} %."
             )
         sentences.insert(0 if not result else 1, words.phases_line(trace))
+        sentences += lens_lines(trace)
     return sentences or ["There is nothing to show yet: no readout is traced, no block removed."]
 
 
