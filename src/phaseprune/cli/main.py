@@ -7,7 +7,18 @@ import traceback
 
 import typer
 
-from phaseprune.cli import ablate, check, demo, export, perturb, prune, report, tasks, trace
+from phaseprune.cli import (
+    ablate,
+    check,
+    demo,
+    export,
+    perturb,
+    prune,
+    report,
+    similarity,
+    tasks,
+    trace,
+)
 from phaseprune.errors import UserError, near_matches
 
 #: Command -> function. The order is that of ``phaseprune --help``.
@@ -18,6 +29,7 @@ COMMANDS = {
     "prune": prune.prune,
     "perturb": perturb.perturb,
     "ablate": ablate.ablate,
+    "similarity": similarity.similarity,
     "export": export.export,
     "report": report.report,
     "tasks": tasks.tasks,

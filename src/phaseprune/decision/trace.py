@@ -15,6 +15,7 @@ from phaseprune.decision.frequency import (
     option_frequency,
 )
 from phaseprune.decision.intervals import bootstrap_mean, wilson
+from phaseprune.decision.lens import LensComparison
 from phaseprune.decision.margin import (
     decision_margin,
     decision_representation,
@@ -102,7 +103,7 @@ class Trace:
     ``decision_margin`` has bootstrap, ``accuracy`` Wilson intervals; ``option_frequency`` is
     ``[R, K]``. ``by_group`` is empty where the questions are not of several groups. ``decisions``
     holds the questions' own figures and ``raw_scores`` the ``[Q, R, K]`` logits or log-likelihoods
-    before any normalisation by length.
+    before any normalisation by length. ``lens`` is of a tuned lens: what the plain logit lens says.
     """
 
     model: str
@@ -120,6 +121,7 @@ class Trace:
     by_group: tuple[GroupAccuracy, ...]
     decisions: Decisions = field(repr=False)
     raw_scores: np.ndarray = field(repr=False)
+    lens: LensComparison | None = None
 
     def where_present(self) -> dict[str, Any]:
         """Option Frequency by position among the questions that have it, and how many do."""
@@ -137,7 +139,8 @@ class Trace:
 
     def to_dict(self) -> dict[str, Any]:
         """The content of ``trace.json``: plain JSON values."""
-        return {
+        lens = {} if self.lens is None else {"lens": self.lens.to_dict()}
+        return lens | {
             "model": self.model,
             "task": self.task,
             "scoring": self.scoring,

@@ -1,1 +1,1 @@
-"""Experiments on a model that leave it whole: noise, ablations."""
+"""Experiments on a model: noise, ablations, how alike it and pruned ones are."""

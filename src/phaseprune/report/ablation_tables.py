@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
-from phaseprune.report.tables import interval_cell, new_table, put_row
+from phaseprune.report.tables import add_row, interval_cell, new_table
 from phaseprune.report.words import percent, plural, signed
 
 #: Kind -> what stands over its figures, and what is done in words.
@@ -41,7 +41,7 @@ def ablation_table(result: Mapping[str, Any]) -> Table:
     table.add_column("difference\nof DM [95 % CI]", justify="right", no_wrap=True)
     accuracy, phases = result["accuracy"], result["phases"]
     for row, block in enumerate(result["blocks"]):
-        put_row(
+        add_row(
             table,
             f"{block}, {block + 1}" if result["kind"] == "swap" else str(block),
             _margin(result["decision_margin"], row),

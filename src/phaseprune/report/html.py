@@ -11,13 +11,18 @@ from jinja2 import Environment, StrictUndefined, UndefinedError
 
 from phaseprune.errors import UserError
 from phaseprune.report import figures, words
+from phaseprune.report.lens_words import lens_lines
 from phaseprune.report.provenance import option_rows, provenance_rows
 from phaseprune.report.run_files import read_run
 from phaseprune.report.sections import Section, read_sections
+from phaseprune.report.similarity_page import similarity_page
 from phaseprune.report.svg import inline_svg
 from phaseprune.report.tables import step_marks
 from phaseprune.runs.atomic import write_text
 
+#: Command -> what its page shows in place of a trace and pruning steps, from the run directory:
+#: sentences, tiles and figures; None where the run has no result yet.
+OWN_PAGES = {"similarity": similarity_page}
 _MISFITS = (AttributeError, IndexError, KeyError, TypeError, UndefinedError, ValueError)
 
 
@@ -36,7 +41,9 @@ def write_report(run_dir: str | Path) -> Path:
     run, sections = read_run(run_dir), read_sections(run_dir)
     path = Path(run_dir) / "report.html"
     try:
-        page = render_report(run["manifest"], run["trace"], run["steps"], sections)
+        own_page = OWN_PAGES.get(run["manifest"].get("command"))
+        own = own_page(Path(run_dir)) if own_page else None
+        page = render_report(run["manifest"], run["trace"], run["steps"], sections, own)
     except _MISFITS as error:
         raise UserError(
             f"The files in {run_dir} do not fit together ({type(error).__name__}: {error}); "
@@ -54,6 +61,7 @@ def render_report(
     trace: Mapping[str, Any] | None,
     steps: Sequence[Mapping[str, Any]],
     sections: Sequence[tuple[Section, Mapping[str, Any]]] = (),
+    own: Mapping[str, Any] | None = None,
 ) -> str:
     """Render the page.
 
@@ -62,6 +70,7 @@ def render_report(
         trace: The content of `trace.json`, or None.
         steps: The lines of `steps.jsonl`, maybe none.
         sections: The experiments that the run holds, with their results.
+        own: Of `OWN_PAGES`, in place of what follows from the others.
 
     Returns:
         The HTML.
@@ -80,12 +89,12 @@ def render_report(
     page = environment.from_string(source).render(
         title=_title(manifest, trace),
         status=_status(manifest, steps),
-        sentences=[
+        sentences=own["sentences"] if own else [
             *_sentences(manifest, trace, steps, result),
             *(line for section, found in sections for line in section.sentences(found)),
         ],
-        tiles=_tiles(trace, steps, result),
-        figures=[
+        tiles=own["tiles"] if own else _tiles(trace, steps, result),
+        figures=own["figures"] if own else [
             *_section_figures(sections),
             *_figures(trace, steps, result),
         ],
@@ -150,6 +159,7 @@ def _sentences(
                 f"chance is {words.percent(trace['chance'])} %."
             )
         sentences.insert(0 if not result else 1, words.phases_line(trace))
+        sentences += lens_lines(trace)
     return sentences or ["There is nothing to show yet: no readout is traced, no block removed."]
 
 

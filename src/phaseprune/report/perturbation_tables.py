@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from phaseprune.report.tables import PHASE_STYLES, WIDTH, new_table, put_row
+from phaseprune.report.tables import PHASE_STYLES, WIDTH, add_row, new_table
 from phaseprune.report.words import DASH, PHASE_NAMES, percent, signed
 
 #: Columns for the readout or phase, for the halving noise with its interval, and for a margin.
@@ -42,7 +42,7 @@ def perturbation_table(result: Mapping[str, Any]) -> Table:
     for at, (curve, halving) in enumerate(
         zip(result["decision_margin"]["mean"], result["halving"], strict=True)
     ):
-        put_row(
+        add_row(
             table,
             str(at),
             *(short_margin(curve[level]) for level in shown),
@@ -51,7 +51,7 @@ def perturbation_table(result: Mapping[str, Any]) -> Table:
         )
     for name, phase in result["phases"].items():
         mean = phase["decision_margin"]["mean"]
-        put_row(
+        add_row(
             table,
             Text(PHASE_NAMES[name], style=PHASE_STYLES[name]),
             *(short_margin(mean[level]) for level in shown),

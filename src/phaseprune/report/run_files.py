@@ -75,17 +75,17 @@ def _read_text(path: Path) -> str | None:
 
 
 def read_json(path: Path, keys: tuple[str, ...]) -> dict[str, Any] | None:
-    """Read a file of a run.
+    """Read a JSON object that must have some keys.
 
     Args:
-        path: Which.
+        path: The file.
         keys: What it must hold.
 
     Returns:
-        Its content; None where there is no such file.
+        The object; None where there is no such file.
 
     Raises:
-        UserError: It cannot be read, or lacks a key.
+        UserError: It cannot be read, is no JSON object, or lacks a key.
     """
     text = _read_text(path)
     return None if text is None else _parse(path, text, keys)

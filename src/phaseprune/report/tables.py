@@ -49,7 +49,7 @@ def trace_table(trace: Mapping[str, Any]) -> Table:
             phase = "silent" if at < first_decisive else "decisive"
         name = PHASE_NAMES.get(phase, DASH) + (" ◀" if at == first_decisive else "")
         mean = margin["mean"][at]
-        put_row(
+        add_row(
             table,
             str(at),
             f"{signed(mean)} [{signed(margin['ci_low'][at])}, {signed(margin['ci_high'][at])}]",
@@ -62,7 +62,7 @@ def trace_table(trace: Mapping[str, Any]) -> Table:
             end_section=first_decisive is not None and at == first_decisive - 1,
         )
     table.add_section()
-    put_row(table, "gold", "", "", "", _option_shares(trace["gold_frequency"], labels), "")
+    add_row(table, "gold", "", "", "", _option_shares(trace["gold_frequency"], labels), "")
     return table
 
 
@@ -89,7 +89,7 @@ def steps_table(
     for step in steps:
         evaluation, phase = step["evaluation"], step["phase"]
         full = step["removed"] is None
-        put_row(
+        add_row(
             table,
             str(step["step"]),
             "full" if full else str(step["removed"]),
@@ -140,14 +140,14 @@ def margin_bar(value: float) -> str:
 
 
 def new_table(title: str, caption: str | None = None) -> Table:
-    """Make an empty table in the style of all: rules under the head and between sections.
+    """Make an empty table in the style of all.
 
     Args:
-        title: What stands over it.
-        caption: What stands under it, or None.
+        title: Over it; cut where it is too long.
+        caption: Under it.
 
     Returns:
-        The table.
+        The table, without columns.
     """
     return Table(
         title=Text(_shortened(title), style="bold"),
@@ -161,14 +161,8 @@ def new_table(title: str, caption: str | None = None) -> Table:
     )
 
 
-def put_row(table: Table, *cells: str | Text, end_section: bool = False) -> None:
-    """Add a row whose strings are shown as they are, never read as markup.
-
-    Args:
-        table: The table.
-        *cells: A text for each column.
-        end_section: Whether a rule follows.
-    """
+def add_row(table: Table, *cells: str | Text, end_section: bool = False) -> None:
+    """Add a row whose strings are shown as they are, never read as markup."""
     texts = [cell if isinstance(cell, Text) else Text(cell) for cell in cells]
     table.add_row(*texts, end_section=end_section)
 
@@ -179,15 +173,15 @@ def _shortened(text: str) -> str:
 
 
 def interval_cell(value: float | None, interval: Sequence[float] | None, digits: int) -> str:
-    """Write a share and its interval for a cell: ``86 [82, 89]``, in per cent.
+    """Write a share and its interval as per cent: ``86 [82, 89]``.
 
     Args:
         value: The share, or None.
-        interval: Its bounds, or None.
+        interval: Its lower and upper bound, or None.
         digits: Digits after the point.
 
     Returns:
-        The text.
+        The words, or a dash.
     """
     if value is None or not interval:
         return percent(value, digits)

@@ -214,14 +214,23 @@ def read_into(
     ``places`` says of each stream which block it is of (-1 for the embeddings), or what it is.
     """
     together = torch.cat(states, dim=1)
-    if not torch.isfinite(together).all():
-        stream, bad = (~torch.isfinite(together)).flatten(2).any(dim=-1).nonzero()[0].tolist()
-        entry = int((shard.entry_reads == bad).nonzero()[0, 0])
+    bad = first_bad(shard, together)
+    if bad is not None:
+        stream, slot = bad
         place = places[stream]
         if not isinstance(place, str):
             place = f"block {place}" if place >= 0 else "the embeddings"
         raise UserError(
             f"{decoder.name}: {place} gives NaN or infinite values on question number "
-            f"{int(shard.entry_slots[entry]) // options} (0-based); try --dtype float32"
+            f"{slot // options} (0-based); try --dtype float32"
         )
     add_scores(decoder, shard, together, needs_vocabulary, out)
+
+
+def first_bad(shard: Shard, states: torch.Tensor) -> tuple[int, int] | None:
+    """The first stream and (question, option) slot of ``[S, N, D]`` states that is not finite."""
+    if torch.isfinite(states).all():
+        return None
+    stream, read = (~torch.isfinite(states)).flatten(2).any(dim=-1).nonzero()[0].tolist()
+    entry = int((shard.entry_reads == read).nonzero()[0, 0])
+    return stream, int(shard.entry_slots[entry])
