@@ -55,6 +55,7 @@ def trace(
         trust_remote_code=trust_remote_code, blocks=blocks, stream=stream,
         max_memory=max_memory,
     )  # fmt: skip
+    from phaseprune.report.depth_words import depth_lines
     from phaseprune.report.html import write_report
     from phaseprune.report.tables import phases_line, trace_table
     from phaseprune.report.words import groups_line, input_lines, unequal_options_line
@@ -72,7 +73,7 @@ def trace(
         screen.note(f"{run} was finished before; this is its result")
     screen.say(trace_table(result))
     screen.say(phases_line(result))
-    for line in (unequal_options_line(result), groups_line(result)):
+    for line in (unequal_options_line(result), groups_line(result), *depth_lines(result)):
         if line:
             screen.say(line)
     for line in input_lines(RunDirectory(run).manifest):

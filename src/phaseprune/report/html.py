@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined, UndefinedError
 
 from phaseprune.errors import UserError
-from phaseprune.report import figures, words
+from phaseprune.report import depth_words, figures, words
 from phaseprune.report.provenance import option_rows, provenance_rows
 from phaseprune.report.run_files import read_run
 from phaseprune.report.svg import inline_svg
@@ -141,6 +141,7 @@ def _sentences(
                 f"chance is {words.percent(trace['chance'])} %."
             )
         sentences.insert(0 if not result else 1, words.phases_line(trace))
+        sentences += depth_words.depth_lines(trace)
     return sentences or ["There is nothing to show yet: no readout is traced, no block removed."]
 
 
@@ -229,6 +230,13 @@ def _figures(
             figures.accuracy_by_readout_figure(trace),
             "The share of questions that each readout decides rightly, against guessing.",
         )
+        if trace.get("decision_depth"):
+            add(
+                "depth",
+                figures.decision_depth_figure(trace),
+                "At which readout the decision of each question becomes right for good. The last "
+                "bar is of the questions whose decision at the output is wrong.",
+            )
     if len(steps) > 1:
         add(
             "heatmap",
