@@ -53,7 +53,6 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|---|")
     for name, regime in regimes().items():
         got = coverage(regime, options.simulations, options.seed)
-        with_transition = options.simulations / got.samples
         cells = (f"{options.simulations / got.samples:.2f}", f"{got.covered:.3f}",
                  f"{got.exact:.2f}", f"{got.spread:.2f}", f"{got.width:.1f}",
                  f"{got.one_readout:.2f}")  # fmt: skip

@@ -17,6 +17,7 @@ _PUBLIC = {
     "load_task": "phaseprune.questions.catalog",
     "trace": "phaseprune.sweep.measure",
     "prune": "phaseprune.search.prune",
+    "phasewise": "phaseprune.search.phasewise",
     "export": "phaseprune.decoder.export",
     "write_report": "phaseprune.report.html",
     "Question": "phaseprune.questions.question",

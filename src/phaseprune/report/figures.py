@@ -5,6 +5,7 @@ outside (option labels, reasons) are never read as mathematics.
 """
 
 from phaseprune.report.depth_figures import decision_depth_figure
+from phaseprune.report.phasewise_figures import phasewise_figure
 from phaseprune.report.prune_figures import margin_heatmap_figure, pruning_figure
 from phaseprune.report.trace_figures import (
     accuracy_by_readout_figure,
@@ -18,5 +19,6 @@ __all__ = [
     "decision_margin_figure",
     "margin_heatmap_figure",
     "option_frequency_figure",
+    "phasewise_figure",
     "pruning_figure",
 ]

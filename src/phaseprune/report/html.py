@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined, UndefinedError
 
 from phaseprune.errors import UserError
-from phaseprune.report import depth_words, figures, words
+from phaseprune.report import depth_words, figures, phasewise_words, words
 from phaseprune.report.provenance import option_rows, provenance_rows
 from phaseprune.report.run_files import read_run
 from phaseprune.report.svg import inline_svg
@@ -64,6 +64,7 @@ def render_report(
         The HTML.
     """
     result = manifest.get("result") or {}
+    phasewise = result if "by_removed" in result else None
     result = result if steps and "chosen_step" in result else None
     environment = Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
@@ -77,9 +78,12 @@ def render_report(
     page = environment.from_string(source).render(
         title=_title(manifest, trace),
         status=_status(manifest, steps),
-        sentences=_sentences(manifest, trace, steps, result),
+        sentences=[
+            *_sentences(manifest, trace, steps, result),
+            *(phasewise_words.phasewise_lines(phasewise) if phasewise else ()),
+        ],
         tiles=_tiles(trace, steps, result),
-        figures=_figures(trace, steps, result),
+        figures=_figures(trace, steps, result, phasewise),
         steps=steps,
         marks=[step_marks(step, result) for step in steps],
         phase_names=words.PHASE_NAMES,
@@ -190,6 +194,7 @@ def _figures(
     trace: Mapping[str, Any] | None,
     steps: Sequence[Mapping[str, Any]],
     result: Mapping[str, Any] | None,
+    phasewise: Mapping[str, Any] | None,
 ) -> list[dict[str, Any]]:
     """Draw what the run allows: each with its markup and its caption."""
     drawn = []
@@ -198,6 +203,15 @@ def _figures(
         svg = inline_svg(figure, name, caption)
         drawn.append({"name": name, "svg": svg, "caption": caption})
 
+    if phasewise:
+        add(
+            "phasewise",
+            figures.phasewise_figure(phasewise),
+            "What is left of the accuracy above chance without so many random blocks of one phase. "
+            "A pale point is a set of blocks, on the evaluation questions; large ones are means "
+            "with their 95 % intervals. The figures below are of the calibration questions, on "
+            "which the phases were found.",
+        )
     if len(steps) > 1:
         add(
             "pruning",
