@@ -5,6 +5,7 @@ outside (option labels, reasons) are never read as mathematics.
 """
 
 from phaseprune.report.depth_figures import decision_depth_figure
+from phaseprune.report.dynamics_figures import dynamics_figure
 from phaseprune.report.phasewise_figures import phasewise_figure
 from phaseprune.report.prune_figures import margin_heatmap_figure, pruning_figure
 from phaseprune.report.trace_figures import (
@@ -17,6 +18,7 @@ __all__ = [
     "accuracy_by_readout_figure",
     "decision_depth_figure",
     "decision_margin_figure",
+    "dynamics_figure",
     "margin_heatmap_figure",
     "option_frequency_figure",
     "phasewise_figure",

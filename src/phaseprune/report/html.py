@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined, UndefinedError
 
 from phaseprune.errors import UserError
-from phaseprune.report import depth_words, figures, phasewise_words, words
+from phaseprune.report import depth_words, dynamics_words, figures, phasewise_words, words
 from phaseprune.report.provenance import option_rows, provenance_rows
 from phaseprune.report.run_files import read_run
 from phaseprune.report.svg import inline_svg
@@ -125,6 +125,7 @@ def _sentences(
             words.accuracy_line(result, chance, manifest.get("evaluation_questions")),
             words.collapse_line(result),
             words.cliff_line(result),
+            *dynamics_words.dynamics_lines(result, trace and trace["option_labels"]),
             *([words.racing_line(result["racing"])] if result.get("racing") else []),
         ]
     elif steps:
@@ -258,5 +259,12 @@ def _figures(
             "A row for each step of the search, the full model on top: green readouts hold the "
             "right option, purple ones another, struck grey cells are removed blocks. Look "
             "for the rows where the green on the right is gone.",
+        )
+    if result and result.get("dynamics"):
+        add(
+            "dynamics",
+            figures.dynamics_figure(result),
+            "Where each pruned model decides, in readouts of the full model; corrected for the "
+            "number of steps. Look for whether the transition is gone where the model collapses.",
         )
     return drawn

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from phaseprune.decision.collapse import find_cliff
+from phaseprune.decision.dynamics import run_dynamics
 from phaseprune.decision.trace import Trace
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.errors import UserError
@@ -198,13 +199,21 @@ def conclude(search: Search, steps: list[Step]) -> dict[str, Any]:
         1 / search.evaluation.task.options,
         search.seed,
     )
+    collapsed_at = next((step.step for step in steps if step.collapsed), None)
     return {
         **choose(steps, chosen.step),
         "full": {key: steps[0].evaluation[key] for key in ("accuracy", "ci")},
-        "collapsed_at_step": next((step.step for step in steps if step.collapsed), None),
+        "collapsed_at_step": collapsed_at,
         "cliff": cliff.to_dict() if cliff else None,
         "stopped_by": search.stop.reason(last.step, last.retained),
         "racing": search.racing and summary(search.racing.options, steps[1:]),
+        "dynamics": run_dynamics(
+            [step.dynamics for step in steps],
+            [step.correct for step in steps],
+            collapsed_at,
+            1 / search.evaluation.task.options,
+            search.seed,
+        ),
         "export": None,
     }
 
