@@ -148,7 +148,10 @@ def test_a_run_is_corrected_and_the_vanishing_is_told():
     assert frequency["top_share"] > 0.5 and frequency["gold_share"] == 0.25
     assert frequency["distance"] == pytest.approx(frequency["top_share"] - 0.25)
     lines = dynamics_lines({"dynamics": told}, ("A", "B", "C", "D"))
-    assert "readout 4 at step 0, lies between 4 and 6" in lines[0] and "from step 3 on" in lines[0]
+    assert (
+        "readout 4 in the full model, lies between 4 and 6" in lines[0]
+        and "from step 3 on" in lines[0]
+    )
     assert "decides for option A" in lines[1]
     whole = run_dynamics(steps[:3], rights[:3], None, np.full(100, 0.25), seed=0)
     assert whole["vanishes_at_step"] is None and whole["collapsed_frequency"] is None

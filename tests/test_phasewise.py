@@ -16,7 +16,7 @@ from phaseprune.errors import UserError
 from phaseprune.questions.catalog import load_task
 from phaseprune.questions.split import split
 from phaseprune.report.html import write_report
-from phaseprune.report.phasewise_words import difference_line
+from phaseprune.report.phasewise_words import difference_line, difference_tile
 from phaseprune.runs.directory import RunDirectory
 from phaseprune.search.phasewise import draw_sets, phasewise
 from phaseprune.sweep.measure import prepare, trace
@@ -220,7 +220,11 @@ def test_a_run_and_its_figures(demo, demo_task, tmp_path):
     assert got.result["block_passes"] < got.result["naive_block_passes"]
     assert got.result["pooled"]["difference"] > 0
     page = write_report(tmp_path / "run").read_text()
-    assert 'id="phasewise"' in page and difference_line(got.result) in page
+    assert (
+        difference_tile(got.result)[1] in page
+        and 'id="phasewise"' in page
+        and difference_line(got.result) in page
+    )
     axes = got.plot().axes[0]
     drawn = {line.get_label(): line.get_ydata() for line in axes.lines}
     np.testing.assert_allclose(

@@ -15,6 +15,8 @@ from phaseprune.decision.intervals import resamples
 
 SIGNIFICANCE = 0.01
 FLIPS = 1999
+#: Flips that are in memory at once.
+CHUNK = 500
 #: Bootstrap mass left out on either side of the interval of the transition. Not 0.025: a resampled
 #: curve carries the noise of the sample and as much again, and the split jumps where the curve is
 #: nearly flat, so percentiles at 0.025 cover a true step in 99 to 100 of 100 samples
@@ -195,6 +197,10 @@ def find_transition(
 def _sign_flip_p_value(margins: np.ndarray, observed: float, seed: int, flips: int) -> float:
     """Share of sign-flipped samples whose best rise is at least the observed one."""
     centred = margins - margins.mean(axis=1, keepdims=True)
-    signs = np.random.default_rng(seed).choice([-1.0, 1.0], size=(flips, len(margins)))
-    flipped = step_gain(signs @ centred / len(margins)).max(axis=-1)
-    return float((1 + (flipped >= observed - 1e-12).sum()) / (1 + flips))
+    rng = np.random.default_rng(seed)
+    as_large = 0
+    for start in range(0, flips, CHUNK):
+        signs = rng.choice([-1.0, 1.0], size=(min(CHUNK, flips - start), len(margins)))
+        flipped = step_gain(signs @ centred / len(margins)).max(axis=-1)
+        as_large += int((flipped >= observed - 1e-12).sum())
+    return (1 + as_large) / (1 + flips)

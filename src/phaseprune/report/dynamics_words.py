@@ -44,7 +44,8 @@ def transition_line(dynamics: Mapping[str, Any]) -> str:
     if not found:
         return "No model of the search has a transition (corrected for the number of steps)."
     first, last = found[0], found[-1]
-    text = f"The transition is at readout {first['readout']} at step {first['step']}"
+    where = "in the full model" if first["step"] == 0 else f"at step {first['step']}"
+    text = f"The transition is at readout {first['readout']} {where}"
     readouts = [one["readout"] for one in found]
     if len(set(readouts)) > 1:
         text += f", lies between {min(readouts)} and {max(readouts)} over the steps"
@@ -62,7 +63,7 @@ def _frequency_line(frequency: Mapping[str, Any], labels: Sequence[str] | None) 
     verdict = "significantly" if frequency["significant"] else "not significantly"
     return (
         f"The collapsed model of step {frequency['step']} decides for option {name} in "
-        f"{percent(frequency['top_share'])} % of the questions, and it is right in "
+        f"{percent(frequency['top_share'])} % of the questions, and that option is right in "
         f"{percent(frequency['gold_share'])} %: its Option Frequency differs {verdict} from the "
         f"gold (distance {frequency['distance']:.2f})."
     )

@@ -82,7 +82,10 @@ def render_report(
             *_sentences(manifest, trace, steps, result),
             *(phasewise_words.phasewise_lines(phasewise) if phasewise else ()),
         ],
-        tiles=_tiles(trace, steps, result),
+        tiles=[
+            *_tiles(trace, steps, result),
+            *([phasewise_words.difference_tile(phasewise)] if phasewise else ()),
+        ],
         figures=_figures(trace, steps, result, phasewise),
         steps=steps,
         marks=[step_marks(step, result) for step in steps],

@@ -93,6 +93,16 @@ def difference_line(result: Mapping[str, Any]) -> str:
     )
 
 
+def difference_tile(result: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Name, number and what stands below it, for the head of a page."""
+    pooled = result["pooled"]
+    below = "points of retained, no interval"
+    if pooled["difference_ci"]:
+        low, high = pooled["difference_ci"]
+        below = f"points, 95 % CI {percent(low)} to {percent(high)}"
+    return "Decisive - Silent", percent(pooled["difference"]), below
+
+
 def _numbers(significant: Sequence[str], result: Mapping[str, Any]) -> str:
     count = len(result["by_removed"])
     if len(significant) == count:
