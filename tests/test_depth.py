@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 from phaseprune.decision.depth import decision_depths
 from phaseprune.decision.groups import group_trajectories
 from phaseprune.decision.trace import Decisions, summarize
-from phaseprune.report.depth_figures import decision_depth_figure
+from phaseprune.report.depth_figures import decision_depth_figure, group_margins_figure
 from phaseprune.report.depth_words import depth_lines
 from phaseprune.report.html import render_report
 from steps import Regime, step
@@ -162,4 +162,18 @@ def test_the_figure_has_every_question_once(traced):
     np.testing.assert_allclose(bars["decision depth"], np.array(depth["counts"]) / 120)
     assert sum(bars["decision depth"]) + sum(bars["wrong at the output"]) == pytest.approx(1)
     assert bars["right at no readout"][0] == pytest.approx(depth["never_right_count"] / 120)
-    assert 'id="depth"' in render_report({}, told, [])
+    page = render_report({}, told, [])
+    assert 'id="depth"' in page and 'id="by-group"' in page and 'id="by-option-count"' not in page
+
+
+def test_the_figure_of_groups(traced):
+    groups = traced.to_dict()["by_group"]
+    axes = group_margins_figure(groups, "group").axes[0]
+    mesh = np.asarray(axes.collections[0].get_array()).reshape(2, 10)
+    np.testing.assert_allclose(mesh, [g["decision_margin"]["mean"] for g in groups.values()])
+    (marks,) = [line for line in axes.lines if line.get_label() == "transition"]
+    assert list(marks.get_xdata()) == [2.5, 6.5] and list(marks.get_ydata()) == [0, 1]
+    assert [label.get_text() for label in axes.get_yticklabels()] == [
+        "group 0 (60)",
+        "group 1 (60)",
+    ]

@@ -1,5 +1,6 @@
 """What pruning does to the decision: transitions of pruned models, Option Frequency, cliff."""
 
+import html
 import json
 
 import numpy as np
@@ -18,7 +19,7 @@ from phaseprune.decision.dynamics import (
 from phaseprune.decision.transition import find_transition
 from phaseprune.questions.catalog import load_task
 from phaseprune.report.dynamics_figures import dynamics_figure
-from phaseprune.report.dynamics_words import dynamics_lines
+from phaseprune.report.dynamics_words import dynamics_lines, paired_line
 from phaseprune.report.html import write_report
 from phaseprune.search.prune import prune
 from steps import Regime, step
@@ -183,7 +184,14 @@ def test_a_prune_run_tells_its_dynamics(demo, tmp_path):
         shares = at.option_frequency_by_readout[-1]
         assert frequency["top_share"] == pytest.approx(max(shares))
     assert told["vanishes_at_step"] is not None and told["cliff_fit"]["found"]
+    against = pruning.result["against_full"]
+    rows = [np.array([flag == "1" for flag in pruning.steps[n].evaluation["correct"]])
+            for n in (0, -1)]  # fmt: skip
+    counts = [int((rows[0] > rows[1]).sum()), int((rows[1] > rows[0]).sum())]
+    assert [against["only_full"], against["only_pruned"]] == counts
+    assert against["p_value"] == pytest.approx(stats.binomtest(counts[0], sum(counts)).pvalue)
     page = write_report(tmp_path / "run").read_text()
+    assert paired_line(pruning.result) in html.unescape(page)
     assert 'id="dynamics"' in page and "Fitted cliff" in page
     axes = dynamics_figure(pruning.result).axes[0]
     drawn = {line.get_label(): line.get_xdata() for line in axes.lines}

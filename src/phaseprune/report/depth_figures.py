@@ -1,10 +1,12 @@
-"""Figure of the decision depth: where single questions are decided for good."""
+"""Figures of where single questions, and groups of them, are decided."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 from phaseprune.report import style
@@ -51,3 +53,55 @@ def decision_depth_figure(trace: Mapping[str, Any]) -> Figure:
             loc="upper left", frameon=False, fontsize=style.NOTE_SIZE,
         )  # fmt: skip
     return figure
+
+
+def group_margins_figure(groups: Mapping[str, Mapping[str, Any]], of: str) -> Figure:
+    """Draw the Decision Margin by readout of each group of questions.
+
+    Args:
+        groups: `by_group` or `by_option_count` of `trace.json`.
+        of: What a group is, in words.
+
+    Returns:
+        The figure: a row a group, a column a readout, a diverging colour centred at 0, and a mark
+        at the transition.
+    """
+    margins = np.asarray([group["decision_margin"]["mean"] for group in groups.values()])
+    rows, columns = margins.shape
+    figure, axes = style.new_figure(float(np.clip(1.4 + 0.21 * rows, 1.9, 14)))
+    limit = max(float(np.abs(margins).max()), 0.1)
+    mesh = axes.pcolormesh(
+        np.arange(columns + 1) - 0.5, np.arange(rows + 1) - 0.5, margins,
+        cmap=colormaps["PRGn"], vmin=-limit, vmax=limit, rasterized=margins.size > 3000,
+        edgecolor="white" if columns <= 48 else "none", linewidth=0.5, label="Decision Margin",
+    )  # fmt: skip
+    found = [
+        (group["transition"]["readout"], row)
+        for row, group in enumerate(groups.values())
+        if group["transition"]["found"]
+    ]
+    axes.plot(
+        [at - 0.5 for at, _ in found], [row for _, row in found], linestyle="none", marker="|",
+        markersize=9, markeredgewidth=2, color=style.INK, label="transition",
+    )  # fmt: skip
+    axes.set_ylim(rows - 0.5, -0.5)
+    axes.set_xlim(-0.5, columns - 0.5)
+    axes.xaxis.set_major_locator(style.integer_ticks(columns - 1))
+    names = [f"{_shortened(name)} ({group['questions']})" for name, group in groups.items()]
+    axes.set_yticks(range(rows), names, fontsize=style.TICK_SIZE if rows <= 30 else 6)
+    for label in axes.get_yticklabels():
+        label.set_parse_math(False)
+    axes.tick_params(axis="y", length=0)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    bar = figure.colorbar(mesh, ax=axes, pad=0.015, aspect=24, shrink=0.9)
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(labelsize=style.TICK_SIZE, colors=style.MUTED, labelcolor=style.INK)
+    style.set_labels(axes, "Readout (after so many blocks)", "")
+    style.set_title(axes, f"Decision Margin by {of}")
+    return figure
+
+
+def _shortened(name: str) -> str:
+    text = " ".join(name.split()) or "(empty)"
+    return text if len(text) <= 24 else text[:23] + "…"

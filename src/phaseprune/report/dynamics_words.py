@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from phaseprune.report.words import percent
+from phaseprune.report.words import percent, plural
 
 
 def dynamics_lines(result: Mapping[str, Any], labels: Sequence[str] | None = None) -> list[str]:
@@ -29,6 +29,27 @@ def dynamics_lines(result: Mapping[str, Any], labels: Sequence[str] | None = Non
     if cliff:
         lines.append(_cliff_line(cliff))
     return lines
+
+
+def paired_line(result: Mapping[str, Any]) -> str | None:
+    """Compare the full and the pruned model question by question.
+
+    Args:
+        result: The result of a prune run.
+
+    Returns:
+        One sentence; None of a run that an older version made.
+    """
+    against = result.get("against_full")
+    if not against:
+        return None
+    p_value = against["p_value"]
+    return (
+        f"Question by question: {plural(against['only_full'], 'question')} right in the full model "
+        f"alone, {against['only_pruned']} in the pruned one alone (exact McNemar test, p "
+        + (f"= {p_value:.2g}" if p_value >= 0.001 else "< 0.001")
+        + ")."
+    )
 
 
 def transition_line(dynamics: Mapping[str, Any]) -> str:

@@ -128,6 +128,7 @@ def _sentences(
             words.accuracy_line(result, chance, manifest.get("evaluation_questions")),
             words.collapse_line(result),
             words.cliff_line(result),
+            *([line] if (line := dynamics_words.paired_line(result)) else []),
             *dynamics_words.dynamics_lines(result, trace and trace["option_labels"]),
             *([words.racing_line(result["racing"])] if result.get("racing") else []),
         ]
@@ -255,6 +256,15 @@ def _figures(
                 "At which readout the decision of each question becomes right for good. The last "
                 "bar is of the questions whose decision at the output is wrong.",
             )
+        for name, of in (("by_group", "group"), ("by_option_count", "number of options")):
+            if trace.get(name):
+                add(
+                    name.replace("_", "-"),
+                    figures.group_margins_figure(trace[name], of),
+                    f"The Decision Margin of each {of}, with the questions of each; green readouts "
+                    "hold the right option. A mark stands where the transition is, if it is "
+                    "significant after the correction for the number of rows.",
+                )
     if len(steps) > 1:
         add(
             "heatmap",

@@ -10,6 +10,7 @@ from typing import Any
 
 from phaseprune.decision.collapse import find_cliff
 from phaseprune.decision.dynamics import run_dynamics
+from phaseprune.decision.paired import mcnemar
 from phaseprune.decision.trace import Trace
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.errors import UserError
@@ -232,11 +233,18 @@ def summary(options: dict[str, Any], steps: list[Step]) -> dict[str, Any]:
 def choose(steps: list[Step], number: int) -> dict[str, Any]:
     """The part of a result that depends on which step is the chosen one."""
     chosen = steps[number]
+    full, pruned = steps[0].correct, chosen.correct
+    only_full, only_pruned = int((full & ~pruned).sum()), int((pruned & ~full).sum())
     return {
         "chosen_step": chosen.step,
         "removed": [step.removed for step in steps[1 : chosen.step + 1]],
         "kept": chosen.kept,
         "pruned": {key: chosen.evaluation[key] for key in ("accuracy", "ci")},
+        "against_full": {
+            "only_full": only_full,
+            "only_pruned": only_pruned,
+            "p_value": mcnemar(only_full, only_pruned),
+        },
         "retained": chosen.retained,
         "retained_ci": chosen.retained_ci,
         "collapsed": chosen.collapsed,
