@@ -255,8 +255,17 @@ def test_an_interrupted_run_goes_on(demo, demo_task, tmp_path):
     )  # fmt: skip
     assert resumed.state == "resumed" and {label[:6] for label in labels} == {"2 of 2"}
     assert resumed.result == whole.result
+    lines = (tmp_path / "run/candidates.jsonl").read_text().splitlines(keepends=True)
     again = phasewise(demo, demo_task, out=tmp_path / "run", **OPTIONS)
     assert again.state == "finished" and again.result == whole.result
+    # Killed in the middle of a write: the last lines are missing, and one is torn.
+    (tmp_path / "run/candidates.jsonl").write_text("".join(lines[:-4]) + lines[-4][:30])
+    run.update(status="running", result=None)
+    mended = phasewise(demo, demo_task, out=tmp_path / "run", **OPTIONS)
+    passes = ("block_passes", "naive_block_passes")
+    for name in set(whole.result) - set(passes):
+        assert mended.result[name] == whole.result[name]
+    assert len(mended.lines) == len(whole.lines)
     with pytest.raises(UserError, match="draws was 3 and now is 4"):
         phasewise(demo, demo_task, out=tmp_path / "run", **OPTIONS | {"draws": 4})
 

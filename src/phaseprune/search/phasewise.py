@@ -188,12 +188,10 @@ def _score(
     draws: int, seed: int, progress: Progress,
 ) -> None:  # fmt: skip
     """Score what is missing, a number of removed blocks at a time; 0 is the full model."""
-    done = {line["removed_blocks"] for line in run.candidates()}
+    done = {(line["kind"], tuple(line["blocks"])) for line in run.candidates()}
     for number in range(largest + 1):
         if number == 1:
             _refuse_chance(right(run.candidates()[:1])[0], rows.task)
-        if number in done:
-            continue
         drawn = [("full", ())]
         if number:
             drawn = [
@@ -203,6 +201,9 @@ def _score(
                     pools(transition)[kind], number, draws, [seed, number, place]
                 )
             ]
+        drawn = [one for one in drawn if one not in done]
+        if not drawn:
+            continue
         began = time.perf_counter()
         sweep = set_scores(
             decoder, rows.rows, rows.needs_vocabulary, [blocks for _, blocks in drawn],
