@@ -20,6 +20,7 @@ _PUBLIC = {
     "perturb": "phaseprune.probes.perturbation",
     "ablate": "phaseprune.probes.ablation",
     "similarity": "phaseprune.probes.similarity",
+    "phasewise": "phaseprune.search.phasewise",
     "export": "phaseprune.decoder.export",
     "write_report": "phaseprune.report.html",
     "Question": "phaseprune.questions.question",

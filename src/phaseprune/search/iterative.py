@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from phaseprune.decision.collapse import retained
+from phaseprune.decision.dynamics import step_dynamics
 from phaseprune.decision.intervals import bootstrap_mean, wilson
 from phaseprune.decision.trace import Decisions
 from phaseprune.decision.transition import Transition
@@ -35,6 +36,10 @@ class Step:
     ``race``, of racing alone: its options and confidence, the calibration ``questions`` (or
     ``windows`` of text) that the step's objective is over, the candidates ``left`` at the end, the
     block passes saved, and ``products`` and ``drift`` (``racing.race_candidates``).
+    ``race``, of racing alone: its options and confidence, the calibration ``questions`` that the
+    step's objective is over, the candidates ``left`` at the end, and the block passes saved.
+    ``dynamics`` has the transition of this model and its Option Frequency against the gold, before
+    any correction for the number of steps.
     """
 
     step: int
@@ -52,6 +57,7 @@ class Step:
     block_passes: int
     seconds: float
     race: dict[str, Any] | None = None
+    dynamics: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The line of ``steps.jsonl``."""
@@ -226,10 +232,11 @@ def _step(
 ) -> Step:
     correct, margins = evaluated.correct[:, -1], evaluated.margins[:, -1]
     left = retained(correct, full_correct, evaluated.chances, search.seed)
+    kept = [b for b in range(len(search.decoder.blocks)) if b not in removed]
     return Step(
         step=number,
         removed=block,
-        kept=[b for b in range(len(search.decoder.blocks)) if b not in removed],
+        kept=kept,
         objective=calibration[search.objective],
         calibration={name: calibration[name] for name in ("accuracy", "decision_margin", "loss")},
         evaluation={
@@ -248,4 +255,13 @@ def _step(
         block_passes=block_passes,
         seconds=seconds,
         race=race,
+        dynamics=step_dynamics(
+            evaluated.margins,
+            evaluated.decided[:, -1],
+            evaluated.gold,
+            float(evaluated.chances.mean()),
+            kept,
+            search.seed,
+            search.stop.most + 1,
+        ),  # fmt: skip
     )

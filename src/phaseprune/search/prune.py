@@ -11,6 +11,8 @@ from typing import Any
 import torch
 
 from phaseprune.decision.collapse import find_cliff
+from phaseprune.decision.dynamics import run_dynamics
+from phaseprune.decision.paired import mcnemar
 from phaseprune.decision.trace import Trace
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.errors import UserError
@@ -221,13 +223,21 @@ def conclude(search: Search, steps: list[Step]) -> dict[str, Any]:
         1 / search.evaluation.task.options,
         search.seed,
     )
+    collapsed_at = next((step.step for step in steps if step.collapsed), None)
     return {
         **choose(steps, chosen.step),
         "full": {key: steps[0].evaluation[key] for key in ("accuracy", "ci")},
-        "collapsed_at_step": next((step.step for step in steps if step.collapsed), None),
+        "collapsed_at_step": collapsed_at,
         "cliff": cliff.to_dict() if cliff else None,
         "stopped_by": search.stop.reason(last.step, last.retained),
         "racing": search.racing and summary(search.racing.options, steps[1:]),
+        "dynamics": run_dynamics(
+            [step.dynamics for step in steps],
+            [step.correct for step in steps],
+            collapsed_at,
+            1 / search.evaluation.task.options,
+            search.seed,
+        ),
         "export": None,
     }
 
@@ -249,11 +259,18 @@ def summary(options: dict[str, Any], steps: list[Step]) -> dict[str, Any]:
 def choose(steps: list[Step], number: int) -> dict[str, Any]:
     """The part of a result that depends on which step is the chosen one."""
     chosen = steps[number]
+    full, pruned = steps[0].correct, chosen.correct
+    only_full, only_pruned = int((full & ~pruned).sum()), int((pruned & ~full).sum())
     return {
         "chosen_step": chosen.step,
         "removed": [step.removed for step in steps[1 : chosen.step + 1]],
         "kept": chosen.kept,
         "pruned": {key: chosen.evaluation[key] for key in ("accuracy", "ci")},
+        "against_full": {
+            "only_full": only_full,
+            "only_pruned": only_pruned,
+            "p_value": mcnemar(only_full, only_pruned),
+        },
         "retained": chosen.retained,
         "retained_ci": chosen.retained_ci,
         "collapsed": chosen.collapsed,
