@@ -243,7 +243,7 @@ def _attention(module, query, key, value, attention_mask=None, **options):
 
 def _mask(mask_function: Callable, **unused) -> torch.Tensor:
     """In place of a mask: the model's own mask function, to be asked about positions."""
-    marker = _Marker(torch.empty(1, 1, 0, 0))
+    marker = torch.empty(1, 1, 0, 0).as_subclass(_Marker)
     marker.function, marker.made = mask_function, {}
     return marker
 
