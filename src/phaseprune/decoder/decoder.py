@@ -117,6 +117,10 @@ class Decoder:
             return self.stream.resident(block, then)
         return nullcontext() if self.device_map is None else fetched(self.blocks[block])
 
+    def head_resident(self) -> AbstractContextManager[None]:
+        """The same of the head, which a vocabulary read in parts needs again and again."""
+        return nullcontext() if self.device_map is None else fetched(self.head)
+
     def block_device(self, block: int) -> torch.device:
         """Where a block runs."""
         return runs_on(self.blocks[block]) or self.device

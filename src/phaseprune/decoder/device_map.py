@@ -6,12 +6,13 @@ is given to where it runs, and fetch offloaded weights for as long as it runs.
 
 from __future__ import annotations
 
+import functools
 import logging
 import re
 import shutil
 import tempfile
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -76,6 +77,7 @@ def load_mapped(
     device_map: DeviceMap,
     dtype: torch.dtype | None,
     trust_remote_code: bool,
+    find: Callable[[nn.Module], str],
     max_memory: int | None,
 ) -> tuple[nn.Module, dict[str, Any]]:
     """Let transformers load a model and spread it.
@@ -85,6 +87,7 @@ def load_mapped(
         device_map: as asked for.
         dtype: that weights are loaded in; None for the checkpoint's own.
         trust_remote_code: run the checkpoint's own code.
+        find: gives the path of a model's blocks.
         max_memory: bytes that a run may take on each accelerator, or in host memory where there is
             none; weights get most of that.
 
@@ -117,6 +120,8 @@ def load_mapped(
     finally:
         told.setLevel(level)
     weakref.finalize(model, shutil.rmtree, folder, ignore_errors=True)
+    for block in model.get_submodule(find(model)):
+        _fetch_at_once(block)
     return model.eval().requires_grad_(False), report
 
 
@@ -151,11 +156,31 @@ def runs_on(module: nn.Module) -> torch.device | None:
     return None if place is None else torch.device(place)
 
 
+def _fetch_at_once(block: nn.Module) -> None:
+    """Have a block's offloaded weights fetched before it runs.
+
+    The hooks fetch them module by module, and not at all where a block uses the weights of a module
+    without calling it.
+    """
+    if not any(_is_offloaded(part) for part in block.modules()):
+        return
+    forward = block.forward
+
+    @functools.wraps(forward)
+    def whole(*args, **kwargs):
+        with fetched(block):
+            return forward(*args, **kwargs)
+
+    block.forward = whole
+
+
+def _is_offloaded(module: nn.Module) -> bool:
+    return getattr(getattr(module, "_hf_hook", None), "offload", False)
+
+
 @contextmanager
 def fetched(module: nn.Module, recurse: bool = True) -> Iterator[None]:
-    """Have the offloaded weights of a module where it runs, once, while the context lasts.
-
-    Left to themselves the hooks fetch them whenever a part of the module is called.
+    """Have the offloaded weights of a module where it runs while the context lasts.
 
     Args:
         module: any of a model.
@@ -163,7 +188,7 @@ def fetched(module: nn.Module, recurse: bool = True) -> Iterator[None]:
     """
     with ExitStack() as stack:
         for part in module.modules() if recurse else [module]:
-            if getattr(getattr(part, "_hf_hook", None), "offload", False):
+            if _is_offloaded(part):
                 stack.enter_context(_fetched(part, part._hf_hook))
         yield
 

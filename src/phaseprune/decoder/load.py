@@ -180,7 +180,7 @@ def _load_weights(
         blocks = None
         if mapped is not None:
             model, report = load_mapped(
-                source.directory, mapped, chosen, trust_remote_code, max_memory
+                source.directory, mapped, chosen, trust_remote_code, find, max_memory
             )
         elif _is_streamed(source, config, device, chosen, stream, max_memory):
             model, report, blocks = load_streamed(

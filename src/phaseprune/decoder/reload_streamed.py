@@ -41,7 +41,7 @@ def reload(
         left = decoder.max_memory and max(0, decoder.max_memory - decoder.weight_bytes)
         return load_mapped(
             checkpoint, pruned_map(decoder.device_map, decoder.blocks_path, kept), decoder.dtype,
-            trust_remote_code, left,
+            trust_remote_code, lambda model: decoder.blocks_path, left,
         )  # fmt: skip
     from transformers import AutoModelForCausalLM
 
