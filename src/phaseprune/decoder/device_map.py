@@ -204,6 +204,17 @@ def _fetched(module: nn.Module, hook: Any) -> Iterator[None]:
         hook.post_forward(module, None)
 
 
+def block_places(model: nn.Module, blocks_path: str) -> list[str]:
+    """Where each block's weights lie, as the map says: a device, ``cpu`` or ``disk``."""
+    places = getattr(model, "hf_device_map", {"": model.device})
+
+    def place(block: str) -> str:
+        above = [path for path in places if f"{block}.".startswith(f"{path}." if path else "")]
+        return str(places[max(above, key=len)]) if above else "several devices"
+
+    return [place(f"{blocks_path}.{n}") for n in range(len(model.get_submodule(blocks_path)))]
+
+
 def distinct_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """The parameters, those that are tied once: offloading makes two of them."""
     tied = getattr(model, "all_tied_weights_keys", None) or {}
