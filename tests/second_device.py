@@ -1,8 +1,8 @@
 """Further devices, played by the processor: enough to see that no code of ours assumes one.
 
 A tensor "elsewhere" holds a tensor in host memory and says that it is on another device. Operations
-that mix devices fail as they do on real ones; only transfers may. What a real device does with speed,
-memory and rounding cannot be seen here.
+that mix devices fail as they do on real ones; only transfers may. What a real device does with
+speed, memory and rounding cannot be seen here.
 """
 
 from __future__ import annotations

@@ -37,8 +37,8 @@ Seed = Annotated[
 ]
 Device = Annotated[
     str,
-    typer.Option("--device", help="cpu, cuda, mps, …; auto takes an accelerator if any; map spreads "
-                 "the model over several, host memory and disk."),
+    typer.Option("--device", help="cpu, cuda, mps, …; auto takes an accelerator if any; map "
+                 "spreads the model over several, host memory and disk."),
 ]  # fmt: skip
 Dtype = Annotated[
     str,

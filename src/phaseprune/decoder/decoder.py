@@ -74,7 +74,8 @@ class Decoder:
     @property
     def device(self) -> torch.device:
         """Where tokens, states and logits are; blocks may run elsewhere."""
-        return runs_on(self.model) or next(p for p in self.model.parameters() if not p.is_meta).device
+        spread = runs_on(self.model)
+        return spread or next(p for p in self.model.parameters() if not p.is_meta).device
 
     @property
     def dtype(self) -> torch.dtype:

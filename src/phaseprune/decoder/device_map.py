@@ -1,7 +1,7 @@
-"""Models whose parts lie on several devices, in host memory or on disk (accelerate's device map).
+"""Models whose parts lie on several devices, in host memory or on disk: accelerate's device map.
 
-transformers loads them; accelerate's hooks, which stand in the modules' forwards, move what a module
-is given to where it runs, and fetch offloaded weights for as long as it runs.
+transformers loads them; accelerate's hooks, which stand in the modules' forwards, move what a
+module is given to where it runs, and fetch offloaded weights for as long as it runs.
 """
 
 from __future__ import annotations

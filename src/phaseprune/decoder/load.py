@@ -51,9 +51,9 @@ def load_model(
 
     Args:
         name: hub id, local directory, local ``.gguf`` file, or ``demo``.
-        device: ``auto`` takes an accelerator where there is one; ``map`` spreads the model over all,
-            host memory and disk, as does a dictionary of devices by module path (``device_map`` of
-            transformers).
+        device: ``auto`` takes an accelerator where there is one; ``map`` spreads the model over
+            all, host memory and disk, as does a dictionary of devices by module path (transformers'
+            ``device_map``).
         dtype: ``float32``, ``bfloat16``, ``float16``; ``auto`` is float32 on the CPU and the
             checkpoint's own elsewhere.
         revision: of a hub model.
@@ -61,8 +61,8 @@ def load_model(
         blocks: module path of the list of blocks, as ``model.layers``, where it is not found.
         stream: read blocks from disk when they run, two at a time in memory; by default where the
             weights do not fit into the budget.
-        max_memory: what a run may take, weights included, on the device (each, with ``map``): bytes,
-            or as ``8GB``; by default most of what is free.
+        max_memory: what a run may take, weights included, on the device (each, with ``map``):
+            bytes, or as ``8GB``; by default most of what is free.
 
     Raises:
         UserError: the model cannot be found or loaded, is no causal decoder, lacks weights, has NaN
