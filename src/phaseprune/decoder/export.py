@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from phaseprune.decoder.decoder import Decoder
+from phaseprune.decoder.device_map import parameter_count
 from phaseprune.decoder.export_notes import mergekit_yaml, model_card
 from phaseprune.decoder.load import read_config
 from phaseprune.decoder.pruned_config import Original, export_limits, prune, read_original
@@ -115,7 +116,7 @@ def export(
             kept=kept,
             max_abs_logit_difference=compared.difference,
             parameters=compared.parameters,
-            full_parameters=sum(p.numel() for p in decoder.model.parameters()),
+            full_parameters=parameter_count(decoder.model),
             weight_bytes=weight_bytes,
             generated_tokens=compared.generated_tokens,
         )
