@@ -108,6 +108,18 @@ def load_checked(name: str, screen: Screen, **options: Any):
     return decoder
 
 
+def block_list(text: str) -> list[int]:
+    """The blocks that ``--remove`` names.
+
+    Raises:
+        UserError: they are no numbers.
+    """
+    try:
+        return [int(part) for part in text.replace(" ", ",").split(",") if part]
+    except ValueError:
+        raise UserError(f"--remove {text!r} must be block indices, as 20,26,7") from None
+
+
 def command_line(*words: Any) -> str:
     """A command that can be typed again."""
     return shlex.join(["phaseprune", *map(str, words)])

@@ -80,7 +80,7 @@ def export(
         ExportMismatch: the reloaded checkpoint differs; it has been deleted.
     """
     blocks = len(decoder.blocks)
-    _check_removal(remove, blocks)
+    check_removal(remove, blocks)
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         return _exported_before(decoder, remove, out)
@@ -155,7 +155,12 @@ def _exported_before(decoder: Decoder, remove: Sequence[int], out: Path) -> Expo
     return replace(before, path=str(out), max_abs_logit_difference=compared.difference)
 
 
-def _check_removal(remove: Sequence[int], blocks: int) -> None:
+def check_removal(remove: Sequence[int], blocks: int) -> None:
+    """Refuse a list of blocks to remove that names one wrongly or twice, or leaves none.
+
+    Raises:
+        UserError: says which.
+    """
     wrong = [block for block in remove if not 0 <= block < blocks]
     if wrong:
         raise UserError(f"block {wrong[0]} does not exist: the model has blocks 0 to {blocks - 1}")

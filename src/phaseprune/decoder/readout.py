@@ -21,6 +21,13 @@ from phaseprune.decoder.device_map import fetched
 def read_logits(
     decoder: Decoder, hidden: torch.Tensor, vocabulary_rows: torch.Tensor | slice | None = None
 ) -> torch.Tensor:
+    """``differentiable_logits`` for where no gradient is wanted."""
+    return differentiable_logits(decoder, hidden, vocabulary_rows)
+
+
+def differentiable_logits(
+    decoder: Decoder, hidden: torch.Tensor, vocabulary_rows: torch.Tensor | slice | None = None
+) -> torch.Tensor:
     """Logits that the model would give if the blocks ended with this hidden state.
 
     Args:
