@@ -22,10 +22,11 @@ import torch
 
 from phaseprune import load_model, load_task
 from phaseprune.questions.split import split
+from phaseprune.search.chunks import Chunk
 from phaseprune.search.judge import question_judge
 from phaseprune.search.method import search_options
 from phaseprune.search.objectives import OBJECTIVES, by_question
-from phaseprune.search.racing import Chunk, Racing, make_racing, race_candidates
+from phaseprune.search.racing import Racing, make_racing, race_candidates
 from phaseprune.sweep.kept import Kept, counted_passes
 from phaseprune.sweep.measure import prepare
 from phaseprune.sweep.memory import kept_budget
@@ -101,7 +102,7 @@ def replay(rows: list[dict], order: int, alpha: float, tolerance: float, objecti
         for begin, end in zip([0, *ends], ends, strict=False)
     ]
     options = search_options("racing", alpha, tolerance)
-    racing = Racing(options, objective, chunks, chunks[0], ends, 1, Kept(BUDGET))
+    racing = Racing(options, objective, chunks, [], ends, 1, Kept(BUDGET))
     drawn = np.random.default_rng(order).permutation(questions)
     losses, passes, exact = [], 0.0, 0
     for row in rows:

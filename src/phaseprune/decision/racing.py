@@ -171,6 +171,11 @@ class Race:
         return self.ends[self.look - 1] if self.look else 0
 
     @property
+    def left(self) -> np.ndarray:
+        """``[C]`` whether each candidate is still in the race."""
+        return np.array([look is None for look in self.dropped])
+
+    @property
     def over(self) -> bool:
         """Whether all questions are seen, or one candidate is left after a look."""
         return self.look == len(self.ends) or (self.look > 0 and len(self.alive) == 1)

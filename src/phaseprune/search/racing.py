@@ -17,17 +17,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from phaseprune.decision.racing import LEAST, Race, looks, mean_bound
+from phaseprune.decision.racing import LEAST, Race, looks
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.progress import Progress, silent
+from phaseprune.search.chunks import Chunk, Figures, chunk_figures, make_chunks, on_each
+from phaseprune.search.drift import bound_drift
 from phaseprune.search.judge import Judge
-from phaseprune.search.objectives import SIGNS
 from phaseprune.sweep.kept import Kept, counted_passes
 from phaseprune.sweep.memory import kept_budget, stream_bytes
-from phaseprune.sweep.walk import sweep_scores
 
-#: Figures of a question are kept, and compared, with so many digits behind the point.
-DIGITS = 6
 #: New units of a look, at least: a window of text says more than a question.
 LEAST_OF = {"questions": LEAST, "windows": 4}
 #: Chunks may repeat so much of what their questions share, else all are run at once.
@@ -38,15 +36,6 @@ KEPT_BACK = 0.75
 
 
 @dataclass
-class Chunk:
-    """The questions that a look adds, their share of the tokens of all, and their states."""
-
-    judge: Judge
-    share: float
-    kept: Kept
-
-
-@dataclass
 class Racing:
     """What races of one search have in common, and what they hand on.
 
@@ -54,7 +43,7 @@ class Racing:
         options: of ``method.search_options``.
         objective: a name in ``objectives.SIGNS``.
         chunks: one a look.
-        again: the questions on which the best two are looked at with all digits.
+        again: more and more questions on which the best two are looked at with all digits.
         ends: how many questions each look has seen.
         a_stream: bytes of one stream over all questions.
         exact: what the exact search would have kept, for comparison.
@@ -65,7 +54,7 @@ class Racing:
     options: dict[str, Any]
     objective: str
     chunks: Sequence[Chunk]
-    again: Chunk
+    again: Sequence[Chunk]
     ends: list[int]
     a_stream: int
     exact: Kept
@@ -73,10 +62,20 @@ class Racing:
     earlier: dict[int, np.ndarray] = field(default_factory=dict)
 
     @property
+    def unit(self) -> str:
+        """What is seen: ``questions`` or ``windows``."""
+        return self.chunks[0].judge.unit
+
+    @property
+    def for_drift(self) -> float:
+        """What fewer digits may change."""
+        return KEPT_BACK * self.options["tolerance"]
+
+    @property
     def tolerance(self) -> float:
         """What the race itself may lose."""
         whole = self.options["tolerance"]
-        return whole if self.products is None else (1 - KEPT_BACK) * whole
+        return whole if self.products is None else whole - self.for_drift
 
     def race(self, live: Sequence[int]) -> Race:
         """The race of a step."""
@@ -134,25 +133,19 @@ def make_racing(
     rows, least = judge.rows, LEAST_OF[judge.unit]
     order = np.random.default_rng([seed, 1]).permutation(judge.count)
     ends = looks(judge.count, least)
-    parts = _parts(judge, order, ends)
-    if sum(part.rows.tokens for part in parts) > (1 + REPEATED) * rows.tokens:
+    budget = kept_budget(decoder, rows)
+    chunks = make_chunks(judge, order, ends, budget)
+    if sum(chunk.share for chunk in chunks) > 1 + REPEATED:
         ends = [judge.count]
-        parts = _parts(judge, order, ends)
-    tokens, budget = sum(part.rows.tokens for part in parts), kept_budget(decoder, rows)
-    chunks = [
-        Chunk(part, part.rows.tokens / rows.tokens, Kept(budget * part.rows.tokens // tokens))
-        for part in parts
-    ]
-    again = judge.part(order[:least])
+        chunks = make_chunks(judge, order, ends, budget)
+    again = []
+    if products is not None:
+        doubled = [least * 2**n for n in range(8) if 2 * least * 2**n <= judge.count]
+        again = make_chunks(judge, order, [*doubled, judge.count], 0)
     return Racing(
-        options, objective, chunks, Chunk(again, again.rows.tokens / rows.tokens, Kept(0)), ends,
-        stream_bytes(decoder, rows.padded_tokens), Kept(budget), products,
+        options, objective, chunks, again, ends, stream_bytes(decoder, rows.padded_tokens),
+        Kept(budget), products,
     )  # fmt: skip
-
-
-def _parts(judge: Judge, order: np.ndarray, ends: Sequence[int]) -> list[Judge]:
-    pairs = zip([0, *ends], ends, strict=False)
-    return [judge.part(order[begin:end]) for begin, end in pairs]
 
 
 def race_candidates(
@@ -169,9 +162,12 @@ def race_candidates(
     began, drift = time.perf_counter(), None
     race, figures, passes = _race(decoder, racing, live, number, progress)
     if racing.products is not None:
-        drift, more = _drift(decoder, racing, live, race, number, progress)
+        drift, more = bound_drift(
+            decoder, racing.again, racing.objective, live, race, racing.for_drift, progress,
+            f"step {number}",
+        )  # fmt: skip
         passes += more
-        if drift > KEPT_BACK * racing.options["tolerance"]:
+        if drift > racing.for_drift:
             racing.with_all_digits()
             race, figures, more = _race(decoder, racing, live, number, progress)
             passes += more
@@ -183,7 +179,7 @@ def race_candidates(
         "products": str(racing.products).removeprefix("torch.") if racing.products else None,
         "drift": drift,
     }
-    unit, lines = racing.again.judge.unit, []
+    unit, lines = racing.unit, []
     for block, values, dropped in zip(live, race.values, race.dropped, strict=True):
         known = values[np.isfinite(values)].tolist()
         lines.append(
@@ -198,16 +194,18 @@ def _race(
 ) -> tuple[Race, dict[int, dict[str, float]], float]:
     """A race from its beginning to its end: with it, each block's figures, and block passes."""
     race, passes = racing.race(live), 0.0
-    seen: dict[int, list[dict[str, np.ndarray]]] = {block: [] for block in live}
+    seen: dict[int, list[Figures]] = {block: [] for block in live}
     while not race.over:
         chunk, end = racing.chunks[race.look], racing.ends[race.look]
         blocks = [live[place] for place in race.alive]
         label = f"step {number}: race of {len(blocks)} blocks, {chunk.judge.unit} to {end}"
-        found, more = _values(decoder, chunk, live, blocks, racing.products, progress, label)
+        found, more = chunk_figures(
+            decoder, chunk, live, blocks, racing.products, progress, label
+        )
         passes += more
         for block, figures in zip(blocks, found, strict=True):
             seen[block].append(figures)
-        race.see(_objective(racing, found))
+        race.see(on_each(found, racing.objective))
     means = {
         block: {name: float(np.concatenate([part[name] for part in parts]).mean())
                 for name in parts[0]}
@@ -216,50 +214,10 @@ def _race(
     return race, means, passes
 
 
-def _values(decoder, chunk: Chunk, live, blocks, products, progress, label):
-    """Figures of some candidates on each question of a chunk, and block passes."""
-    judge = chunk.judge
-    # The head's rounding averages out over a window's hundreds of tokens, not over an option's few.
-    head = products if judge.unit == "windows" else None
-    sweep = sweep_scores(
-        decoder, judge.rows, judge.needs_vocabulary, live, candidates=blocks, kept=chunk.kept,
-        products=products, head_products=head, progress=progress, label=label,
-    )  # fmt: skip
-    found = [judge.by_unit(scores) for scores in sweep.scores]
-    return found, sweep.block_passes * chunk.share
-
-
-def _objective(racing: Racing, figures: Sequence[dict[str, np.ndarray]]) -> np.ndarray:
-    """``[C, n]`` the objective of each candidate on each question, larger is better."""
-    sign = SIGNS[racing.objective]
-    return np.array([sign * np.round(one[racing.objective], DIGITS) for one in figures])
-
-
-def _drift(
-    decoder: Decoder, racing: Racing, live: Sequence[int], race: Race, number: int,
-    progress: Progress,
-) -> tuple[float, float]:  # fmt: skip
-    """Bound what fewer digits changed in how much better the best is than the second best.
-
-    Returns:
-        The upper bound of the change's size on all questions, and block passes.
-    """
-    means = np.nanmean(race.values, axis=1)
-    means[[place for place in range(len(live)) if race.dropped[place] is not None]] -= np.inf
-    places = sorted(np.argsort(-means, kind="stable")[:2].tolist())
-    blocks = [live[place] for place in places]
-    label = f"step {number}: blocks {', '.join(map(str, blocks))} with all digits"
-    found, passes = _values(decoder, racing.again, live, blocks, None, progress, label)
-    exact = _objective(racing, found)
-    change = exact - race.values[places, : exact.shape[1]]
-    difference = change[0] - change[-1] if len(blocks) > 1 else change[0]
-    return mean_bound(difference, racing.ends[-1], racing.options["alpha"]), passes
-
-
 def race_of_step(racing: Racing, lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """What ``steps.jsonl`` says of a race: see ``Step.race``."""
     left = [line for line in lines if line["dropped"] is None]
-    unit, first = racing.again.judge.unit, left[0]
+    unit, first = racing.unit, left[0]
     return {
         **racing.options,
         "confidence": 1 - racing.options["alpha"],
