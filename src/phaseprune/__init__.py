@@ -18,6 +18,7 @@ _PUBLIC = {
     "trace": "phaseprune.sweep.measure",
     "prune": "phaseprune.search.prune",
     "export": "phaseprune.decoder.export",
+    "heal": "phaseprune.heal.heal",
     "write_report": "phaseprune.report.html",
     "Question": "phaseprune.questions.question",
     "Task": "phaseprune.questions.question",

@@ -34,6 +34,7 @@ class Decoder:
         readout_difference: max |readout at L - the model's logits|, measured at load.
         max_memory: bytes that a run may take, weights included; None for what is free.
         stream: reads blocks when they run; None where all weights are in memory.
+        trained: whether the weights in memory are no longer those of the files.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Decoder:
     readout_difference: float = float("nan")
     max_memory: int | None = None
     stream: BlockStream | None = field(default=None, repr=False)
+    trained: bool = False
 
     @property
     def config(self):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,7 @@ def export(
     out: str | Path,
     *,
     figures: dict[str, Any] | None = None,
+    healed: Mapping[str, Any] | None = None,
 ) -> Export:
     """Write the model without some blocks, reload it from disk, and compare.
 
@@ -70,6 +71,8 @@ def export(
         out: directory of the checkpoint. Must not exist, or be empty, or hold this very export,
             which is then only held against the model again.
         figures: measured figures for the model card and ``phaseprune.json``.
+        healed: of a shortened model that was trained since: what stands in ``phaseprune.json`` in
+            place of what this decoder says (the base model, the blocks removed from that, …).
 
     Returns:
         What was written and how closely it matches.
@@ -125,9 +128,11 @@ def export(
             "blocks": blocks,
             **result.to_dict(),
             "figures": figures,
+            **(healed or {}),
         }
         write_json(partial / "phaseprune.json", notes)
-        write_text(partial / "mergekit.yaml", mergekit_yaml(decoder.name, kept, config.dtype))
+        if not decoder.trained:  # slices of the base model are not this model then
+            write_text(partial / "mergekit.yaml", mergekit_yaml(decoder.name, kept, config.dtype))
         write_text(partial / "README.md", model_card(notes))
         if out.exists():
             out.rmdir()
