@@ -19,6 +19,7 @@ _PUBLIC = {
     "prune": "phaseprune.search.prune",
     "export": "phaseprune.decoder.export",
     "heal": "phaseprune.heal.heal",
+    "heal_ladder": "phaseprune.heal.ladder",
     "write_report": "phaseprune.report.html",
     "Question": "phaseprune.questions.question",
     "Task": "phaseprune.questions.question",

@@ -7,7 +7,7 @@ import traceback
 
 import typer
 
-from phaseprune.cli import check, demo, export, prune, report, tasks, trace
+from phaseprune.cli import check, demo, export, heal, prune, report, tasks, trace
 from phaseprune.errors import UserError, near_matches
 
 #: Command -> function. The order is that of ``phaseprune --help``.
@@ -16,6 +16,7 @@ COMMANDS = {
     "check": check.check,
     "trace": trace.trace,
     "prune": prune.prune,
+    "heal": heal.heal,
     "export": export.export,
     "report": report.report,
     "tasks": tasks.tasks,

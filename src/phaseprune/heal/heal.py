@@ -5,70 +5,25 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
 
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.decoder.export import Export, export
 from phaseprune.decoder.load import DTYPES, load_model
 from phaseprune.decoder.trainable import trainable
 from phaseprune.errors import UserError
-from phaseprune.heal.data import Material, question_material, text_material
-from phaseprune.heal.pruned import PrunedRun, load_full, open_run, shortened
-from phaseprune.heal.recipe import Recipe, check_recipe
+from phaseprune.heal.pruned import load_full, shortened
+from phaseprune.heal.recipe import Recipe
 from phaseprune.heal.result import Healing, Measured, read_measured, write_measured
+from phaseprune.heal.sources import Sources, prepare_sources
 from phaseprune.heal.state import State
 from phaseprune.heal.train import Trainer, train
 from phaseprune.progress import Progress, silent
 from phaseprune.questions.question import Task
-from phaseprune.questions.training import disjoint_training, training_questions
 from phaseprune.runs.atomic import write_json
 from phaseprune.runs.directory import RunDirectory
 from phaseprune.sweep.measure import trace
-
-
-@dataclass(frozen=True)
-class Sources:
-    """A pruning run and what its models are trained on.
-
-    Attributes:
-        run: the pruning run.
-        recipe: how to train.
-        training: training questions, None where text is trained on.
-        text: plain text, None where questions are.
-        dtype: a name that ``load_model`` knows.
-        options: of ``load_model`` besides.
-    """
-
-    run: PrunedRun
-    recipe: Recipe
-    training: Task | None
-    text: str | None
-    dtype: str
-    options: dict[str, Any]
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """What says on what is trained."""
-        trained_on = (
-            {"training": self.training.fingerprint, "training_questions": self.counts}
-            if self.training
-            else {"text": hashlib.sha256(self.text.encode()).hexdigest()}
-        )
-        return self.recipe.to_dict() | trained_on | {"dtype": self.dtype}
-
-    @property
-    def counts(self) -> int:
-        """Training questions; 0 where text is trained on."""
-        return len(self.training.questions) if self.training else 0
-
-    def material(self, decoder: Decoder) -> Material:
-        """What is trained on, as tokens."""
-        if self.training:
-            return question_material(decoder, self.training)
-        return text_material(decoder, self.text)
 
 
 def heal(
@@ -119,36 +74,14 @@ def heal(
     if step is None:
         step = sources.run.manifest["result"]["chosen_step"]
     sources.run.check_step(step)
+    check_name(name)
+    return heal_step(sources, step, name=name, arguments=arguments, progress=progress, full=[])
+
+
+def check_name(name: str | None) -> None:
+    """Refuse a name that leads out of RUN/heal."""
     if name is not None and (Path(name).name != name or name in (".", "..")):
         raise UserError(f"--name {name!r} must be a plain name of a folder in RUN/heal")
-    return heal_step(
-        sources, step, name=name, arguments=arguments, progress=progress, full=[]
-    )
-
-
-def prepare_sources(
-    run: str | Path, recipe: Recipe, *, train: str | Path | None, text: str | Path | None,
-    drop_overlap: bool, model: str | None, dtype: str, **options: Any,
-) -> Sources:  # fmt: skip
-    """Read and check everything that can be checked without weights; arguments as of ``heal``."""
-    check_recipe(recipe)
-    if recipe.objective == "text" and text is None:
-        raise UserError("--objective text needs plain text to train on; give it with --text FILE")
-    if recipe.objective == "task" and text is not None:
-        raise UserError("--text goes with --objective text or distill; add one, or leave it out")
-    if text is not None and train is not None:
-        raise UserError("--train and --text both say what to train on; give one of them")
-    pruned = open_run(run, model)
-    dtype = pruned.manifest["model"]["dtype"] if dtype == "auto" else dtype
-    if dtype not in ("float32", "bfloat16"):
-        raise UserError(f"training runs in float32 or bfloat16, not {dtype}; give --dtype bfloat16")
-    training = None
-    if text is None:
-        found = training_questions(pruned.evaluation, train)
-        training = disjoint_training(found, pruned.scored, drop_overlap)
-    return Sources(
-        pruned, recipe, training, None if text is None else _read_text(Path(text)), dtype, options
-    )
 
 
 def heal_step(
@@ -201,7 +134,7 @@ def heal_step(
                 trust_remote_code=sources.options["trust_remote_code"],
             )  # fmt: skip
             after = measure(healed, run.evaluation, run.manifest["seed"])
-            write_measured(folder / "measured.npz", before, after)
+            write_measured(folder / "measured.safetensors", before, after)
             directory.update(
                 status="finished",
                 result={
@@ -213,6 +146,7 @@ def heal_step(
                         "looks": trained.looks,
                         "seconds": round(trained.seconds, 3),
                         "examples": len(trainer.material),
+                        "on_questions": sources.training is not None,
                         "decided_otherwise_than_the_run": int(
                             (before.correct != run.correct(step)).sum()
                         ),
@@ -232,7 +166,7 @@ def measure(decoder: Decoder, task: Task, seed: int) -> Measured:
 def _finished(sources: Sources, directory: RunDirectory, step: int, state: str) -> Healing:
     """The result of a directory that is done, read back; ``heal.json`` is written if it is not."""
     run, result = sources.run, directory.manifest["result"]
-    before, after = read_measured(directory.path / "measured.npz")
+    before, after = read_measured(directory.path / "measured.safetensors")
     healing = Healing(
         step=step,
         removed=run.removed(step),
@@ -288,14 +222,3 @@ def _default_name(identity: dict[str, Any], recipe: Recipe, step: int) -> str:
     """A name that the same command finds again and another one does not get in the way of."""
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:6]
     return f"step{step}-{recipe.method}-{recipe.objective}-seed{recipe.seed}-{digest}"
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.expanduser().read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise UserError(f"--text {path}: there is no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--text {path}: cannot be read as UTF-8 text ({error})") from None
-
-

@@ -48,9 +48,7 @@ def task_loss(material: Material) -> Loss:
 def text_loss(part: Part, logits: torch.Tensor) -> torch.Tensor:
     """Sum over predicted tokens of -log p."""
     shard = part.shard
-    return functional.cross_entropy(
-        logits[shard.entry_reads], shard.entry_targets, reduction="sum"
-    )
+    return functional.cross_entropy(logits[shard.entry_reads], shard.entry_targets, reduction="sum")
 
 
 def distill_loss(teacher: Callable[[Part], torch.Tensor]) -> Loss:

@@ -177,5 +177,3 @@ def shortened(full: Decoder, run: PrunedRun, step: int, dtype: str) -> Iterator[
         )  # fmt: skip
         decoder.name = f"{full.name} without {len(run.removed(step))} blocks"
         yield decoder
-
-

@@ -11,8 +11,9 @@ import numpy as np
 
 from phaseprune.decision.collapse import Retained, retained
 from phaseprune.decision.intervals import bootstrap_mean, wilson
-from phaseprune.decision.paired import PairedAccuracy, compare_accuracy, holm, paired_t
-from phaseprune.runs.atomic import write_with
+from phaseprune.decision.margin_shift import MarginShift, margin_shift
+from phaseprune.decision.paired import Paired, compare_paired
+from phaseprune.runs.arrays import read_arrays, write_arrays
 
 
 @dataclass(frozen=True)
@@ -87,24 +88,18 @@ class Healing:
         return retained(self.after.correct, self.full_correct, self.chances, self.seed)
 
     @cached_property
-    def change(self) -> PairedAccuracy:
+    def change(self) -> Paired:
         """Accuracy after less before, in pairs."""
-        return compare_accuracy(self.before.correct, self.after.correct, self.seed)
+        return compare_paired(self.before.correct, self.after.correct, self.seed)
 
     @cached_property
-    def margin_change(self) -> dict[str, np.ndarray]:
-        """DM after less before at each readout: ``mean``, ``ci_low``, ``ci_high``, ``p_value``.
-
-        The p-values are paired t tests', adjusted over the readouts (Holm).
-        """
-        difference = self.after.margins - self.before.margins
-        low, high = bootstrap_mean(difference, self.seed)
-        p_value = holm(paired_t(difference))
-        mean = difference.mean(axis=0)
-        return {"mean": mean, "ci_low": low, "ci_high": high, "p_value": p_value}
+    def margin_change(self) -> MarginShift:
+        """DM after less before at each readout."""
+        return margin_shift(self.before.margins, self.after.margins, self.seed)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
+
         def share(value: Retained) -> dict[str, Any]:
             return {"value": value.value, "ci": list(value.ci) if value.ci else None}
 
@@ -119,11 +114,16 @@ class Healing:
                 "accuracy": float(self.full_correct.mean()),
                 "ci": wilson(self.full_correct.sum(), len(self.full_correct)).tolist(),
             },
-            "before": self.before.to_dict(self.seed)
-            | {"retained": share(self.retained_before)},
+            "before": self.before.to_dict(self.seed) | {"retained": share(self.retained_before)},
             "after": self.after.to_dict(self.seed) | {"retained": share(self.retained_after)},
-            "change": self.change.to_dict(),
-            "decision_margin_change": {k: v.tolist() for k, v in self.margin_change.items()},
+            "change": {
+                "difference": self.change.difference,
+                "ci": list(self.change.ci),
+                "gained": self.change.only_second,
+                "lost": self.change.only_first,
+                "p_value": self.change.p_value,
+            },
+            "decision_margin_change": self.margin_change.to_dict(),
             "recipe": self.recipe,
             "training": self.training,
             "export": self.export,
@@ -139,21 +139,24 @@ class Healing:
 
 def write_measured(path: Path, before: Measured, after: Measured) -> None:
     """Keep what was measured question by question."""
-    def write(temporary: Path) -> None:
-        with open(temporary, "wb") as handle:
-            np.savez_compressed(
-                handle,
-                before_correct=before.correct, before_margins=before.margins,
-                after_correct=after.correct, after_margins=after.margins,
-            )  # fmt: skip
-
-    write_with(path, write)
+    write_arrays(
+        path,
+        {
+            "before_correct": before.correct,
+            "before_margins": before.margins,
+            "after_correct": after.correct,
+            "after_margins": after.margins,
+        },
+    )
 
 
 def read_measured(path: Path) -> tuple[Measured, Measured]:
-    """What ``write_measured`` kept: before and after."""
-    with np.load(path) as kept:
-        return tuple(
-            Measured(kept[f"{when}_correct"], kept[f"{when}_margins"])
-            for when in ("before", "after")
-        )
+    """What ``write_measured`` kept: before and after.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    kept = read_arrays(path)
+    return tuple(
+        Measured(kept[f"{when}_correct"], kept[f"{when}_margins"]) for when in ("before", "after")
+    )

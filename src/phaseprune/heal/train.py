@@ -114,9 +114,7 @@ def _reason(recipe: Recipe, state: State, late: bool) -> str | None:
     best = min(range(len(state.looks)), key=lambda i: state.looks[i]["held_out"])
     waited = len(state.looks) - 1 - best
     if waited >= recipe.patience:
-        return (
-            f"no better held-out loss for {waited} looks (early stopping at step {state.step})"
-        )
+        return f"no better held-out loss for {waited} looks (early stopping at step {state.step})"
     return f"the {recipe.minutes:g} minutes are over (at step {state.step})" if late else None
 
 
@@ -193,5 +191,3 @@ def _copy(weights: dict[str, torch.nn.Parameter]) -> dict[str, torch.Tensor]:
 def _put(weights: dict[str, torch.nn.Parameter], values: dict[str, torch.Tensor]) -> None:
     for name, parameter in weights.items():
         parameter.copy_(values[name])
-
-

@@ -76,8 +76,7 @@ def overlapping(training: Iterable[Question], scored: Iterable[Question]) -> lis
     return [
         number
         for number, question in enumerate(training)
-        if same_question(question) in contents
-        or (question.id, same_question(question)[0]) in named
+        if same_question(question) in contents or (question.id, same_question(question)[0]) in named
     ]
 
 

@@ -11,12 +11,16 @@ from jinja2 import Environment, StrictUndefined, UndefinedError
 
 from phaseprune.errors import UserError
 from phaseprune.report import figures, words
+from phaseprune.report.heal_page import healing_page, ladder_page
 from phaseprune.report.provenance import option_rows, provenance_rows
 from phaseprune.report.run_files import read_run
 from phaseprune.report.svg import inline_svg
 from phaseprune.report.tables import step_marks
 from phaseprune.runs.atomic import write_text
 
+#: Command -> what its page shows in place of a trace and pruning steps, from the run directory:
+#: sentences, tiles and figures; None where the run has no result yet.
+OWN_PAGES = {"heal": healing_page, "heal --ladder": ladder_page}
 _MISFITS = (AttributeError, IndexError, KeyError, TypeError, UndefinedError, ValueError)
 
 
@@ -35,7 +39,9 @@ def write_report(run_dir: str | Path) -> Path:
     run = read_run(run_dir)
     path = Path(run_dir) / "report.html"
     try:
-        page = render_report(run["manifest"], run["trace"], run["steps"])
+        own_page = OWN_PAGES.get(run["manifest"].get("command"))
+        own = own_page(Path(run_dir)) if own_page else None
+        page = render_report(run["manifest"], run["trace"], run["steps"], own)
     except _MISFITS as error:
         raise UserError(
             f"The files in {run_dir} do not fit together ({type(error).__name__}: {error}); "
@@ -52,6 +58,7 @@ def render_report(
     manifest: Mapping[str, Any],
     trace: Mapping[str, Any] | None,
     steps: Sequence[Mapping[str, Any]],
+    own: Mapping[str, Any] | None = None,
 ) -> str:
     """Render the page.
 
@@ -59,6 +66,7 @@ def render_report(
         manifest: The content of `manifest.json`, or an empty mapping.
         trace: The content of `trace.json`, or None.
         steps: The lines of `steps.jsonl`, maybe none.
+        own: Of `OWN_PAGES`, in place of what follows from the two.
 
     Returns:
         The HTML.
@@ -77,9 +85,9 @@ def render_report(
     page = environment.from_string(source).render(
         title=_title(manifest, trace),
         status=_status(manifest, steps),
-        sentences=_sentences(manifest, trace, steps, result),
-        tiles=_tiles(trace, steps, result),
-        figures=_figures(trace, steps, result),
+        sentences=own["sentences"] if own else _sentences(manifest, trace, steps, result),
+        tiles=own["tiles"] if own else _tiles(trace, steps, result),
+        figures=own["figures"] if own else _figures(trace, steps, result),
         steps=steps,
         marks=[step_marks(step, result) for step in steps],
         phase_names=words.PHASE_NAMES,

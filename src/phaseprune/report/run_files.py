@@ -52,8 +52,8 @@ def read_run(run_dir: str | Path) -> dict[str, Any]:
     if not run.is_dir():
         what = "is a file, not a run directory" if run.exists() else "does not exist"
         raise UserError(f"{run} {what}; give the directory that was named with --out.")
-    manifest = _read_json(run / "manifest.json", ())
-    trace = _read_json(run / "trace.json", _TRACE_KEYS)
+    manifest = read_json(run / "manifest.json", ())
+    trace = read_json(run / "trace.json", _TRACE_KEYS)
     steps = _read_steps(run / "steps.jsonl")
     if manifest is None and trace is None and not steps:
         raise UserError(
@@ -74,7 +74,19 @@ def _read_text(path: Path) -> str | None:
         raise UserError(f"Cannot read {path} ({error}); run the command again.") from error
 
 
-def _read_json(path: Path, keys: tuple[str, ...]) -> dict[str, Any] | None:
+def read_json(path: Path, keys: tuple[str, ...]) -> dict[str, Any] | None:
+    """Read a JSON object that must have some keys.
+
+    Args:
+        path: The file.
+        keys: What it must hold.
+
+    Returns:
+        The object; None where there is no such file.
+
+    Raises:
+        UserError: It cannot be read, is no JSON object, or lacks a key.
+    """
     text = _read_text(path)
     return None if text is None else _parse(path, text, keys)
 

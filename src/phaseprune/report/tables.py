@@ -36,7 +36,7 @@ def trace_table(trace: Mapping[str, Any]) -> Table:
     margin, accuracy = trace["decision_margin"], trace["accuracy"]
     transition, labels = trace["transition"], trace["option_labels"]
     first_decisive = transition["readout"] if transition["found"] else None
-    table = _table(f"{trace['model']} on {trace['task']}")
+    table = new_table(f"{trace['model']} on {trace['task']}")
     table.add_column("ℓ", justify="right")
     table.add_column("DM [95 % CI]", justify="right", no_wrap=True)
     table.add_column("-1   0   +1", width=2 * BAR_HALF + 1)
@@ -49,18 +49,20 @@ def trace_table(trace: Mapping[str, Any]) -> Table:
             phase = "silent" if at < first_decisive else "decisive"
         name = PHASE_NAMES.get(phase, DASH) + (" ◀" if at == first_decisive else "")
         mean = margin["mean"][at]
-        _add_row(
+        add_row(
             table,
             str(at),
             f"{signed(mean)} [{signed(margin['ci_low'][at])}, {signed(margin['ci_high'][at])}]",
             margin_bar(mean),
-            _interval(accuracy["mean"][at], (accuracy["ci_low"][at], accuracy["ci_high"][at]), 0),
+            interval_cell(
+                accuracy["mean"][at], (accuracy["ci_low"][at], accuracy["ci_high"][at]), 0
+            ),
             _option_shares(trace["option_frequency"][at], labels),
             Text(name, style=PHASE_STYLES[phase]),
             end_section=first_decisive is not None and at == first_decisive - 1,
         )
     table.add_section()
-    _add_row(table, "gold", "", "", "", _option_shares(trace["gold_frequency"], labels), "")
+    add_row(table, "gold", "", "", "", _option_shares(trace["gold_frequency"], labels), "")
     return table
 
 
@@ -76,7 +78,7 @@ def steps_table(
     Returns:
         A table of at most 80 columns.
     """
-    table = _table("Pruning steps", "Accuracy, DM and retained on the evaluation questions")
+    table = new_table("Pruning steps", "Accuracy, DM and retained on the evaluation questions")
     table.add_column("Step", justify="right")
     table.add_column("Block", justify="right")
     table.add_column("Phase", no_wrap=True)
@@ -87,14 +89,14 @@ def steps_table(
     for step in steps:
         evaluation, phase = step["evaluation"], step["phase"]
         full = step["removed"] is None
-        _add_row(
+        add_row(
             table,
             str(step["step"]),
             "full" if full else str(step["removed"]),
             Text(PHASE_NAMES.get(phase, "" if full else DASH), style=PHASE_STYLES[phase]),
-            _interval(evaluation["accuracy"], evaluation.get("ci"), 1),
+            interval_cell(evaluation["accuracy"], evaluation.get("ci"), 1),
             signed(evaluation["decision_margin"]),
-            _interval(step["retained"], step.get("retained_ci"), 0),
+            interval_cell(step["retained"], step.get("retained_ci"), 0),
             ", ".join(step_marks(step, result)),
         )
     return table
@@ -137,7 +139,16 @@ def margin_bar(value: float) -> str:
     return " " * BAR_HALF + "│" + bar.ljust(BAR_HALF)
 
 
-def _table(title: str, caption: str | None = None) -> Table:
+def new_table(title: str, caption: str | None = None) -> Table:
+    """Make an empty table in the style of all.
+
+    Args:
+        title: Over it; cut where it is too long.
+        caption: Under it.
+
+    Returns:
+        The table, without columns.
+    """
     return Table(
         title=Text(_shortened(title), style="bold"),
         caption=Text(caption, style="dim") if caption else None,
@@ -150,7 +161,7 @@ def _table(title: str, caption: str | None = None) -> Table:
     )
 
 
-def _add_row(table: Table, *cells: str | Text, end_section: bool = False) -> None:
+def add_row(table: Table, *cells: str | Text, end_section: bool = False) -> None:
     """Add a row whose strings are shown as they are, never read as markup."""
     texts = [cell if isinstance(cell, Text) else Text(cell) for cell in cells]
     table.add_row(*texts, end_section=end_section)
@@ -161,7 +172,17 @@ def _shortened(text: str) -> str:
     return text if len(text) <= WIDTH else text[: WIDTH - 1] + "…"
 
 
-def _interval(value: float | None, interval: Sequence[float] | None, digits: int) -> str:
+def interval_cell(value: float | None, interval: Sequence[float] | None, digits: int) -> str:
+    """Write a share and its interval as per cent: ``86 [82, 89]``.
+
+    Args:
+        value: The share, or None.
+        interval: Its lower and upper bound, or None.
+        digits: Digits after the point.
+
+    Returns:
+        The words, or a dash.
+    """
     if value is None or not interval:
         return percent(value, digits)
     low, high = interval
