@@ -41,7 +41,7 @@ def trainable(decoder: Decoder, method: str, rank: int, seed: int) -> Iterator[N
     Args:
         decoder: a model that fits in memory.
         method: ``lora`` puts an adapter on every linear layer but the output head; ``full`` trains
-            all weights.
+            all weights, in float32 while the context lasts: in 16 bits small steps would be lost.
         rank: of the adapters; their scale is 2 (alpha = 2 rank).
         seed: of the adapters' beginning.
 
@@ -49,6 +49,7 @@ def trainable(decoder: Decoder, method: str, rank: int, seed: int) -> Iterator[N
         UserError: a model without linear layers that peft knows.
     """
     adapted = None
+    kept = {p: p.dtype for p in decoder.model.parameters() if p.is_floating_point()}
     if method == "lora":
         from peft import LoraConfig, get_peft_model
 
@@ -63,8 +64,9 @@ def trainable(decoder: Decoder, method: str, rank: int, seed: int) -> Iterator[N
                 f"{decoder.name}: LoRA finds nothing to adapt ({error}); give --method full"
             ) from None
     else:
-        for parameter in decoder.model.parameters():
-            parameter.requires_grad_(parameter.is_floating_point())
+        for parameter in kept:
+            parameter.data = parameter.data.float()
+            parameter.requires_grad_(True)
     decoder.model.eval()
     try:
         yield
@@ -72,6 +74,8 @@ def trainable(decoder: Decoder, method: str, rank: int, seed: int) -> Iterator[N
         if adapted is not None:
             adapted.merge_and_unload()
         decoder.model.requires_grad_(False)
+        for parameter, dtype in kept.items():
+            parameter.data = parameter.data.to(dtype)
         decoder.trained = True
 
 

@@ -114,20 +114,16 @@ def heal_step(
         return _finished(sources, directory, step, "finished")
     if not full:
         full.append(load_full(run, dtype=sources.dtype, **sources.options))
-    keeps_float32 = recipe.method == "full"
     with shortened(full[0], run, step, sources.dtype) as decoder:
         state = directory.begin(identity, extra)
         with directory.work():
             before = measure(decoder, run.evaluation, run.manifest["seed"])
-            if keeps_float32:
-                decoder.model.float()
             teacher = full[0] if recipe.objective == "distill" else None
             trainer = Trainer(
                 decoder, sources.material(decoder), recipe, DTYPES[sources.dtype], teacher
             )
             with trainable(decoder, recipe.method, recipe.rank, recipe.seed):
                 trained = train(trainer, folder / "state.pt", progress, label)
-            decoder.model.to(DTYPES[sources.dtype])
             exported = _export(sources, decoder, full[0], step, trained, directory)
             healed = load_model(
                 exported.path, device=str(decoder.device), dtype=sources.dtype, stream=False,

@@ -73,11 +73,17 @@ class PrunedRun:
         """Refuse a step that cannot be healed.
 
         Raises:
-            UserError: there is no such step, or it leaves no block.
+            UserError: there is no such step, it leaves no block, or its blocks cannot be.
         """
         if not 0 <= step < len(self.steps):
             raise UserError(
                 f"{self.directory.path} has steps 0 to {len(self.steps) - 1}, and no step {step}"
+            )
+        removed = self.removed(step)
+        if len(set(removed)) < len(removed) or not set(removed) <= set(range(self.blocks)):
+            raise UserError(
+                f"{self.directory.path / 'steps.jsonl'} is damaged: a model of {self.blocks} blocks "
+                f"cannot lose the blocks {', '.join(map(str, removed))}; give prune again"
             )
         if not self.kept(step):
             raise UserError(
