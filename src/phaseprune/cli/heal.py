@@ -69,7 +69,7 @@ def heal(
     ] = None,
     patience: Annotated[
         int, typer.Option("--patience", help="Stop after so many looks without a better loss.")
-    ] = 5,
+    ] = 8,
     seed: Annotated[
         int, typer.Option("--seed", help="Of adapters, held-out part and order of the batches.")
     ] = 0,

@@ -20,7 +20,7 @@ LEAST_DEPTHS = 5
 #: Candidates for the knot lie this far apart, in blocks.
 GRID = 0.1
 #: The flat side is flat: its slope, with its interval, is below this share of the steep side's.
-FLAT_BELOW = 0.5
+FLAT_BELOW = 0.25
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ class Levelling:
     Attributes:
         found: whether it can.
         depth: remaining blocks at the knot of the broken line, with ``ci``.
-        flat: ``above`` where more depth than that adds nothing, ``below`` where less depth than
-            that takes nothing more.
-        slope_below: retained a block at depths below the knot,
+        flat: ``above`` where more depth than that adds next to nothing, ``below`` where less depth
+            than that takes next to nothing more.
+        slope_below: retained a block at depths below the knot, with its 95 % interval,
         slope_above: and above it.
         p_value: of the broken line against a straight one.
         reason: where nothing is found.
@@ -43,13 +43,18 @@ class Levelling:
     ci: tuple[float, float] | None = None
     flat: str | None = None
     slope_below: float | None = None
+    slope_below_ci: tuple[float, float] | None = None
     slope_above: float | None = None
+    slope_above_ci: tuple[float, float] | None = None
     p_value: float | None = None
     reason: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return asdict(self) | {"ci": list(self.ci) if self.ci else None}
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in asdict(self).items()
+        }
 
 
 @dataclass(frozen=True)
@@ -159,6 +164,7 @@ def find_levelling(depths: Sequence[int], curve: Curve) -> Levelling:
     shares = np.abs(drawn_slopes[:, side]) / np.maximum(np.abs(drawn_slopes[:, 1 - side]), 1e-12)
     largest = float(np.percentile(shares, 97.5))
     low, high = percentiles(drawn)
+    bounds = percentiles(drawn_slopes)
     found = largest < FLAT_BELOW
     return Levelling(
         found=found,
@@ -166,7 +172,9 @@ def find_levelling(depths: Sequence[int], curve: Curve) -> Levelling:
         ci=(float(low), float(high)),
         flat=flat,
         slope_below=float(below),
+        slope_below_ci=(float(bounds[0, 0]), float(bounds[1, 0])),
         slope_above=float(above),
+        slope_above_ci=(float(bounds[0, 1]), float(bounds[1, 1])),
         p_value=p_value,
         reason=None
         if found

@@ -101,7 +101,7 @@ def export(
             decoder, kept, partial,
             per_block=pruned.per_block,
             whole_checkpoint=type(config) is not type(decoder.config),
-            own_names=_is_a_part(decoder) and type(config) is type(decoder.config),
+            own_names=is_a_part(decoder) and type(config) is type(decoder.config),
         )  # fmt: skip
         config.save_pretrained(partial)
         decoder.tokenizer.save_pretrained(partial)
@@ -196,7 +196,7 @@ def _original(decoder: Decoder) -> Original:
     return read_original(config, decoder.blocks_path)
 
 
-def _is_a_part(decoder: Decoder) -> bool:
+def is_a_part(decoder: Decoder) -> bool:
     """Whether the loaded model is only the text part of what the checkpoint holds."""
     if decoder.source.gguf_file:
         return False

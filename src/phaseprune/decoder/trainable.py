@@ -6,6 +6,7 @@ a run that was killed goes on to the same bytes.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from importlib.util import find_spec
@@ -58,7 +59,9 @@ def trainable(decoder: Decoder, method: str, rank: int, seed: int) -> Iterator[N
             r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules="all-linear"
         )
         try:
-            adapted = get_peft_model(decoder.model, wanted)
+            with warnings.catch_warnings():  # of transformers' own deprecations
+                warnings.simplefilter("ignore", FutureWarning)
+                adapted = get_peft_model(decoder.model, wanted)
         except ValueError as error:
             raise UserError(
                 f"{decoder.name}: LoRA finds nothing to adapt ({error}); give --method full"
@@ -119,10 +122,13 @@ def autocast(decoder: Decoder, dtype: torch.dtype):
 @contextmanager
 def repeatable(decoder: Decoder) -> Iterator[None]:
     """Only algorithms that give the same bits each time, on the CPU."""
-    before = torch.are_deterministic_algorithms_enabled()
+    settings = torch.utils.deterministic
+    before = torch.are_deterministic_algorithms_enabled(), settings.fill_uninitialized_memory
     if decoder.device.type == "cpu":
-        torch.use_deterministic_algorithms(True)
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        settings.fill_uninitialized_memory = False
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before)
+        torch.use_deterministic_algorithms(before[0])
+        settings.fill_uninitialized_memory = before[1]

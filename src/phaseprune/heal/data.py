@@ -48,6 +48,7 @@ class Material:
     Attributes:
         questions: encoded questions; with permuted options each order is an example of its own.
         gold: ``[N]`` their right options.
+        names: ``[N]`` their ids.
         windows: or windows of plain text.
         vocabulary: whether scores are log-probabilities over the vocabulary, else plain logits.
         given: whether the probability of an option is the vocabulary's own.
@@ -55,6 +56,7 @@ class Material:
 
     questions: tuple[EncodedQuestion, ...] = ()
     gold: tuple[int, ...] = ()
+    names: tuple[str, ...] = ()
     windows: tuple[tuple[int, ...], ...] = ()
     vocabulary: bool = True
     given: bool = False
@@ -105,6 +107,7 @@ def question_material(decoder: Decoder, task: Task) -> Material:
     return Material(
         tuple(inputs.questions),
         tuple(gold),
+        tuple(task.questions[number].id for number, _ in inputs.orders),
         vocabulary=task.scoring == "text" or on_vocabulary,
         given=on_vocabulary,
     )

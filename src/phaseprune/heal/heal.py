@@ -73,6 +73,8 @@ def heal(
     )  # fmt: skip
     if step is None:
         step = sources.run.manifest["result"]["chosen_step"]
+        if step == 0:
+            raise UserError(f"{run}: no block was removed at its chosen step; name one with --step")
     sources.run.check_step(step)
     check_name(name)
     return heal_step(sources, step, name=name, arguments=arguments, progress=progress, full=[])

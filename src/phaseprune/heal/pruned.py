@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from phaseprune.decoder.decoder import Decoder
-from phaseprune.decoder.export import export
+from phaseprune.decoder.export import export, is_a_part
 from phaseprune.decoder.load import load_model
 from phaseprune.decoder.source import find_source
 from phaseprune.errors import UserError
@@ -82,8 +82,8 @@ class PrunedRun:
         removed = self.removed(step)
         if len(set(removed)) < len(removed) or not set(removed) <= set(range(self.blocks)):
             raise UserError(
-                f"{self.directory.path / 'steps.jsonl'} is damaged: a model of {self.blocks} blocks "
-                f"cannot lose the blocks {', '.join(map(str, removed))}; give prune again"
+                f"{self.directory.path / 'steps.jsonl'} is damaged: a model of {self.blocks} "
+                f"blocks cannot lose {', '.join(map(str, removed))}; give prune again"
             )
         if not self.kept(step):
             raise UserError(
@@ -92,12 +92,13 @@ class PrunedRun:
             )
 
 
-def open_run(path: str | Path, model: str | None = None) -> PrunedRun:
+def open_run(path: str | Path, model: str | None = None, revision: str | None = None) -> PrunedRun:
     """Read a run and load its questions again; no weights are read but for their fingerprint.
 
     Args:
         path: the run directory.
         model: where its full model is now; by default where it was.
+        revision: of a hub model.
 
     Raises:
         UserError: it is no finished run of prune, its questions are no longer the same, or the full
@@ -115,7 +116,7 @@ def open_run(path: str | Path, model: str | None = None) -> PrunedRun:
             f"{manifest['arguments'] or 'phaseprune prune …'}"
         )
     calibration, evaluation = _questions(path, manifest)
-    name = _check_model(path, manifest, model)
+    name = _check_model(path, manifest, model, revision)
     return PrunedRun(directory, manifest, steps, evaluation, calibration, name)
 
 
@@ -142,12 +143,14 @@ def _questions(path: str | Path, manifest: dict[str, Any]) -> tuple[Task, Task]:
     )
 
 
-def _check_model(path: str | Path, manifest: dict[str, Any], model: str | None) -> str:
+def _check_model(
+    path: str | Path, manifest: dict[str, Any], model: str | None, revision: str | None
+) -> str:
     """The name of the full model, found and unchanged."""
     told = manifest["model"]
     name = model or told["name"]
     try:
-        fingerprint = find_source(name).fingerprint
+        fingerprint = find_source(name, revision).fingerprint
     except UserError as error:
         hint = "" if model else "; if it is elsewhere now, say where with --model"
         raise UserError(f"the full model of {path} cannot be found: {error}{hint}") from None
@@ -181,5 +184,10 @@ def shortened(full: Decoder, run: PrunedRun, step: int, dtype: str) -> Iterator[
             str(folder), device=str(full.device), dtype=dtype, stream=False,
             trust_remote_code=type(full.config).__module__.startswith("transformers_modules"),
         )  # fmt: skip
+        if is_a_part(decoder):
+            raise UserError(
+                f"{full.name}: only a part of this checkpoint is loaded (its text part), and a "
+                "healed part cannot be exported; heal a checkpoint of the text model alone"
+            )
         decoder.name = f"{full.name} without {len(run.removed(step))} blocks"
         yield decoder

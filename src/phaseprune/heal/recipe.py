@@ -42,7 +42,7 @@ class Recipe:
     rank: int = 16
     minutes: float | None = None
     check_every: int | None = None
-    patience: int = 5
+    patience: int = 8
 
     @property
     def peak(self) -> float:

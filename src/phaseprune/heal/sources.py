@@ -70,7 +70,7 @@ def prepare_sources(
         raise UserError("--text goes with --objective text or distill; add one, or leave it out")
     if text is not None and train is not None:
         raise UserError("--train and --text both say what to train on; give one of them")
-    pruned = open_run(run, model)
+    pruned = open_run(run, model, options["revision"])
     dtype = pruned.manifest["model"]["dtype"] if dtype == "auto" else dtype
     if dtype not in ("float32", "bfloat16"):
         raise UserError(f"training runs in float32 or bfloat16, not {dtype}; give --dtype bfloat16")

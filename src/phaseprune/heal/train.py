@@ -175,11 +175,11 @@ def _refuse_not_finite(
 ) -> None:
     if torch.isfinite(value):
         return
-    what = "question" if trainer.material.questions else "window of the text"
-    first = int(numbers[int(part.examples[0])])
+    number, names = int(numbers[int(part.examples[0])]), trainer.material.names
+    where = f"question {names[number]!r}" if names else f"window {number} of the text"
     raise UserError(
-        f"{trainer.decoder.name}: the loss is NaN or infinite near training {what} number {first} "
-        "(0-based); give a smaller --lr, or --dtype float32"
+        f"{trainer.decoder.name}: the loss is NaN or infinite in the part that begins with "
+        f"{where}; give a smaller --lr, or --dtype float32"
     )
 
 

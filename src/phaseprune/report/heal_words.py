@@ -161,17 +161,18 @@ def levelling_line(ladder: Mapping[str, Any]) -> str:
     depth, (low, high) = levelling["depth"], levelling["ci"]
     total = ladder["blocks"]
     share, shares = 1 - depth / total, (1 - high / total, 1 - low / total)
-    what = (
-        "more depth adds nothing to recovery beyond"
-        if levelling["flat"] == "above"
-        else "recovery is at its floor below"
+    sides = ("below", "above") if levelling["flat"] == "above" else ("above", "below")
+    steep, flat = (
+        f"{signed(100 * levelling[f'slope_{side}'], 1)} points of retained (95 % CI "
+        f"{signed(100 * levelling[f'slope_{side}_ci'][0], 1)} to "
+        f"{signed(100 * levelling[f'slope_{side}_ci'][1], 1)})"
+        for side in sides
     )
-    steep = max(levelling["slope_below"], levelling["slope_above"], key=abs)
     return (
-        f"The curve levels off: {what} {depth:.1f} of {total} blocks (95 % CI {low:.1f} to "
+        f"The curve levels off at {depth:.1f} of {total} remaining blocks (95 % CI {low:.1f} to "
         f"{high:.1f}), that is {percent(share)} % pruned ({percent(shares[0])} to "
-        f"{percent(shares[1])}); on the other side {signed(100 * steep, 1)} points of retained a "
-        f"block (broken against straight line, {p_in_words(levelling['p_value'])})."
+        f"{percent(shares[1])}): {sides[0]} that a block is worth {steep}, {sides[1]} it {flat} "
+        f"(broken against straight line, {p_in_words(levelling['p_value'])})."
     )
 
 
