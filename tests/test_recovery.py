@@ -73,11 +73,13 @@ def test_several_seeds_widen_the_interval_where_they_disagree():
     ids=["flat above", "flat below"],
 )
 def test_a_knot_is_found_and_bounded(form, knot, flat):
-    covered = []
+    covered, claimed = [], 0
     for seed in range(20):
         found = find_levelling(DEPTHS, curve_of(form, seed))
-        assert found.found and found.flat == flat and abs(found.depth - knot) < 1.2
+        assert found.p_value < 0.01 and found.flat == flat and abs(found.depth - knot) < 1.2
+        claimed += found.found
         covered.append(found.ci[0] <= knot <= found.ci[1])
+    assert claimed >= 15  # a slope of nothing must be shown to be less than a quarter
     assert stats.binomtest(sum(covered), 20, 0.95).pvalue > 0.01
 
 
