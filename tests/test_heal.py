@@ -601,3 +601,16 @@ def test_text_loss_is_a_plain_cross_entropy(tiny):
         found = text_loss(part, _logits(decoder, part))
     assert float(found) == pytest.approx(float(expected), rel=1e-5)
     assert weight("text", part) == window.shape[1] - 1
+
+
+def test_the_function_has_the_name_of_its_package():
+    code = (
+        "import phaseprune\n"
+        "for _ in range(2):\n"
+        "    try: phaseprune.heal('nowhere')\n"
+        "    except phaseprune.UserError as error: print(error)\n"
+        "import phaseprune.heal.ladder"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("nowhere: not a run directory") == 2
