@@ -1,6 +1,6 @@
 """The engine against the loop that everyone runs: a search that removes 8 of 30 blocks.
 
-    python benchmarks/engine.py [CASE ...] [--sample 2] [--questions 64] [--remove 8]
+    python benchmarks/engine.py [CASE ...] [--racing] [--every 3]
 
 Cases: arc_easy (texts), mmlu (letters, 5-shot, 8 subjects), hellaswag (texts), text (the loss on
 16 windows of 512 tokens). SmolLM2-135M-Instruct, float32, one process, same data and threads.
@@ -8,7 +8,8 @@ Cases: arc_easy (texts), mmlu (letters, 5-shot, 8 subjects), hellaswag (texts), 
 The loop is written as the peers write theirs: for each candidate of each step the block is skipped
 and the whole model runs padded rows in batches, one row a question for letters and one for each
 (question, option) for texts, logits of the whole vocabulary at all positions. It is timed on a
-sample of the candidates of each step, always among them the best and the second best, and scaled.
+sample of the candidates of each step (``--every N``: of each N-th), always among them the best and
+the second best, and scaled.
 The same sequence of blocks is required: the loop's scores of the sampled candidates must be ours,
 and where it ran the best two it must prefer the same one.
 
@@ -32,12 +33,15 @@ from torch.nn import functional
 from phaseprune import load_model, load_task
 from phaseprune.decoder.blocks import skipped_blocks
 from phaseprune.questions.encode import encode_task
-from phaseprune.search.objectives import best, figures
+from phaseprune.search.judge import Judge, question_judge, text_judge
+from phaseprune.search.method import search_options
+from phaseprune.search.objectives import SIGNS
+from phaseprune.search.racing import make_racing, race_candidates
 from phaseprune.sweep.kept import Kept
 from phaseprune.sweep.measure import prepare
 from phaseprune.sweep.memory import kept_budget
-from phaseprune.sweep.rows import Rows
-from phaseprune.sweep.text import text_loss, text_rows, text_windows
+from phaseprune.sweep.precision import faster_products
+from phaseprune.sweep.text import text_rows, text_windows
 from phaseprune.sweep.walk import sweep_scores
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -46,13 +50,16 @@ LOOP_BATCH, WINDOW, WINDOWS = 16, 512, 16
 
 @dataclass
 class Case:
-    """Rows of ours, the loop's candidate, and what both are judged by (larger is better)."""
+    """Rows of ours, the loop's candidate, and what both are judged by."""
 
-    rows: Rows
-    needs_vocabulary: bool
+    judge: Judge
+    objective: str
     loop: Callable[[], np.ndarray]
-    objective: Callable[[np.ndarray], float]
     loop_tokens: int
+
+    def value(self, scores: np.ndarray) -> float:
+        """The objective, larger is better."""
+        return SIGNS[self.objective] * self.judge.figures(scores)[self.objective]
 
 
 def main() -> None:
@@ -61,6 +68,8 @@ def main() -> None:
     parser.add_argument("--questions", type=int, default=64)
     parser.add_argument("--remove", type=int, default=8)
     parser.add_argument("--sample", type=int, default=2, help="candidates a step for the loop")
+    parser.add_argument("--every", type=int, default=1, help="the loop in every so many steps")
+    parser.add_argument("--racing", action="store_true", help="also with --search racing")
     options = parser.parse_args()
     decoder = load_model(bundled_weights())
     rate = product_rate(decoder)
@@ -89,16 +98,13 @@ def make_case(name: str, decoder, count: int) -> Case:
     encoded = encode_task(task, decoder.tokenizer, decoder.max_length)
     rows = loop_rows(encoded, task.scoring)
 
-    def objective(scores: np.ndarray) -> float:
-        return figures(prepared.decide(scores[:, None]))["decision_margin"]
-
     def loop() -> np.ndarray:
         scores = np.full(prepared.rows.shape, -np.inf)
         flat = loop_scores(decoder, rows, task.scoring)
         scores[~prepared.rows.absent] = flat
         return scores
 
-    return Case(prepared.rows, prepared.needs_vocabulary, loop, objective, padded(rows))
+    return Case(question_judge(decoder, prepared), "decision_margin", loop, padded(rows))
 
 
 def eight_subjects(count: int):
@@ -161,50 +167,94 @@ def text_case(decoder) -> Case:
             scores.append([-float(loss) * (len(window) - 1)])
         return np.array(scores)
 
-    return Case(text_rows(decoder, windows), True, loop,
-                lambda scores: -float(text_loss(scores, windows)), WINDOW * WINDOWS)  # fmt: skip
+    judge = text_judge(decoder, windows, text_rows(decoder, windows))
+    return Case(judge, "text_loss", loop, WINDOW * WINDOWS)
 
 
 def run(name: str, decoder, case: Case, options, rate: float) -> None:
-    kept = Kept(kept_budget(decoder, case.rows))
+    rows = case.judge.rows
+    kept = Kept(kept_budget(decoder, rows))
     live, removed = list(range(len(decoder.blocks))), []
-    ours, loop, floor, passes, candidates, worst, agreed = 0.0, 0.0, 0.0, 0, 0, 0.0, 0
-    reads = sum(shard.reads for shard in case.rows.shards)
-    for _ in range(options.remove):
+    ours, floor, passes, candidates, worst, agreed = 0.0, 0.0, 0, 0, 0.0, 0
+    looped: list[float] = []  # seconds a candidate, of each step in which the loop ran
+    exact: list[list[float]] = []  # the objective of each candidate, of each step
+    reads = sum(shard.reads for shard in rows.shards)
+    for step in range(options.remove):
         began = time.perf_counter()
-        sweep = sweep_scores(decoder, case.rows, case.needs_vocabulary, live, kept=kept)
-        values = [case.objective(scores) for scores in sweep.scores]
+        sweep = sweep_scores(decoder, rows, case.judge.needs_vocabulary, live, kept=kept)
+        values = [case.value(scores) for scores in sweep.scores]
         ours += time.perf_counter() - began
+        exact.append(values)
         order = np.argsort([-value for value in values], kind="stable")
-        chosen = best("decision_margin", values)
+        chosen = int(order[0])
         spread = order[np.linspace(0, len(order) - 1, max(1, options.sample - 1)).astype(int)]
-        sample = list(dict.fromkeys([chosen, *order[:2], *spread]))[: max(2, options.sample)]
+        sample = list(dict.fromkeys([*order[:2], *spread]))[: max(2, options.sample)]
         found = {}
         began = time.perf_counter()
-        for candidate in sample if options.sample else ():
+        for candidate in sample if options.sample and step % options.every == 0 else ():
             with skipped_blocks(decoder, {*removed, live[candidate]}):
                 scores = case.loop()
             finite = np.isfinite(scores)
             worst = max(worst, float(np.abs(scores - sweep.scores[candidate])[finite].max()))
-            found[candidate] = case.objective(scores)
+            found[candidate] = case.value(scores)
         if found:
-            loop += (time.perf_counter() - began) / len(sample) * len(live)
+            looped.append((time.perf_counter() - began) / len(sample))
             agreed += max(found, key=found.get) == chosen
         floor += needed(decoder, case, sweep.block_passes, len(live), reads) / rate
         passes, candidates = passes + sweep.block_passes, candidates + len(live)
         removed.append(live.pop(chosen))
-    tokens = case.rows.tokens
-    padding = 1 - tokens / case.rows.padded_tokens
+    tokens = rows.tokens
+    padding = 1 - tokens / rows.padded_tokens
     print(f"\n{name}: removed {removed}")
     print(f"  rows: {tokens:,} tokens of ours ({padding:.0%} padding), {case.loop_tokens:,} of the "
           f"loop, {reads:,} reads")  # fmt: skip
     print(f"  search: {ours:.1f} s, {passes} block passes; floor {floor:.1f} s, share of the floor "
-          f"{floor / ours:.2f}")  # fmt: skip
+          f"{floor / ours:.2f}", flush=True)  # fmt: skip
+    # A step's candidates run one block less than the step's before, of 30: scaled by their mean.
+    loop = float(np.mean(looped)) * candidates if looped else 0.0
     if loop:
-        print(f"  loop: {loop:.0f} s (timed on {len(sample)} candidates a step, scaled to "
-              f"{candidates}); the same best candidate in {agreed} of {options.remove} steps, max "
-              f"|difference of scores| {worst:.1e}")  # fmt: skip
+        print(f"  loop: {loop:.0f} s (timed on {len(sample)} candidates in {len(looped)} steps, "
+              f"scaled to {candidates}); the same best candidate in {agreed} of {len(looped)} "
+              f"steps, max |difference of scores| {worst:.1e}")  # fmt: skip
         print(f"  ratio: {loop / ours:.1f}", flush=True)
+    del kept
+    if options.racing:
+        race(decoder, case, exact, removed, ours, loop)
+
+
+def race(
+    decoder, case: Case, exact: list[list[float]], removed: list[int], ours: float, loop: float
+) -> None:
+    """Race at the same steps, with all that racing needs in its time.
+
+    What racing would remove is compared with the exact figures; then the exact choice goes, so that
+    all steps can be compared.
+    """
+    began = time.perf_counter()
+    products, gain = faster_products(decoder, case.judge.rows)
+    how = search_options("racing")
+    racing = make_racing(decoder, case.judge, case.objective, how, 0, products)
+    live, passes, needed_passes, drifts, losses = list(range(len(decoder.blocks))), 0, 0, [], []
+    for number, (values, block) in enumerate(zip(exact, removed, strict=True), start=1):
+        lines = race_candidates(decoder, racing, live, number)
+        racing.learn(lines)
+        left = [line for line in lines if line["dropped"] is None]
+        best = max(left, key=lambda line: SIGNS[case.objective] * line[case.objective])
+        losses.append(max(values) - values[live.index(best["block"])])
+        passes += best["block_passes"]
+        needed_passes += best["block_passes"] + best["block_passes_saved"]
+        drifts.append(best["drift"])
+        live.remove(block)
+    seconds = time.perf_counter() - began
+    good = sum(loss <= how["tolerance"] for loss in losses)
+    print(f"  racing: {seconds:.1f} s, {passes} block passes of {needed_passes}; products "
+          f"{products} ({gain:.2f} times as fast), drifts {drifts}; {ours / seconds:.2f} times as "
+          f"fast as exact")  # fmt: skip
+    print(f"  its choice is the exact one in {sum(loss == 0 for loss in losses)}, within the "
+          f"tolerance in {good} of {len(losses)} steps; losses "
+          f"{[round(float(loss), 4) for loss in losses]}")  # fmt: skip
+    if loop:
+        print(f"  ratio with racing: {loop / seconds:.1f}", flush=True)
 
 
 def product_rate(decoder) -> float:
@@ -234,12 +284,14 @@ def needed(decoder, case: Case, passes: int, live: int, reads: int) -> float:
     # Linear layers before the attention: queries, keys and values.
     begun = sum(2 * m.weight.numel() for m in linears[:3])
     seen = sum(
-        int(visible.sum()) for b in case.rows.batches for visible in b.packing.everyone.visible
+        int(visible.sum())
+        for batch in case.judge.rows.batches
+        for visible in batch.packing.everyone.visible
     )
-    tokens = case.rows.tokens
+    tokens = case.judge.rows.tokens
     blocks = (passes - live) * (tokens * a_token + 4 * seen * width)
     blocks += live * (tokens * begun + reads * a_token)
-    head = 2 * decoder.head.weight.numel() if case.needs_vocabulary else 2 * width * 8
+    head = 2 * decoder.head.weight.numel() if case.judge.needs_vocabulary else 2 * width * 8
     return blocks + live * reads * head
 
 

@@ -22,12 +22,14 @@ import torch
 
 from phaseprune import load_model, load_task
 from phaseprune.questions.split import split
+from phaseprune.search.judge import question_judge
 from phaseprune.search.method import search_options
 from phaseprune.search.objectives import OBJECTIVES, by_question
 from phaseprune.search.racing import Chunk, Racing, make_racing, race_candidates
 from phaseprune.sweep.kept import Kept, counted_passes
 from phaseprune.sweep.measure import prepare
 from phaseprune.sweep.memory import kept_budget
+from phaseprune.sweep.precision import faster_products
 from phaseprune.sweep.walk import sweep_scores
 
 QUESTIONS = Path(__file__).resolve().parents[2] / "shared" / "data" / "arc_easy.test.jsonl"
@@ -49,7 +51,9 @@ def walk(decoder, task, seed: int, o: argparse.Namespace) -> list[dict]:
     """Search with one seed; a row a step."""
     calibration = prepare(decoder, split(task, o.questions, None, seed)[0])
     how = search_options("racing", o.alpha, o.tolerance)
-    racing = make_racing(decoder, calibration, o.objective, how, seed)
+    judge = question_judge(decoder, calibration)
+    products, _ = faster_products(decoder, judge.rows)
+    racing = make_racing(decoder, judge, o.objective, how, seed, products)
     live, kept, rows = list(range(len(decoder.blocks))), None, []
     kept = Kept(kept_budget(decoder, calibration.rows))
     sign = OBJECTIVES[o.objective][1]
@@ -73,14 +77,15 @@ def walk(decoder, task, seed: int, o: argparse.Namespace) -> list[dict]:
         row = {
             "live": list(live), "values": values, "chosen": chosen, "loss": loss,
             "exact_block": live[int(means.argmax())], "questions": left[0]["questions"],
-            "passes": lines[0]["block_passes"], "exact_passes": sweep.block_passes,
+            "drift": lines[0]["drift"], "passes": lines[0]["block_passes"],
+            "exact_passes": sweep.block_passes,
             "seconds": raced, "exact_seconds": exact,
         }  # fmt: skip
         rows.append(row)
         print(f"seed {seed} step {number}: racing takes block {chosen} after "
               f"{row['questions']} questions, exact {row['exact_block']}; loss {loss:.4f}; "
               f"{row['passes']} of {row['exact_passes']} block passes, "
-              f"{raced:.1f} s against {exact:.1f} s", flush=True)  # fmt: skip
+              f"{raced:.1f} s against {exact:.1f} s; drift {row['drift']}", flush=True)  # fmt: skip
         live.remove(chosen)
     return rows
 
@@ -96,7 +101,7 @@ def replay(rows: list[dict], order: int, alpha: float, tolerance: float, objecti
         for begin, end in zip([0, *ends], ends, strict=False)
     ]
     options = search_options("racing", alpha, tolerance)
-    racing = Racing(options, objective, chunks, ends, 1, Kept(BUDGET))
+    racing = Racing(options, objective, chunks, chunks[0], ends, 1, Kept(BUDGET))
     drawn = np.random.default_rng(order).permutation(questions)
     losses, passes, exact = [], 0.0, 0
     for row in rows:
@@ -109,7 +114,7 @@ def replay(rows: list[dict], order: int, alpha: float, tolerance: float, objecti
             race.see(values[race.alive, part])
         exact += racing.exact_passes(live)
         racing.learn(
-            {"block": block, "values": seen[np.isfinite(seen)]}
+            {"block": block, "values": seen[np.isfinite(seen)], "products": None}
             for block, seen in zip(live, race.values, strict=True)
         )
         means = values.mean(axis=1)

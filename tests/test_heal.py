@@ -473,6 +473,7 @@ def _manifest(run, **parts):
         (dict(lr=1e30, steps=30), "NaN or infinite .* question .t.* smaller --lr"),
         (dict(name="../out"), "plain name of a folder"),
         (dict(dtype="float16"), "float32 or bfloat16, not float16"),
+        (dict(device="map"), "trains on one device"),
         (dict(model="nowhere/of/that"), "full model of .* cannot be found"),
     ],
     ids=str,

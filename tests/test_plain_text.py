@@ -63,13 +63,36 @@ def test_every_candidate_has_the_loss_of_the_model_without_it(
         assert np.isfinite(step.calibration["decision_margin"])
 
 
+def test_racing_over_windows_chooses_as_the_exact_search(
+    tiny, question_file, text_file, tmp_path
+):
+    common = dict(remove=3, calibration=4, objective="text_loss", text=text_file)
+    task, decoder = load_task(str(question_file)), tiny["llama"]
+    exact = prune(decoder, task, **common)
+    raced = prune(
+        decoder, task, search="racing", race_alpha=1e-9, race_tolerance=0, out=tmp_path / "run",
+        **common,
+    )  # fmt: skip
+    assert raced.removed == exact.removed
+    windows = text_windows(decoder, TEXT, min(512, decoder.max_length or 512))[:16]
+    order = np.random.default_rng([0, 1]).permutation(len(windows))
+    lines = [json.loads(x) for x in (tmp_path / "run/candidates.jsonl").read_text().splitlines()]
+    for line in lines[: len(decoder.blocks)]:
+        plain = without(decoder.model, decoder.blocks_path, [line["block"]])
+        assert len(line["values"]) == line["windows"] >= 4
+        for place, value in zip(order, line["values"], strict=False):
+            assert -value == pytest.approx(plain_loss(plain, [windows[place]]), abs=1e-4)
+        assert line["text_loss"] == pytest.approx(-np.mean(line["values"]), abs=1e-5)
+    for step in raced.steps[1:]:
+        assert 4 <= step.race["windows"] <= len(windows)
+
+
 BAD = {
     "no text": (dict(objective="text_loss"), "--objective text_loss needs a text.*--text"),
     "no need": (dict(text="here"), "--text .* goes with --objective text_loss only"),
     "missing": (dict(objective="text_loss", text="nowhere.txt"), "nowhere.txt: there is no such"),
     "short": (dict(objective="text_loss", text="short"), "are 0 windows of 256, and 1 are needed"),
     "bytes": (dict(objective="text_loss", text="bytes"), "is not UTF-8 text"),
-    "racing": (dict(objective="text_loss", text="here", search="racing"), "use --search exact"),
 }
 
 

@@ -4,27 +4,37 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from phaseprune.cli.main import main
-from phaseprune.decision.racing import Race, bounds, differences, looks
+from phaseprune.decision.racing import (
+    PRIOR_FREEDOM,
+    Race,
+    bounds,
+    differences,
+    looks,
+    mean_bound,
+)
 from phaseprune.errors import UserError
 from phaseprune.questions.catalog import load_task
 from phaseprune.questions.split import split
 from phaseprune.report import words
 from phaseprune.runs.directory import RunDirectory
+from phaseprune.search.judge import question_judge
 from phaseprune.search.method import search_options
 from phaseprune.search.objectives import OBJECTIVES
 from phaseprune.search.prune import prune
 from phaseprune.search.racing import make_racing, race_candidates
+from phaseprune.sweep import precision
 from phaseprune.sweep.kept import Kept, counted_passes
 from phaseprune.sweep.measure import prepare
 from phaseprune.sweep.memory import stream_bytes
 from phaseprune.sweep.schedule import BASE, passes, schedule
 from phaseprune.sweep.walk import sweep_scores
 
-RACING = dict(remove=3, calibration=48, evaluation=40, search="racing")
+RACING = dict(remove=3, calibration=48, evaluation=40, search="racing", race_dtype="own")
 COSTS = ("seconds", "block_passes")
 
 
@@ -137,7 +147,7 @@ def test_differences_are_unbiased_with_and_without_what_was_known_before():
         assert (np.abs(off) < 4 * np.std(found, axis=0) / np.sqrt(1500) + 2e-3).all()
         made, stated = np.std(found, axis=0)[1:], np.sqrt(np.mean(np.square(errors), axis=0))[1:]
         assert (made < 1.1 * stated).all() and (stated < 1.6 * made).all()
-        assert (freedom == (14 if known > 16 else 15))[1:].all()
+        assert (freedom == PRIOR_FREEDOM + (14 if known > 16 else 15))[1:].all()
         spread = made if known == 0 else spread  # noqa: F821
         assert known < 64 or (made < 0.6 * spread).all()  # it helps
 
@@ -243,12 +253,15 @@ def test_exact_is_the_default_and_says_nothing_of_races(tiny, small_task, tmp_pa
     assert "dropped" not in run.candidates()[0]
 
 
-def test_block_passes_are_those_run(demo):
+@pytest.mark.parametrize("products", [None, torch.bfloat16])
+def test_block_passes_are_those_run(demo, products):
     """Weighted by the chunk's share of the tokens; the exact search's are counted beside it."""
     task, _ = split(load_task("demo", limit=150), 48, 40, 0)
     calibration = prepare(demo, task)
     how = search_options("racing")
-    racing = make_racing(demo, calibration, "decision_margin", how, 0)
+    racing = make_racing(
+        demo, question_judge(demo, calibration), "decision_margin", how, 0, products
+    )
     assert sum(chunk.share for chunk in racing.chunks) >= 1 - 1e-9
     live, kept = list(range(14)), Kept(racing.exact.budget)
     for number in (1, 2, 3):
@@ -267,10 +280,11 @@ def test_block_passes_are_those_run(demo):
         live.remove(best["block"])
 
 
-def test_the_same_seed_gives_the_same_bytes(demo, tmp_path):
+@pytest.mark.parametrize("dtype", ["own", "bfloat16"])
+def test_the_same_seed_gives_the_same_bytes(demo, tmp_path, dtype):
     task = load_task("demo", limit=150)
     for name in ("a", "b"):
-        prune(demo, task, out=tmp_path / name, seed=3, **RACING)
+        prune(demo, task, out=tmp_path / name, seed=3, **(RACING | {"race_dtype": dtype}))
     a, b = (RunDirectory(tmp_path / name) for name in ("a", "b"))
     for lines in (RunDirectory.steps, RunDirectory.candidates):
         texts = [
@@ -278,6 +292,99 @@ def test_the_same_seed_gives_the_same_bytes(demo, tmp_path):
             for run in (a, b)
         ]
         assert texts[0] == texts[1]
+
+
+# --- fewer digits --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2", "falcon"])  # packed and plain rows
+def test_products_of_fewer_digits_change_scores_a_little(tiny, small_task, family):
+    decoder = tiny[family]
+    prepared = prepare(decoder, small_task)
+    arguments = decoder, prepared.rows, prepared.needs_vocabulary, range(5)
+    exact = sweep_scores(*arguments).scores
+    kept = Kept(10**9)
+    for _ in range(2):  # the second begins with kept states
+        rough = sweep_scores(*arguments, kept=kept, products=torch.bfloat16).scores
+        finite = np.isfinite(exact)
+        change = np.abs(rough[finite] - exact[finite])
+        assert 0 < change.max() < 0.05 * np.abs(exact[finite]).max()
+        assert (np.isfinite(rough) == finite).all()
+
+
+def test_a_race_of_fewer_digits_says_what_that_changed(demo, tmp_path):
+    task, options = load_task("demo", limit=150), RACING | {"race_dtype": "bfloat16"}
+    exact = prune(demo, task, **(options | {"search": "exact", "race_dtype": None}))
+    pruning = prune(demo, task, out=tmp_path / "run", **options)
+    run = RunDirectory(tmp_path / "run")
+    assert run.manifest["race_products"]["dtype"] == "bfloat16"
+    for step in pruning.steps[1:]:
+        assert step.race["products"] == "bfloat16" and 0 < step.race["drift"] <= 0.015
+    assert pruning.result["racing"]["drift"] == max(s.race["drift"] for s in pruning.steps[1:])
+    assert "Products in bfloat16 changed" in words.racing_line(pruning.result["racing"])
+    scored = {line["block"]: line for line in run.candidates() if line["step"] == 1}
+    first = exact.steps[1]
+    if scored[first.removed]["dropped"] is None:
+        assert scored[first.removed]["decision_margin"] == pytest.approx(first.objective, abs=0.01)
+
+
+def test_where_fewer_digits_change_too_much_the_race_is_run_again(demo, tmp_path):
+    """With almost no tolerance: the step and all behind it have all digits, resumed or not."""
+    task = load_task("demo", limit=150)
+    options = RACING | dict(race_tolerance=1e-7, race_dtype="bfloat16")
+    own = prune(demo, task, **(options | {"race_dtype": "own"}))
+
+    def interrupt(label, done, total):
+        if label.startswith("step 2: race"):
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        prune(demo, task, out=tmp_path / "run", progress=interrupt, **options)
+    pruning = prune(demo, task, out=tmp_path / "run", **options)
+    assert pruning.removed == own.removed
+    assert [step.race["products"] for step in pruning.steps[1:]] == [None] * 3
+    drifts = [step.race["drift"] for step in pruning.steps[1:]]
+    assert drifts[0] > 1e-7 and drifts[1:] == [None, None]
+    assert pruning.steps[1].block_passes > own.steps[1].block_passes
+    for one, two in zip(own.steps, pruning.steps, strict=True):
+        assert two.objective == pytest.approx(one.objective, abs=1e-5)
+
+
+@pytest.mark.parametrize(("times", "expected"), [(2.0, torch.bfloat16), (1.1, None)])
+def test_fewer_digits_are_taken_where_they_are_faster(demo, monkeypatch, times, expected):
+    rows = prepare(demo, load_task("demo", limit=20)).rows
+    monkeypatch.setattr(
+        precision, "_seconds", lambda walker, *_: 1 / times if walker.products else 1.0
+    )
+    found, gain = precision.faster_products(demo, rows)
+    assert found == expected and gain == pytest.approx(times)
+
+
+def test_a_model_of_fewer_digits_is_not_measured(demo, monkeypatch):
+    rows = prepare(demo, load_task("demo", limit=20)).rows
+    monkeypatch.setattr(type(demo), "dtype", property(lambda _: torch.bfloat16))
+    assert precision.faster_products(demo, rows) == (None, 1.0)
+
+
+def test_what_questions_share_is_not_run_once_a_chunk(demo):
+    """With long examples in front of them all questions are one look."""
+    task = load_task("demo", limit=100)
+    alone = question_judge(demo, prepare(demo, task.head(48)))
+    how = search_options("racing")
+    assert make_racing(demo, alone, "decision_margin", how, 0).ends == [16, 32, 48]
+    shown = load_task("demo", limit=100, shots=4, shots_from="demo")
+    shared = question_judge(demo, prepare(demo, shown.head(48)))
+    assert make_racing(demo, shared, "decision_margin", how, 0).ends == [48]
+
+
+def test_the_bound_of_a_mean_fails_as_rarely_as_it_says():
+    rng = np.random.default_rng(0)
+    failed = 0
+    for _ in range(2000):
+        values = rng.normal(0.01, 0.02, 64)
+        failed += abs(values.mean()) > mean_bound(values[rng.permutation(64)[:16]], 64, 0.05)
+    assert failed <= 0.05 * 2000
+    assert mean_bound(values, 64, 0.05) == abs(values.mean())
 
 
 class Stopped(Exception):
@@ -328,6 +435,9 @@ def test_another_search_on_the_same_directory_is_refused(tiny, small_task, tmp_p
         (dict(search="racing", tolerance=-1), "--race-tolerance must be 0 or more and is -1"),
         (dict(search="racing", tolerance=float("nan")), "--race-tolerance must be 0 or more"),
         (dict(search="exact", tolerance=0.1), "--race-tolerance 0.1 goes with --search racing"),
+        (dict(search="exact", dtype="own"), "--race-dtype own goes with --search racing only"),
+        (dict(search="racing", dtype="float8"), "--race-dtype is 'float8' and must be one of auto"),
+        (dict(search="racing", dtype="bfloat16", tolerance=0), "--race-tolerance 0 allows no"),
         (dict(search="exact", alpha=0.1), "--race-alpha 0.1 goes with --search racing"),
     ],
 )

@@ -15,8 +15,12 @@ from importlib import import_module, metadata
 _PUBLIC = {
     "load_model": "phaseprune.decoder.load",
     "load_task": "phaseprune.questions.catalog",
-    "trace": "phaseprune.sweep.measure",
+    "trace": "phaseprune.sweep.lenses",
     "prune": "phaseprune.search.prune",
+    "perturb": "phaseprune.probes.perturbation",
+    "ablate": "phaseprune.probes.ablation",
+    "similarity": "phaseprune.probes.similarity",
+    "phasewise": "phaseprune.search.phasewise",
     "export": "phaseprune.decoder.export",
     "heal": "phaseprune.heal.heal",
     "heal_ladder": "phaseprune.heal.ladder",

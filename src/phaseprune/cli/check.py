@@ -70,7 +70,7 @@ def check(
     checks, found = _Checks(screen), {"full": full}
     questions = None
     try:
-        source, seen = _read(model, screen, **trust)
+        source, seen = _read(model, screen, device, stream, **trust)
         found |= _model_lines(checks, seen, **where)
         _streaming_line(checks, seen, stream, max_memory, **where)
         if task is not None:
@@ -134,10 +134,12 @@ def _finish(screen: Screen, out: Path | None, result: dict) -> None:
 
 
 def _read(
-    model: str, screen: Screen, revision: str | None, trust_remote_code: bool, blocks: str | None
-):
+    model: str, screen: Screen, device: str, stream: bool | None,
+    revision: str | None, trust_remote_code: bool, blocks: str | None,
+):  # fmt: skip
     """The model's files and what they tell without the weights."""
     with nullcontext() if screen.quiet else screen.err.status(f"reading {model} …"):
+        from phaseprune.decoder.device_map import MAP, refuse_unmappable
         from phaseprune.decoder.load import read_config, silence_transformers
         from phaseprune.decoder.preflight import preflight
         from phaseprune.decoder.source import find_source
@@ -145,6 +147,8 @@ def _read(
         silence_transformers()
         source = find_source(model, revision, weights=False)
         config = read_config(source, trust_remote_code)
+        if device == MAP:
+            refuse_unmappable(source, config, stream)
         return source, preflight(source, config, trust_remote_code, blocks)
 
 
@@ -182,11 +186,12 @@ def _streaming_line(
 ) -> None:
     from phaseprune.cli import check_words as words
     from phaseprune.decoder.budget import parse_bytes
+    from phaseprune.decoder.device_map import MAP
     from phaseprune.decoder.load import pick_device, pick_dtype
 
     chosen = pick_dtype(dtype, pick_device(device))
     budget = None if max_memory is None else parse_bytes(max_memory)
-    told = words.streaming(seen, chosen, stream, budget)
+    told = None if device == MAP else words.streaming(seen, chosen, stream, budget)
     if told is not None:
         (checks.tell if told[0] else checks.refuse)("streaming", told[1])
 

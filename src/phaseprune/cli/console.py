@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -98,7 +99,25 @@ def load_checked(name: str, screen: Screen, **options: Any):
             f"{name} is streamed: its {len(decoder.blocks)} blocks are read from disk when they "
             f"run, and at most {in_words(decoder.weight_bytes)} of weights are in memory"
         )
+    if decoder.device_map is not None:
+        from phaseprune.decoder.device_map import block_places
+
+        counts = Counter(block_places(decoder.model, decoder.blocks_path))
+        where = ", ".join(f"{count} on {place}" for place, count in counts.items())
+        screen.note(f"{name} is spread over what there is; its blocks: {where}")
     return decoder
+
+
+def block_list(text: str) -> list[int]:
+    """The blocks that ``--remove`` names.
+
+    Raises:
+        UserError: they are no numbers.
+    """
+    try:
+        return [int(part) for part in text.replace(" ", ",").split(",") if part]
+    except ValueError:
+        raise UserError(f"--remove {text!r} must be block indices, as 20,26,7") from None
 
 
 def command_line(*words: Any) -> str:

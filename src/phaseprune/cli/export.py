@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from phaseprune.cli import options as o
-from phaseprune.cli.console import Screen, command_line, load_checked
+from phaseprune.cli.console import Screen, block_list, command_line, load_checked
 from phaseprune.errors import UserError
 
 
@@ -54,7 +54,7 @@ def export(
         )
     if not is_run and out is None:
         raise UserError("say where to write the checkpoint with --out DIRECTORY")
-    removed = _removed(remove) if remove is not None else []
+    removed = block_list(remove) if remove is not None else []
     if is_run:
         from phaseprune.search.export_run import export_run, run_to_export
 
@@ -85,10 +85,3 @@ def export(
     screen.say(f"generated {exported.generated_tokens} tokens alike with and without the KV cache")
     screen.next(command_line("trace", exported.path, "--task", "TASK"))
     screen.result(exported.to_dict())
-
-
-def _removed(text: str) -> list[int]:
-    try:
-        return [int(part) for part in text.replace(" ", ",").split(",") if part]
-    except ValueError:
-        raise UserError(f"--remove {text!r} must be block indices, as 20,26,7") from None

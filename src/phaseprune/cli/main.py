@@ -7,7 +7,20 @@ import traceback
 
 import typer
 
-from phaseprune.cli import check, demo, export, heal, prune, report, tasks, trace
+from phaseprune.cli import (
+    ablate,
+    check,
+    demo,
+    export,
+    heal,
+    perturb,
+    phasewise,
+    prune,
+    report,
+    similarity,
+    tasks,
+    trace,
+)
 from phaseprune.errors import UserError, near_matches
 
 #: Command -> function. The order is that of ``phaseprune --help``.
@@ -16,6 +29,10 @@ COMMANDS = {
     "check": check.check,
     "trace": trace.trace,
     "prune": prune.prune,
+    "perturb": perturb.perturb,
+    "ablate": ablate.ablate,
+    "similarity": similarity.similarity,
+    "phasewise": phasewise.phasewise,
     "heal": heal.heal,
     "export": export.export,
     "report": report.report,

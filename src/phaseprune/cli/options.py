@@ -36,8 +36,10 @@ Seed = Annotated[
     int, typer.Option("--seed", help="Of the split, random examples, shuffling, all statistics.")
 ]
 Device = Annotated[
-    str, typer.Option("--device", help="cpu, cuda, mps, …; auto takes an accelerator if any.")
-]
+    str,
+    typer.Option("--device", help="cpu, cuda, mps, …; auto takes an accelerator if any; map "
+                 "spreads the model over several, host memory and disk."),
+]  # fmt: skip
 Dtype = Annotated[
     str,
     typer.Option(

@@ -62,6 +62,11 @@ def prune(
         typer.Option("--race-tolerance", help="Racing: loss of the objective that is accepted. "
                      "[default: 0.02]"),
     ] = None,
+    race_dtype: Annotated[
+        str | None,
+        typer.Option("--race-dtype", help="Racing: of matrix products: own (the model's), "
+                     "bfloat16, or auto (the faster one here). [default: auto]"),
+    ] = None,
     calibration: Annotated[
         int | None,
         typer.Option("--calibration", help="Questions to choose on. [default: a third, up to 64]"),
@@ -112,7 +117,7 @@ def prune(
     from phaseprune.search.objectives import check_objective
 
     check_objective(objective)
-    search_options(search, race_alpha, race_tolerance)
+    search_options(search, race_alpha, race_tolerance, race_dtype)
     questions = load_task(task, limit=limit, **settings)
     decoder = load_checked(
         model, screen, device=device, dtype=dtype, revision=revision,
@@ -137,7 +142,8 @@ def prune(
         pruning = prune_model(
             decoder, questions, remove=remove, ratio=ratio, keep_accuracy=keep_accuracy,
             objective=objective, text=text, search=search, race_alpha=race_alpha,
-            race_tolerance=race_tolerance, calibration=calibration, evaluation=evaluation,
+            race_tolerance=race_tolerance, race_dtype=race_dtype, calibration=calibration,
+            evaluation=evaluation,
             seed=seed, out=run, arguments=typed_command(), progress=progress,
         )  # fmt: skip
     if pruning.state == "finished":

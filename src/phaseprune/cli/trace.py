@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import typer
+
 from phaseprune.cli import options as o
 from phaseprune.cli.console import (
     Screen,
@@ -19,6 +23,16 @@ def trace(
     model: o.Model,
     task: o.TaskName = None,
     scoring: o.Scoring = None,
+    lens: Annotated[
+        str,
+        typer.Option("--lens", help="How middle states are read: logit (as they are) or tuned "
+                     "(through an affine map a readout, fitted to calibration questions)."),
+    ] = "logit",
+    calibration: Annotated[
+        int | None,
+        typer.Option("--calibration", help="Of --lens tuned: questions to fit to, which are not "
+                     "traced. [default: a third, up to 64]"),
+    ] = None,
     out: o.Out = None,
     limit: o.Limit = None,
     seed: o.Seed = 0,
@@ -42,20 +56,24 @@ def trace(
     blocks: o.Blocks = None,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
-) -> None:
+) -> None:  # fmt: skip
     """Show where the model makes up its mind: Decision Margin, accuracy, options by readout."""
     screen = Screen(as_json, quiet)
     task = task_name(model, task)
     settings = task_settings(locals())
     from phaseprune.questions.catalog import load_task
+    from phaseprune.sweep.lenses import split_for
 
     questions = load_task(task, limit=limit, **settings)
+    split_for(lens, questions, calibration, seed)  # refuses before the model is loaded
     decoder = load_checked(
         model, screen, device=device, dtype=dtype, revision=revision,
         trust_remote_code=trust_remote_code, blocks=blocks, stream=stream,
         max_memory=max_memory,
     )  # fmt: skip
+    from phaseprune.report.depth_words import depth_lines
     from phaseprune.report.html import write_report
+    from phaseprune.report.lens_words import lens_lines, lens_table
     from phaseprune.report.tables import phases_line, trace_table
     from phaseprune.report.words import groups_line, input_lines, unequal_options_line
     from phaseprune.runs.directory import RunDirectory
@@ -64,15 +82,20 @@ def trace(
     run = run_path(out, "trace", model, task)
     with screen.progress() as progress:
         traced, state = trace_run(
-            decoder, questions, run, seed=seed, arguments=typed_command(), progress=progress
-        )
+            decoder, questions, run, lens=lens, calibration=calibration, seed=seed,
+            arguments=typed_command(), progress=progress,
+        )  # fmt: skip
     report = write_report(run)
     result = traced.to_dict()
     if state == "finished":
         screen.note(f"{run} was finished before; this is its result")
     screen.say(trace_table(result))
     screen.say(phases_line(result))
-    for line in (unequal_options_line(result), groups_line(result)):
+    if result.get("lens"):
+        screen.say(lens_table(result))
+        for line in lens_lines(result):
+            screen.say(line)
+    for line in (unequal_options_line(result), groups_line(result), *depth_lines(result)):
         if line:
             screen.say(line)
     for line in input_lines(RunDirectory(run).manifest):

@@ -84,7 +84,7 @@ def differences(
     rest = _moderated(rest, freedom, leader)
     variance = rest * (1 / seen - 1 / larger + leverage) + own * (1 / larger - 1 / total)
     variance[leader] = 0.0
-    return mean + slope * shift, np.sqrt(variance), freedom
+    return mean + slope * shift, np.sqrt(variance), freedom + PRIOR_FREEDOM
 
 
 def _moderated(squares: np.ndarray, freedom: np.ndarray, leader: int) -> np.ndarray:
@@ -96,6 +96,15 @@ def _moderated(squares: np.ndarray, freedom: np.ndarray, leader: int) -> np.ndar
     others = np.arange(len(squares)) != leader
     typical = (squares[others] / freedom[others]).mean() if others.any() else 0.0
     return (squares + PRIOR_FREEDOM * typical) / (freedom + PRIOR_FREEDOM)
+
+
+def mean_bound(sample: np.ndarray, total: int, error: float) -> float:
+    """Upper bound of the size of a mean over all questions, from a sample without replacement."""
+    count = len(sample)
+    if count == total or count < 2:
+        return float(abs(sample.mean())) if count == total else np.inf
+    deviation = sample.std(ddof=1) * np.sqrt(1 / count - 1 / total)
+    return float(abs(sample.mean()) + _quantile(error / 2, count - 1) * deviation)
 
 
 def bounds(values: np.ndarray, before: np.ndarray, seen: int, error: float) -> Bounds:

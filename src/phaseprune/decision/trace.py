@@ -9,12 +9,15 @@ from typing import Any
 
 import numpy as np
 
+from phaseprune.decision.depth import Depths, decision_depths
 from phaseprune.decision.frequency import (
     frequency_where_present,
     gold_frequency,
     option_frequency,
 )
+from phaseprune.decision.groups import GroupTrajectory, group_trajectories
 from phaseprune.decision.intervals import bootstrap_mean, wilson
+from phaseprune.decision.lens import LensComparison
 from phaseprune.decision.margin import (
     decision_margin,
     decision_representation,
@@ -72,6 +75,11 @@ class Decisions:
         """``[Q]`` 1/k."""
         return 1 / self.options
 
+    @cached_property
+    def depths(self) -> Depths:
+        """At which readout each question is decided rightly for good."""
+        return decision_depths(self.decided, self.gold)
+
     def option_frequency(self) -> np.ndarray:
         """``[R, K]`` share of questions that decide for each option."""
         return option_frequency(self.decided, self.scores.shape[-1])
@@ -100,9 +108,11 @@ class Trace:
     """Decision Margin, Option Frequency and accuracy at every readout, and the transition.
 
     ``decision_margin`` has bootstrap, ``accuracy`` Wilson intervals; ``option_frequency`` is
-    ``[R, K]``. ``by_group`` is empty where the questions are not of several groups. ``decisions``
-    holds the questions' own figures and ``raw_scores`` the ``[Q, R, K]`` logits or log-likelihoods
-    before any normalisation by length.
+    ``[R, K]``. ``by_group`` and ``group_trajectories`` are empty where the questions are not of
+    several groups, ``option_count_trajectories`` where all have the same number of options.
+    ``decisions`` holds the questions' own figures and ``raw_scores`` the ``[Q, R, K]`` logits or
+    log-likelihoods before any normalisation by length. ``lens`` is of a tuned lens: what the plain
+    logit lens says.
     """
 
     model: str
@@ -118,8 +128,11 @@ class Trace:
     option_labels: tuple[str, ...]
     question_ids: tuple[str, ...]
     by_group: tuple[GroupAccuracy, ...]
+    group_trajectories: tuple[GroupTrajectory, ...]
+    option_count_trajectories: tuple[GroupTrajectory, ...]
     decisions: Decisions = field(repr=False)
     raw_scores: np.ndarray = field(repr=False)
+    lens: LensComparison | None = None
 
     def where_present(self) -> dict[str, Any]:
         """Option Frequency by position among the questions that have it, and how many do."""
@@ -137,7 +150,8 @@ class Trace:
 
     def to_dict(self) -> dict[str, Any]:
         """The content of ``trace.json``: plain JSON values."""
-        return {
+        lens = {} if self.lens is None else {"lens": self.lens.to_dict()}
+        return lens | {
             "model": self.model,
             "task": self.task,
             "scoring": self.scoring,
@@ -159,6 +173,9 @@ class Trace:
                 key: list(value) if isinstance(value, tuple) else value
                 for key, value in asdict(self.transition).items()
             },
+            "decision_depth": self.decisions.depths.to_dict(),
+            "by_group": {g.group: g.to_dict() for g in self.group_trajectories},
+            "by_option_count": {g.group: g.to_dict() for g in self.option_count_trajectories},
         }
 
     def plot(self):
@@ -185,6 +202,10 @@ def summarize(
     margin_low, margin_high = bootstrap_mean(decisions.margins, seed)
     accuracy_low, accuracy_high = wilson(decisions.correct.sum(axis=0), questions)
     chance = float(decisions.chances.mean())
+
+    def trajectories(of: Sequence[str | None]) -> tuple[GroupTrajectory, ...]:
+        return group_trajectories(decisions.margins, decisions.correct, decisions.chances, of, seed)
+
     return Trace(
         model=model,
         task=task,
@@ -199,6 +220,8 @@ def summarize(
         option_labels=option_labels,
         question_ids=question_ids,
         by_group=_by_group(groups, decisions.correct[:, -1]),
+        group_trajectories=trajectories(groups),
+        option_count_trajectories=trajectories([str(k) for k in decisions.options]),
         decisions=decisions,
         raw_scores=raw_scores,
     )

@@ -6,15 +6,22 @@ paper speaks of a sharp transition and gives no estimator; docs/statistics.md sa
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import stats
 
-from phaseprune.decision.intervals import percentiles, resamples
+from phaseprune.decision.intervals import resamples
 
 SIGNIFICANCE = 0.01
 FLIPS = 1999
+#: Flips that are in memory at once.
+CHUNK = 500
+#: Bootstrap mass left out on either side of the interval of the transition. Not 0.025: a resampled
+#: curve carries the noise of the sample and as much again, and the split jumps where the curve is
+#: nearly flat, so percentiles at 0.025 cover a true step in 99 to 100 of 100 samples
+#: (docs/statistics.md, benchmarks/coverage.py).
+TAIL = 0.10
 
 
 @dataclass(frozen=True)
@@ -67,8 +74,77 @@ def step_gain(curves: np.ndarray) -> np.ndarray:
     return (high - low) * np.sqrt(before * after / readouts)
 
 
+def above_chance(correct: np.ndarray, chance: float) -> float:
+    """P-value of "the decisions are no better than guessing" (exact binomial, one-sided)."""
+    right = int(np.sum(correct))
+    return float(stats.binomtest(right, len(correct), chance, alternative="greater").pvalue)
+
+
+@dataclass(frozen=True)
+class StepFit:
+    """The best rising step of a mean curve.
+
+    Attributes:
+        split: place of the first point of the upper level.
+        ci: its 95 % interval; None where the step is not significant.
+        before: level before the split,
+        after: and from it on.
+        r2: share of the curve's squared deviation that the step explains.
+        p_value: of "no rise" (sign-flip test).
+    """
+
+    split: int
+    ci: tuple[int, int] | None
+    before: float
+    after: float
+    r2: float
+    p_value: float
+
+    @property
+    def significant(self) -> bool:
+        """Whether it rises at all, with p < 0.01."""
+        return self.after > self.before and self.p_value < SIGNIFICANCE
+
+
+def fit_step(values: np.ndarray, seed: int, flips: int = FLIPS) -> StepFit:
+    """Fit a step to the mean of curves by least squares, test it, and bound its place.
+
+    The test flips the sign of whole centred curves at random: under "no curve tends to rise" each
+    is as likely as its mirror image, whatever the correlation between neighbouring points; the
+    statistic is the best rise over all splits, so the choice of the split is accounted for.
+
+    Args:
+        values: ``[Q, R]`` a curve of each question over R >= 2 points.
+        seed: of the bootstrap and of the sign flips.
+        flips: how many; the p-value is at least 1 / (1 + flips).
+    """
+    values = np.asarray(values, dtype=np.float64)
+    mean = values.mean(axis=0)
+    gain = step_gain(mean)
+    split = int(np.argmax(gain)) + 1
+    p_value = _sign_flip_p_value(values, float(gain.max()), seed, flips)
+    spread = ((mean - mean.mean()) ** 2).sum()
+    fit = StepFit(
+        split=split,
+        ci=None,
+        before=float(mean[:split].mean()),
+        after=float(mean[split:].mean()),
+        r2=float(gain.max() ** 2 / spread) if spread > 0 else 0.0,
+        p_value=p_value,
+    )
+    if not fit.significant:
+        return fit
+    drawn = [
+        np.argmax(step_gain(weights @ values), axis=-1) + 1
+        for weights in resamples(len(values), seed)
+    ]
+    tails = (TAIL, 1 - TAIL)
+    low, high = np.quantile(np.concatenate(drawn), tails, method="inverted_cdf").astype(int)
+    return replace(fit, ci=(min(int(low), split), max(int(high), split)))
+
+
 def find_transition(
-    margins: np.ndarray, correct: np.ndarray, chance: float, seed: int
+    margins: np.ndarray, correct: np.ndarray, chance: float, seed: int, flips: int = FLIPS
 ) -> Transition:
     """Fit the step, test it, and bound it.
 
@@ -77,61 +153,54 @@ def find_transition(
         correct: ``[Q]`` whether the final decision is right.
         chance: mean of 1/k over the questions.
         seed: of the bootstrap and of the sign-flip test.
+        flips: random sign flips of that test; its p-value is at least 1 / (1 + flips).
 
     Returns:
         A found transition if the final accuracy is above chance (exact binomial test, p < 0.01) and
-        the step is significant (p < 0.01), else one that names the reason. The step's test flips
-        the sign of whole centred trajectories at random: under "no question tends to rise" each is
-        as likely as its mirror image, whatever the correlation between neighbouring readouts; the
-        statistic is the best rise over all splits, so the choice of the split is accounted for.
+        the step is significant (``fit_step``, p < 0.01), else one that names the reason.
     """
     margins = np.asarray(margins, dtype=np.float64)
     correct = np.asarray(correct, dtype=bool)
     questions = len(margins)
-    above_chance = stats.binomtest(int(correct.sum()), questions, chance, alternative="greater")
-    if above_chance.pvalue >= SIGNIFICANCE:
+    guessing = above_chance(correct, chance)
+    if guessing >= SIGNIFICANCE:
         return Transition(
             found=False,
             reason=f"the final accuracy {correct.mean():.3f} on {questions} questions is not above "
-            f"chance {chance:.3f} (exact binomial test, p = {above_chance.pvalue:.2g})",
+            f"chance {chance:.3f} (exact binomial test, p = {guessing:.2g})",
         )
-    mean = margins.mean(axis=0)
-    gain = step_gain(mean)
-    split = int(np.argmax(gain)) + 1
-    p_value = _sign_flip_p_value(margins, float(gain.max()), seed)
-    if gain.max() <= 0 or p_value >= SIGNIFICANCE:
+    fit = fit_step(margins, seed, flips)
+    if not fit.significant:
         return Transition(
             found=False,
-            p_value=p_value,
+            p_value=fit.p_value,
             reason="the Decision Margin does not rise by a significant step over the readouts "
-            f"(sign-flip test, p = {p_value:.2g})",
+            f"(sign-flip test, p = {fit.p_value:.2g})",
         )
     blocks = margins.shape[1] - 1
-    silent_level, decisive_level = mean[:split].mean(), mean[split:].mean()
-    spread = ((mean - mean.mean()) ** 2).sum()
-    rise = mean[-1] - silent_level
-    drawn = [
-        np.argmax(step_gain(weights @ margins), axis=-1) + 1
-        for weights in resamples(questions, seed)
-    ]
-    low, high = percentiles(np.concatenate(drawn))
+    mean = margins.mean(axis=0)
+    rise = mean[-1] - fit.before
     return Transition(
         found=True,
-        readout=split,
-        ci=(int(np.floor(low)), int(np.ceil(high))),
-        silent_blocks=tuple(range(split)),
-        decisive_blocks=tuple(range(split, blocks)),
-        silent_level=float(silent_level),
-        decisive_level=float(decisive_level),
+        readout=fit.split,
+        ci=fit.ci,
+        silent_blocks=tuple(range(fit.split)),
+        decisive_blocks=tuple(range(fit.split, blocks)),
+        silent_level=fit.before,
+        decisive_level=fit.after,
         sharpness=float(np.diff(mean).max() / rise) if rise > 0 else None,
-        r2=float(gain.max() ** 2 / spread),
-        p_value=p_value,
+        r2=fit.r2,
+        p_value=fit.p_value,
     )
 
 
-def _sign_flip_p_value(margins: np.ndarray, observed: float, seed: int) -> float:
+def _sign_flip_p_value(margins: np.ndarray, observed: float, seed: int, flips: int) -> float:
     """Share of sign-flipped samples whose best rise is at least the observed one."""
     centred = margins - margins.mean(axis=1, keepdims=True)
-    signs = np.random.default_rng(seed).choice([-1.0, 1.0], size=(FLIPS, len(margins)))
-    flipped = step_gain(signs @ centred / len(margins)).max(axis=-1)
-    return float((1 + (flipped >= observed - 1e-12).sum()) / (1 + FLIPS))
+    rng = np.random.default_rng(seed)
+    as_large = 0
+    for start in range(0, flips, CHUNK):
+        signs = rng.choice([-1.0, 1.0], size=(min(CHUNK, flips - start), len(margins)))
+        flipped = step_gain(signs @ centred / len(margins)).max(axis=-1)
+        as_large += int((flipped >= observed - 1e-12).sum())
+    return (1 + as_large) / (1 + flips)

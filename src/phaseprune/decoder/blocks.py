@@ -98,16 +98,20 @@ def record_calls(decoder: Decoder, input_ids: torch.Tensor, **inputs: torch.Tens
         try:
             decoder.model(input_ids=input_ids, use_cache=False, **inputs)
         except _AllBlocksRecorded:
-            return Calls(embedded[0], tuple(arguments))
+            return Calls(embedded[0].to(input_ids.device), tuple(arguments))
     raise AssertionError("the model's forward did not call all of its blocks")
 
 
 @torch.no_grad()
 def run_block(decoder: Decoder, index: int, hidden: torch.Tensor, calls: Calls) -> torch.Tensor:
-    """Block ``index`` on a ``[R, T, D]`` hidden state; R and T as in the recording."""
+    """Block ``index`` on a ``[R, T, D]`` hidden state; R and T as in the recording.
+
+    The output is where the hidden state is, wherever the block runs.
+    """
     rest, named = calls.arguments[index]
     output = decoder.blocks[index](hidden, *rest, **named)
-    return output[0] if isinstance(output, tuple | list) else output
+    output = output[0] if isinstance(output, tuple | list) else output
+    return output.to(hidden.device)
 
 
 def split_call(

@@ -9,6 +9,7 @@ from functools import cached_property
 import torch
 from torch import nn
 
+from phaseprune.decoder.device_map import DeviceMap, fetched, held_bytes, runs_on
 from phaseprune.decoder.source import Source
 from phaseprune.decoder.streaming import BlockStream
 
@@ -35,6 +36,7 @@ class Decoder:
         max_memory: bytes that a run may take, weights included; None for what is free.
         stream: reads blocks when they run; None where all weights are in memory.
         trained: whether the weights in memory are no longer those of the files.
+        device_map: what was asked for; None where the model is on one device.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Decoder:
     max_memory: int | None = None
     stream: BlockStream | None = field(default=None, repr=False)
     trained: bool = False
+    device_map: DeviceMap | None = None
 
     @property
     def config(self):
@@ -71,8 +74,10 @@ class Decoder:
         return self.config.model_type
 
     @property
-    def device(self) -> torch.device:  # noqa: D102
-        return next(p for p in self.model.parameters() if not p.is_meta).device
+    def device(self) -> torch.device:
+        """Where tokens, states and logits are; blocks may run elsewhere."""
+        spread = runs_on(self.model)
+        return spread or next(p for p in self.model.parameters() if not p.is_meta).device
 
     @property
     def dtype(self) -> torch.dtype:
@@ -94,6 +99,9 @@ class Decoder:
         """Of the weights in memory, at most."""
         if self.stream is not None:
             return self.stream.held_bytes
+        if self.device_map is not None:
+            parts = [*self.blocks, self.head, self.model.get_input_embeddings()]
+            return held_bytes(self.model, parts, self.device)
         return sum(parameter.nbytes for parameter in self.model.parameters())
 
     @property
@@ -102,13 +110,23 @@ class Decoder:
         return getattr(self.config.get_text_config(), "max_position_embeddings", None)
 
     def resident(self, block: int, then: int | None = None) -> AbstractContextManager[None]:
-        """Have a block's weights in memory while the context lasts.
+        """Have a block's weights where it runs while the context lasts.
 
         Args:
             block: which.
             then: the block that will be asked for next, to be read meanwhile.
         """
-        return nullcontext() if self.stream is None else self.stream.resident(block, then)
+        if self.stream is not None:
+            return self.stream.resident(block, then)
+        return nullcontext() if self.device_map is None else fetched(self.blocks[block])
+
+    def head_resident(self) -> AbstractContextManager[None]:
+        """The same of the head, which a vocabulary read in parts needs again and again."""
+        return nullcontext() if self.device_map is None else fetched(self.head)
+
+    def block_device(self, block: int) -> torch.device:
+        """Where a block runs."""
+        return runs_on(self.blocks[block]) or self.device
 
     def block_output(self, hidden: torch.Tensor):
         """A hidden state in the form in which this model's blocks return it (tensor or tuple)."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from phaseprune.decoder.decoder import Decoder
+from phaseprune.decoder.device_map import parameter_count
 from phaseprune.decoder.export_notes import mergekit_yaml, model_card
 from phaseprune.decoder.load import read_config
 from phaseprune.decoder.pruned_config import Original, export_limits, prune, read_original
@@ -82,7 +83,7 @@ def export(
         ExportMismatch: the reloaded checkpoint differs; it has been deleted.
     """
     blocks = len(decoder.blocks)
-    _check_removal(remove, blocks)
+    check_removal(remove, blocks)
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         return _exported_before(decoder, remove, out)
@@ -118,7 +119,7 @@ def export(
             kept=kept,
             max_abs_logit_difference=compared.difference,
             parameters=compared.parameters,
-            full_parameters=sum(p.numel() for p in decoder.model.parameters()),
+            full_parameters=parameter_count(decoder.model),
             weight_bytes=weight_bytes,
             generated_tokens=compared.generated_tokens,
         )
@@ -159,7 +160,12 @@ def _exported_before(decoder: Decoder, remove: Sequence[int], out: Path) -> Expo
     return replace(before, path=str(out), max_abs_logit_difference=compared.difference)
 
 
-def _check_removal(remove: Sequence[int], blocks: int) -> None:
+def check_removal(remove: Sequence[int], blocks: int) -> None:
+    """Refuse a list of blocks to remove that names one wrongly or twice, or leaves none.
+
+    Raises:
+        UserError: says which.
+    """
     wrong = [block for block in remove if not 0 <= block < blocks]
     if wrong:
         raise UserError(f"block {wrong[0]} does not exist: the model has blocks 0 to {blocks - 1}")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import re
 from collections.abc import Callable
 from importlib.util import find_spec
 
@@ -12,6 +10,14 @@ from torch import nn
 
 from phaseprune.decoder.budget import fits, in_words, parse_bytes
 from phaseprune.decoder.decoder import Decoder
+from phaseprune.decoder.device_map import (
+    MAP,
+    DeviceMap,
+    load_mapped,
+    main_device,
+    refuse_unmappable,
+    require_accelerate,
+)
 from phaseprune.decoder.discover import (
     count_blocks,
     find_final_norm,
@@ -19,6 +25,7 @@ from phaseprune.decoder.discover import (
     find_input_name,
     locate_blocks,
 )
+from phaseprune.decoder.load_errors import first_line, load_errors
 from phaseprune.decoder.load_streamed import load_streamed, streaming_problem
 from phaseprune.decoder.source import Source, find_source
 from phaseprune.decoder.streaming import BlockStream
@@ -32,7 +39,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 def load_model(
     name: str,
     *,
-    device: str = "auto",
+    device: str | DeviceMap = "auto",
     dtype: str = "auto",
     revision: str | None = None,
     trust_remote_code: bool = False,
@@ -44,7 +51,9 @@ def load_model(
 
     Args:
         name: hub id, local directory, local ``.gguf`` file, or ``demo``.
-        device: ``auto`` takes an accelerator where there is one.
+        device: ``auto`` takes an accelerator where there is one; ``map`` spreads the model over
+            all, host memory and disk, as does a dictionary of devices by module path (transformers'
+            ``device_map``).
         dtype: ``float32``, ``bfloat16``, ``float16``; ``auto`` is float32 on the CPU and the
             checkpoint's own elsewhere.
         revision: of a hub model.
@@ -52,8 +61,8 @@ def load_model(
         blocks: module path of the list of blocks, as ``model.layers``, where it is not found.
         stream: read blocks from disk when they run, two at a time in memory; by default where the
             weights do not fit into the budget.
-        max_memory: what a run may take, weights included, on the device: bytes, or as ``8GB``; by
-            default most of what is free.
+        max_memory: what a run may take, weights included, on the device (each, with ``map``):
+            bytes, or as ``8GB``; by default most of what is free.
 
     Raises:
         UserError: the model cannot be found or loaded, is no causal decoder, lacks weights, has NaN
@@ -66,7 +75,7 @@ def load_model(
     if blocks is None:
         count_blocks(config)  # refused before weights are read
     model, read_blocks = _load_weights(
-        source, config, pick_device(device), dtype, trust_remote_code, stream, max_memory,
+        source, config, device, dtype, trust_remote_code, stream, max_memory,
         lambda model: locate_blocks(model, config, blocks),
     )  # fmt: skip
     blocks_path = locate_blocks(model, config, blocks)
@@ -83,13 +92,14 @@ def load_model(
         input_name=find_input_name(found),
         max_memory=max_memory,
         stream=read_blocks,
+        device_map=device if _is_map(device) else None,
     )
     check_weights(decoder)
-    if decoder.stream is None:
-        decoder.readout_difference = check_readout(decoder)
-    else:
+    if decoder.stream is not None:
         decoder.stream.check = lambda block: check_block_weights(decoder, block)
-        decoder.readout_difference = check_readout_streamed(decoder)
+    in_place = decoder.stream is None and decoder.device_map is None
+    check = check_readout if in_place else check_readout_streamed
+    decoder.readout_difference = check(decoder)
     return decoder
 
 
@@ -142,7 +152,7 @@ def load_tokenizer(source: Source, trust_remote_code: bool = False):
 def _load_weights(
     source: Source,
     config,
-    device: str,
+    device: str | DeviceMap,
     dtype: str,
     trust_remote_code: bool,
     stream: bool | None,
@@ -154,29 +164,38 @@ def _load_weights(
     Args:
         source: the files.
         config: from ``read_config``.
-        device: where weights go.
+        device: as of ``load_model``.
         dtype: as of ``load_model``.
         trust_remote_code: as of ``load_model``.
         stream: as of ``load_model``.
         max_memory: in bytes.
         find: gives the path of a model's blocks.
     """
+    mapped = device if _is_map(device) else None
+    device = pick_device(device)
     chosen = pick_dtype(dtype, device)
+    if mapped is not None:
+        refuse_unmappable(source, config, stream)
     with load_errors(source):
-        if _is_streamed(source, config, device, chosen, stream, max_memory):
+        blocks = None
+        if mapped is not None:
+            model, report = load_mapped(
+                source.directory, mapped, chosen, trust_remote_code, find, max_memory
+            )
+        elif _is_streamed(source, config, device, chosen, stream, max_memory):
             model, report, blocks = load_streamed(
                 source, device, chosen, trust_remote_code, find, max_memory
             )
         else:
             model, report = _load_whole(source, chosen, trust_remote_code)
-            blocks = None
+            model = model.to(device).eval().requires_grad_(False)
     missing = sorted(report["missing_keys"])
     if missing:
         raise UserError(
             f"{source.name}: the checkpoint lacks {len(missing)} of the model's weights, the first "
             f"{missing[0]}; they would be random, so give a complete checkpoint"
         )
-    return (model if blocks else model.to(device).eval().requires_grad_(False)), blocks
+    return model, blocks
 
 
 def _load_whole(source: Source, dtype: torch.dtype | None, trust_remote_code: bool):
@@ -232,12 +251,19 @@ def pick_dtype(dtype: str, device: str) -> torch.dtype | None:
     return DTYPES.get(dtype, torch.float32 if on_cpu else None)
 
 
-def pick_device(name: str) -> str:
-    """The device that ``--device`` means.
+def _is_map(device: str | DeviceMap) -> bool:
+    return not isinstance(device, str) or device == MAP
+
+
+def pick_device(name: str | DeviceMap) -> str:
+    """The device that ``--device`` means; of a map, where most runs.
 
     Raises:
         UserError: it cannot be used here.
     """
+    if _is_map(name):
+        require_accelerate()
+        name = main_device(name, pick_device("auto"))
     if name == "auto":
         accelerator = (
             torch.accelerator.current_accelerator()
@@ -254,45 +280,12 @@ def pick_device(name: str) -> str:
     return name
 
 
-class load_errors:  # noqa: N801 - a context manager
-    """Turns what transformers raises for a bad checkpoint into one sentence."""
-
-    def __init__(self, source: Source, what: str = "it cannot be loaded"):
-        self.source, self.what = source, what
-
-    def __enter__(self) -> None:
-        self.logger = logging.getLogger("transformers")
-        self.level = self.logger.level
-        self.logger.setLevel(logging.ERROR)  # its report on missing weights is ours to make
-
-    def __exit__(self, kind, error, traceback) -> None:
-        self.logger.setLevel(self.level)
-        expected = isinstance(error, Exception) and not isinstance(
-            error, UserError | torch.OutOfMemoryError
-        )
-        if expected:  # readers of damaged files raise anything
-            hint = (
-                "; it needs the checkpoint's own code: add --trust-remote-code if you trust it"
-                if "trust_remote_code" in str(error)
-                else ""
-            )
-            raise UserError(
-                f"{self.source.name}: {self.what} ({first_line(error)}){hint}"
-            ) from error
-
-
 def silence_transformers() -> None:
     """Turn off transformers' own progress bars and warnings, for the command line."""
     from transformers.utils import logging as their_logging
 
     their_logging.disable_progress_bar()
     their_logging.set_verbosity_error()
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says, on one line and not too long."""
-    text = re.sub(r"\s+", " ", str(error)).strip()
-    return text[:240] or type(error).__name__
 
 
 def _as_tuple(names) -> tuple[str, ...]:

@@ -46,7 +46,8 @@ def run_packed(
         packing: the row.
         trunk: keys and values of the units before; those of this row's trunk units are added.
     """
-    return _run(decoder, index, hidden, calls, Pass(packing, packing.everyone, trunk))
+    here = packing.on(decoder.block_device(index))
+    return _run(decoder, index, hidden, calls, Pass(here, here.everyone, trunk))
 
 
 @torch.no_grad()
@@ -60,15 +61,16 @@ def run_packed_reads(
     """
     if len(packing.reads) == packing.tokens.shape[1]:  # in the order of the tokens
         return run_packed(decoder, index, hidden, calls, packing, trunk)
+    here = packing.on(decoder.block_device(index))
     try:
-        _run(decoder, index, hidden, calls, Pass(packing, packing.everyone, trunk, begin=True))
+        _run(decoder, index, hidden, calls, Pass(here, here.everyone, trunk, begin=True))
     except KeysKnown as found:
         keys = found.args
     else:
         raise NotPackable("a block does not attend")
     if not len(packing.reads):
         return hidden[:, :0]
-    readers = Pass(packing, packing.readers, trunk, keys)
+    readers = Pass(here, here.readers, trunk, keys)
     return _run(decoder, index, hidden[:, packing.reads], _at_reads(calls, index, packing), readers)
 
 

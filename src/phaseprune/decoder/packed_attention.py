@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
 import torch
@@ -81,6 +81,26 @@ class Packing:
     everyone: Asking
     readers: Asking
     kept: tuple[tuple[int, int, int], ...]
+    copies: dict[torch.device, Packing] = field(default_factory=dict, repr=False, compare=False)
+
+    def on(self, device: torch.device) -> Packing:
+        """The same for blocks that run on a device, copied there once."""
+        if device == self.tokens.device:
+            return self
+        if device not in self.copies:
+            self.copies[device] = _moved(self, device)
+        return self.copies[device]
+
+
+def _moved(part: Any, device: torch.device) -> Any:
+    if isinstance(part, torch.Tensor):
+        return part.to(device)
+    if isinstance(part, tuple):
+        return tuple(_moved(each, device) for each in part)
+    if is_dataclass(part):
+        own = {f.name: _moved(getattr(part, f.name), device) for f in fields(part)}
+        return replace(part, **own)
+    return part
 
 
 class NotPackable(Exception):
@@ -223,9 +243,16 @@ def _attention(module, query, key, value, attention_mask=None, **options):
 
 def _mask(mask_function: Callable, **unused) -> torch.Tensor:
     """In place of a mask: the model's own mask function, to be asked about positions."""
-    marker = torch.empty(1, 1, 0, 0)
+    marker = torch.empty(1, 1, 0, 0).as_subclass(_Marker)
     marker.function, marker.made = mask_function, {}
     return marker
+
+
+class _Marker(torch.Tensor):
+    """Stays what it is where everything that a block is given is moved to the block's device."""
+
+    def to(self, *args, **kwargs):  # noqa: D102
+        return self
 
 
 @contextmanager

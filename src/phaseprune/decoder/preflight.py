@@ -14,7 +14,7 @@ from torch import nn
 
 from phaseprune.decoder.checkpoint import PLAIN, Checkpoint, read_checkpoint
 from phaseprune.decoder.discover import count_blocks, find_final_norm, find_head, locate_blocks
-from phaseprune.decoder.load import first_line, load_errors
+from phaseprune.decoder.load_errors import first_line, load_errors
 from phaseprune.decoder.names import Names, block_of, compare_names
 from phaseprune.decoder.pruned_config import export_limits, original_of
 from phaseprune.decoder.skeleton import build_empty

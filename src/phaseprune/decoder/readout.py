@@ -14,10 +14,18 @@ from torch.nn import functional
 
 from phaseprune.decoder.blocks import replaced_blocks, split_call
 from phaseprune.decoder.decoder import Decoder
+from phaseprune.decoder.device_map import fetched
 
 
 @torch.no_grad()
 def read_logits(
+    decoder: Decoder, hidden: torch.Tensor, vocabulary_rows: torch.Tensor | slice | None = None
+) -> torch.Tensor:
+    """``differentiable_logits`` for where no gradient is wanted."""
+    return differentiable_logits(decoder, hidden, vocabulary_rows)
+
+
+def differentiable_logits(
     decoder: Decoder, hidden: torch.Tensor, vocabulary_rows: torch.Tensor | slice | None = None
 ) -> torch.Tensor:
     """Logits that the model would give if the blocks ended with this hidden state.
@@ -56,11 +64,18 @@ class _head_rows:  # noqa: N801 - a context manager
         self.rows = rows
 
     def __enter__(self) -> None:
-        if self.active:
-            weight = self.head.weight[self.rows]
-            bias = None if self.head.bias is None else self.head.bias[self.rows]
-            self.head.forward = lambda hidden: functional.linear(hidden, weight, bias)
+        if not self.active:
+            return
+        with fetched(self.head):  # a hook that would do it stands in the forward that is replaced
+            own, rows = self.head.weight, self.rows
+            rows = rows.to(own.device) if isinstance(rows, torch.Tensor) else rows
+            weight = own[rows]
+            bias = None if self.head.bias is None else self.head.bias[rows]
+        self.forward = self.head.__dict__.get("forward")
+        self.head.forward = lambda hidden: functional.linear(hidden.to(weight.device), weight, bias)
 
     def __exit__(self, *error) -> None:
-        if self.active:
+        if self.active and self.forward is None:
             del self.head.forward
+        elif self.active:
+            self.head.forward = self.forward

@@ -10,7 +10,8 @@ import torch
 
 from phaseprune.decoder.blocks import skipped_blocks
 from phaseprune.decoder.decoder import Decoder
-from phaseprune.decoder.load import first_line
+from phaseprune.decoder.device_map import parameter_count
+from phaseprune.decoder.load_errors import first_line
 from phaseprune.decoder.reload_streamed import new_tokens, reload
 from phaseprune.decoder.verify import TOLERANCE
 from phaseprune.errors import UserError
@@ -49,7 +50,7 @@ def compare_with_skipping(decoder: Decoder, removed: Sequence[int], checkpoint: 
         ExportMismatch: logits differ, weights are missing, or generation with the KV cache differs
             from generation without.
     """
-    model, report = reload(decoder, checkpoint, runs_own_code(decoder))
+    model, report = reload(decoder, removed, checkpoint, runs_own_code(decoder))
     missing = sorted(report["missing_keys"])
     if missing:
         raise ExportMismatch(f"the exported checkpoint lacks {len(missing)} weights ({missing[0]})")
@@ -73,7 +74,7 @@ def compare_with_skipping(decoder: Decoder, removed: Sequence[int], checkpoint: 
         )
     return Comparison(
         difference,
-        sum(p.numel() for p in model.parameters()),
+        parameter_count(model),
         _check_generation(decoder, model, tokens, tolerance),
     )
 

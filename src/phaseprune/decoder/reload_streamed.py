@@ -1,7 +1,8 @@
-"""Reloading an exported checkpoint as the full model was loaded: streamed if that is."""
+"""Reloading an exported checkpoint as the full model was loaded: streamed or spread if that is."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from torch import nn
 
 from phaseprune.decoder.budget import LEAST_TOKENS, in_words, working_bytes
 from phaseprune.decoder.decoder import Decoder
+from phaseprune.decoder.device_map import load_mapped, pruned_map
 from phaseprune.decoder.load_streamed import load_streamed
 from phaseprune.decoder.source import Source
 from phaseprune.errors import UserError
@@ -18,12 +20,13 @@ FEW_TOKENS = 2
 
 
 def reload(
-    decoder: Decoder, checkpoint: Path, trust_remote_code: bool
+    decoder: Decoder, removed: Sequence[int], checkpoint: Path, trust_remote_code: bool
 ) -> tuple[nn.Module, dict[str, Any]]:
     """The model that a checkpoint holds, and transformers' report on loading it.
 
     Args:
-        decoder: the full model, whose device, dtype and budget are taken over.
+        decoder: the full model, whose device (map), dtype and budget are taken over.
+        removed: the blocks that the checkpoint lacks.
         checkpoint: the directory.
         trust_remote_code: let the checkpoint's own code run.
     """
@@ -33,6 +36,13 @@ def reload(
             source, str(decoder.device), decoder.dtype, trust_remote_code,
             lambda model: decoder.blocks_path, decoder.max_memory,
         )[:2]  # fmt: skip
+    if decoder.device_map is not None:
+        kept = [block for block in range(len(decoder.blocks)) if block not in set(removed)]
+        left = decoder.max_memory and max(0, decoder.max_memory - decoder.weight_bytes)
+        return load_mapped(
+            checkpoint, pruned_map(decoder.device_map, decoder.blocks_path, kept), decoder.dtype,
+            trust_remote_code, lambda model: decoder.blocks_path, left,
+        )  # fmt: skip
     from transformers import AutoModelForCausalLM
 
     model, report = AutoModelForCausalLM.from_pretrained(

@@ -9,6 +9,7 @@ import torch
 
 from phaseprune.decoder.blocks import Calls, record_calls, run_block, skipped_blocks
 from phaseprune.decoder.decoder import Decoder
+from phaseprune.decoder.device_map import fetched
 from phaseprune.decoder.readout import read_logits
 from phaseprune.decoder.watch import Watched, handed_on, refused, watch
 from phaseprune.errors import UserError
@@ -21,13 +22,15 @@ OTHER_BLOCKS = "if its blocks are another list, name it with --blocks PATH"
 
 
 def check_weights(decoder: Decoder) -> None:
-    """Refuse weights in memory that are not finite.
+    """Refuse weights that are not finite; streamed ones are looked at when they are read.
 
     Raises:
         UserError: names the block (or the module outside the blocks) and the tensor.
     """
-    held = ((n, p) for n, p in decoder.model.named_parameters() if not p.is_meta)
-    _refuse_not_finite(decoder, held)
+    for path, module in decoder.model.named_modules():
+        with fetched(module, recurse=False):
+            own = module.named_parameters(path, recurse=False)
+            _refuse_not_finite(decoder, ((n, p) for n, p in own if not p.is_meta))
 
 
 def check_block_weights(decoder: Decoder, block: int) -> None:

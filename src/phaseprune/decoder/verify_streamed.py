@@ -1,4 +1,4 @@
-"""The load-time checks of ``verify`` for a model whose blocks are on disk, in two walks over them.
+"""The load-time checks of ``verify`` where blocks are fetched to run, in two walks over them.
 
 One is a forward of the model's own that is looked on at. In the other every comparison is a few
 rows of one more forward; the replayed streams run beside it, block by block, while a block's
@@ -93,4 +93,4 @@ def _side_by_side(
     together = torch.cat([tokens, altered, *[tokens] * len(skips)])
     with replaced_blocks(decoder, beside):
         logits = decoder.model(input_ids=together, use_cache=False).logits.float()
-    return logits, streams
+    return logits, [stream.to(decoder.device) for stream in streams]

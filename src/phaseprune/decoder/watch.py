@@ -141,7 +141,7 @@ def _changes(block, hidden, rest: tuple, named: dict, name: int | str, other: An
 
 def _equal(one: Any, other: Any) -> bool:
     if isinstance(one, torch.Tensor):
-        return isinstance(other, torch.Tensor) and torch.equal(one, other)
+        return isinstance(other, torch.Tensor) and torch.equal(one, other.to(one.device))
     if isinstance(one, Mapping):
         return isinstance(other, Mapping) and _equal(list(one.items()), list(other.items()))
     if isinstance(one, tuple | list):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from phaseprune.decoder.decoder import Decoder
+from phaseprune.decoder.device_map import MAP
 from phaseprune.errors import UserError
 from phaseprune.heal.data import Material, question_material, text_material
 from phaseprune.heal.pruned import PrunedRun, open_run
@@ -70,6 +71,11 @@ def prepare_sources(
         raise UserError("--text goes with --objective text or distill; add one, or leave it out")
     if text is not None and train is not None:
         raise UserError("--train and --text both say what to train on; give one of them")
+    if not isinstance(options["device"], str) or options["device"] == MAP:
+        raise UserError(
+            "healing trains on one device, and a map spreads the model over several; name one, as "
+            "--device cuda"
+        )
     pruned = open_run(run, model, options["revision"])
     dtype = pruned.manifest["model"]["dtype"] if dtype == "auto" else dtype
     if dtype not in ("float32", "bfloat16"):

@@ -177,7 +177,7 @@ def _shot_pool(
 ) -> tuple[list[Question], str]:
     """Questions to take solved examples from, and where they are from."""
     if shots_from is not None:
-        return read_questions(_file(str(shots_from))), str(shots_from)
+        return read_questions(_path(str(shots_from))), str(shots_from)
     if benchmark and benchmark[0].shots_split:
         split = benchmark[0].shots_split
         return read_split(name, *benchmark, split, data_dir), f"the split {split} of {name}"

@@ -4,6 +4,9 @@ Matplotlib's object-oriented interface only: no pyplot, no global state. Texts t
 outside (option labels, reasons) are never read as mathematics.
 """
 
+from phaseprune.report.depth_figures import decision_depth_figure, group_margins_figure
+from phaseprune.report.dynamics_figures import dynamics_figure
+from phaseprune.report.phasewise_figures import phasewise_figure
 from phaseprune.report.prune_figures import margin_heatmap_figure, pruning_figure
 from phaseprune.report.trace_figures import (
     accuracy_by_readout_figure,
@@ -13,8 +16,12 @@ from phaseprune.report.trace_figures import (
 
 __all__ = [
     "accuracy_by_readout_figure",
+    "decision_depth_figure",
     "decision_margin_figure",
+    "dynamics_figure",
+    "group_margins_figure",
     "margin_heatmap_figure",
     "option_frequency_figure",
+    "phasewise_figure",
     "pruning_figure",
 ]

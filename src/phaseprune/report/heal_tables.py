@@ -61,8 +61,9 @@ def ladder_table(ladder: Mapping[str, Any]) -> Table:
     seeds = len(ladder["seeds"])
     table = new_table(
         "Recovery by remaining depth",
-        "* accuracy differs after healing (p < 0.01, adjusted). DM ↑: readouts at which it is "
-        "higher" + ("" if seeds == 1 else f". Means over {seeds} seeds; DM ↑ of the first"),
+        "* accuracy differs after healing (p < 0.01, adjusted). DM ↑ ↓: at how many "
+        "readouts it is higher and lower"
+        + ("" if seeds == 1 else f". Means over {seeds} seeds; ↑ ↓ of the first"),
     )
     for name in ("Step", "Left", "Pruned %"):
         table.add_column(name, justify="right")
@@ -70,7 +71,7 @@ def ladder_table(ladder: Mapping[str, Any]) -> Table:
     table.add_column("and after %", justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
     table.add_column("DM", justify="right", no_wrap=True)
-    table.add_column("DM ↑", justify="right", no_wrap=True)
+    table.add_column("DM ↑ ↓", justify="right", no_wrap=True)
     for row in ladder["depths"]:
         before, after = row["decision_margin_before"], row["decision_margin_after"]
         add_row(
@@ -82,7 +83,7 @@ def ladder_table(ladder: Mapping[str, Any]) -> Table:
             _retained(row["retained_after"]),
             "*" if row["p_value"] < SIGNIFICANCE else "",
             f"{signed(before)} → {signed(after)}",
-            f"{row['readouts_higher']}/{row['readouts']}",
+            f"{row['readouts_higher']} {row['readouts_lower']} of {row['readouts']}",
         )
     return table
 

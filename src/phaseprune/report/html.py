@@ -10,17 +10,15 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined, UndefinedError
 
 from phaseprune.errors import UserError
-from phaseprune.report import figures, words
-from phaseprune.report.heal_page import healing_page, ladder_page
+from phaseprune.report import depth_words, dynamics_words, figures, words
+from phaseprune.report.lens_words import lens_lines
+from phaseprune.report.parts import Part, read_parts
 from phaseprune.report.provenance import option_rows, provenance_rows
 from phaseprune.report.run_files import read_run
 from phaseprune.report.svg import inline_svg
 from phaseprune.report.tables import step_marks
 from phaseprune.runs.atomic import write_text
 
-#: Command -> what its page shows in place of a trace and pruning steps, from the run directory:
-#: sentences, tiles and figures; None where the run has no result yet.
-OWN_PAGES = {"heal": healing_page, "heal --ladder": ladder_page}
 _MISFITS = (AttributeError, IndexError, KeyError, TypeError, UndefinedError, ValueError)
 
 
@@ -39,9 +37,8 @@ def write_report(run_dir: str | Path) -> Path:
     run = read_run(run_dir)
     path = Path(run_dir) / "report.html"
     try:
-        own_page = OWN_PAGES.get(run["manifest"].get("command"))
-        own = own_page(Path(run_dir)) if own_page else None
-        page = render_report(run["manifest"], run["trace"], run["steps"], own)
+        parts = read_parts(run_dir, run["manifest"])
+        page = render_report(run["manifest"], run["trace"], run["steps"], parts)
     except _MISFITS as error:
         raise UserError(
             f"The files in {run_dir} do not fit together ({type(error).__name__}: {error}); "
@@ -58,7 +55,7 @@ def render_report(
     manifest: Mapping[str, Any],
     trace: Mapping[str, Any] | None,
     steps: Sequence[Mapping[str, Any]],
-    own: Mapping[str, Any] | None = None,
+    parts: Sequence[Part] = (),
 ) -> str:
     """Render the page.
 
@@ -66,13 +63,14 @@ def render_report(
         manifest: The content of `manifest.json`, or an empty mapping.
         trace: The content of `trace.json`, or None.
         steps: The lines of `steps.jsonl`, maybe none.
-        own: Of `OWN_PAGES`, in place of what follows from the two.
+        parts: What the run holds of experiments.
 
     Returns:
         The HTML.
     """
     result = manifest.get("result") or {}
     result = result if steps and "chosen_step" in result else None
+    alone = any(part.alone for part in parts)
     environment = Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
     )
@@ -85,9 +83,18 @@ def render_report(
     page = environment.from_string(source).render(
         title=_title(manifest, trace),
         status=_status(manifest, steps),
-        sentences=own["sentences"] if own else _sentences(manifest, trace, steps, result),
-        tiles=own["tiles"] if own else _tiles(trace, steps, result),
-        figures=own["figures"] if own else _figures(trace, steps, result),
+        sentences=[
+            *([] if alone else _sentences(manifest, trace, steps, result)),
+            *(line for part in parts for line in part.sentences),
+        ],
+        tiles=[
+            *([] if alone else _tiles(trace, steps, result)),
+            *(tile for part in parts for tile in part.tiles),
+        ],
+        figures=[
+            *(figure for part in parts for figure in part.figures),
+            *([] if alone else _figures(trace, steps, result)),
+        ],
         steps=steps,
         marks=[step_marks(step, result) for step in steps],
         phase_names=words.PHASE_NAMES,
@@ -129,6 +136,8 @@ def _sentences(
             words.accuracy_line(result, chance, manifest.get("evaluation_questions")),
             words.collapse_line(result),
             words.cliff_line(result),
+            *([line] if (line := dynamics_words.paired_line(result)) else []),
+            *dynamics_words.dynamics_lines(result, trace and trace["option_labels"]),
             *([words.racing_line(result["racing"])] if result.get("racing") else []),
         ]
     elif steps:
@@ -149,6 +158,8 @@ def _sentences(
                 f"chance is {words.percent(trace['chance'])} %."
             )
         sentences.insert(0 if not result else 1, words.phases_line(trace))
+        sentences += lens_lines(trace)
+        sentences += depth_words.depth_lines(trace)
     return sentences or ["There is nothing to show yet: no readout is traced, no block removed."]
 
 
@@ -237,6 +248,22 @@ def _figures(
             figures.accuracy_by_readout_figure(trace),
             "The share of questions that each readout decides rightly, against guessing.",
         )
+        if trace.get("decision_depth"):
+            add(
+                "depth",
+                figures.decision_depth_figure(trace),
+                "At which readout the decision of each question becomes right for good. The last "
+                "bar is of the questions whose decision at the output is wrong.",
+            )
+        for name, of in (("by_group", "group"), ("by_option_count", "number of options")):
+            if trace.get(name):
+                add(
+                    name.replace("_", "-"),
+                    figures.group_margins_figure(trace[name], of),
+                    f"The Decision Margin of each {of}, with the questions of each; green readouts "
+                    "hold the right option. A mark stands where the transition is, if it is "
+                    "significant after the correction for the number of rows.",
+                )
     if len(steps) > 1:
         add(
             "heatmap",
@@ -244,5 +271,12 @@ def _figures(
             "A row for each step of the search, the full model on top: green readouts hold the "
             "right option, purple ones another, struck grey cells are removed blocks. Look "
             "for the rows where the green on the right is gone.",
+        )
+    if result and result.get("dynamics"):
+        add(
+            "dynamics",
+            figures.dynamics_figure(result),
+            "Where each pruned model decides, in readouts of the full model; corrected for the "
+            "number of steps. Look for whether the transition is gone where the model collapses.",
         )
     return drawn

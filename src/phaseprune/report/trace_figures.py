@@ -27,7 +27,17 @@ def decision_margin_figure(trace: Mapping[str, Any]) -> Figure:
     margin, last = trace["decision_margin"], trace["blocks"]
     axes.axhline(0, color=style.MUTED, linewidth=0.9, label="zero")
     _curve(axes, trace["readouts"], margin, "Decision Margin")
-    low, high = style.padded(margin["ci_low"], margin["ci_high"], [0.0, 0.1])
+    plain = trace["lens"]["decision_margin"]["mean"] if trace.get("lens") else []
+    if plain:
+        axes.plot(
+            trace["readouts"], plain, color=style.MUTED, linewidth=1.2, linestyle=(0, (4, 2)),
+            label="plain logit lens",
+        )  # fmt: skip
+        axes.legend(
+            handles=[line for line in axes.lines if line.get_label() == "plain logit lens"],
+            loc="upper left", frameon=False, fontsize=style.NOTE_SIZE,
+        )  # fmt: skip
+    low, high = style.padded(margin["ci_low"], margin["ci_high"], [0.0, 0.1, *plain])
     found = trace["transition"]["found"]
     high += 0 if found else 0.3 * (high - low)
     axes.set_ylim(max(low, -1.04), min(high, 1.04 if found else 1.4))

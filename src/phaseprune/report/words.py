@@ -286,7 +286,13 @@ def racing_line(racing: Mapping[str, Any]) -> str:
     cost = f"{saved} of {run + saved} block passes saved"
     if saved < 0:
         cost = f"{-saved} more than the {run + saved} block passes of an exact search"
+    digits = ""
+    if racing.get("products"):
+        digits = (
+            f" Products in {racing['products']} changed the objective by "
+            f"{racing['drift']:.2g} at most."
+        )
     return (
         f"Racing: a step's choice is within {racing['tolerance']:g} of the best objective with "
-        f"{100 * racing['confidence']:g} % confidence; {cost}."
+        f"{100 * racing['confidence']:g} % confidence; {cost}.{digits}"
     )

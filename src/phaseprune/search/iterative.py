@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 
 from phaseprune.decision.collapse import retained
+from phaseprune.decision.dynamics import step_dynamics
 from phaseprune.decision.intervals import bootstrap_mean, wilson
 from phaseprune.decision.trace import Decisions
 from phaseprune.decision.transition import Transition
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.progress import Progress, silent
-from phaseprune.search.objectives import best, figures
-from phaseprune.search.plain_text import PlainText
+from phaseprune.search.judge import Judge
+from phaseprune.search.objectives import OBJECTIVES, best, figures
 from phaseprune.search.racing import Racing, race_candidates, race_of_step
 from phaseprune.search.stopping import Stop
 from phaseprune.sweep.kept import Kept
@@ -32,8 +33,13 @@ class Step:
 
     ``block_passes`` and ``seconds`` are those of the search alone. ``evaluation["correct"]`` has a
     1 or 0 for each evaluation question, so that steps can be compared question by question.
+    ``race``, of racing alone: its options and confidence, the calibration ``questions`` (or
+    ``windows`` of text) that the step's objective is over, the candidates ``left`` at the end, the
+    block passes saved, and ``products`` and ``drift`` (``racing.race_candidates``).
     ``race``, of racing alone: its options and confidence, the calibration ``questions`` that the
     step's objective is over, the candidates ``left`` at the end, and the block passes saved.
+    ``dynamics`` has the transition of this model and its Option Frequency against the gold, before
+    any correction for the number of steps.
     """
 
     step: int
@@ -51,6 +57,7 @@ class Step:
     block_passes: int
     seconds: float
     race: dict[str, Any] | None = None
+    dynamics: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The line of ``steps.jsonl``."""
@@ -74,9 +81,9 @@ class Search:
         stop: when to end.
         transition: of the full model on the evaluation questions.
         seed: of the intervals.
+        judge: what candidates are judged on: the calibration questions or plain text.
         kept: states that a step hands on to the next.
-        racing: how candidates race; None scores all of them on all calibration questions.
-        text: what to choose by in place of the calibration questions, where that is plain text.
+        racing: how candidates race; None scores all of them on all that the judge has.
     """
 
     decoder: Decoder
@@ -86,20 +93,25 @@ class Search:
     stop: Stop
     transition: Transition
     seed: int
+    judge: Judge
     kept: Kept
     racing: Racing | None = None
-    text: PlainText | None = None
+
+    @property
+    def by_text(self) -> bool:
+        """Whether candidates are judged by other figures than those of questions."""
+        return self.objective not in OBJECTIVES
 
 
 def first_step(search: Search, evaluated: Decisions, progress: Progress = silent) -> Step:
     """Step 0, the full model; ``evaluated`` are its decisions on the evaluation questions."""
     calibration = _on_calibration(search, [], progress, "calibration questions, full model")
-    if search.text:
+    if search.by_text:
         raw = trace_scores(
-            search.decoder, search.text.rows, True, output_only=True, progress=progress,
-            label="text, full model",
+            search.decoder, search.judge.rows, search.judge.needs_vocabulary, output_only=True,
+            progress=progress, label="text, full model",
         )  # fmt: skip
-        calibration["text_loss"] = float(search.text.loss(raw[:, 0]))
+        calibration |= search.judge.figures(raw[:, 0])
     return _step(search, [], None, calibration, evaluated, evaluated.correct[:, -1], 0, 0.0)
 
 
@@ -135,12 +147,12 @@ def next_steps(
         race = None
         if search.racing:
             search.racing.learn(candidates)
-            race = race_of_step(search.racing.options, candidates)
+            race = race_of_step(search.racing, candidates)
         left = [c for c in candidates if c.get("dropped") is None]
         chosen = left[best(search.objective, [c[search.objective] for c in left])]
         removed = [b for b in range(len(search.decoder.blocks)) if b not in latest.kept]
         removed.append(chosen["block"])
-        if search.text:
+        if search.by_text:
             label = f"step {number}: calibration questions without block {chosen['block']}"
             chosen = _on_calibration(search, removed, progress, label) | chosen
         raw = trace_scores(
@@ -178,8 +190,8 @@ def score_candidates(
     began = time.perf_counter()
     sweep = sweep_scores(
         search.decoder,
-        search.text.rows if search.text else search.calibration.rows,
-        search.text is not None or search.calibration.needs_vocabulary,
+        search.judge.rows,
+        search.judge.needs_vocabulary,
         live,
         kept=search.kept,
         progress=progress,
@@ -187,14 +199,9 @@ def score_candidates(
     )
     seconds = time.perf_counter() - began
 
-    def judged(scores: np.ndarray) -> dict[str, float]:
-        if search.text:
-            return {"text_loss": float(search.text.loss(scores))}
-        return figures(search.calibration.decide(scores[:, None]))
-
     return [
         {"step": number, "block": block}
-        | judged(scores)
+        | search.judge.figures(scores)
         | {"block_passes": sweep.block_passes, "seconds": round(seconds, 3)}
         for block, scores in zip(sweep.blocks, sweep.scores, strict=True)
     ]
@@ -225,10 +232,11 @@ def _step(
 ) -> Step:
     correct, margins = evaluated.correct[:, -1], evaluated.margins[:, -1]
     left = retained(correct, full_correct, evaluated.chances, search.seed)
+    kept = [b for b in range(len(search.decoder.blocks)) if b not in removed]
     return Step(
         step=number,
         removed=block,
-        kept=[b for b in range(len(search.decoder.blocks)) if b not in removed],
+        kept=kept,
         objective=calibration[search.objective],
         calibration={name: calibration[name] for name in ("accuracy", "decision_margin", "loss")},
         evaluation={
@@ -247,4 +255,13 @@ def _step(
         block_passes=block_passes,
         seconds=seconds,
         race=race,
+        dynamics=step_dynamics(
+            evaluated.margins,
+            evaluated.decided[:, -1],
+            evaluated.gold,
+            float(evaluated.chances.mean()),
+            kept,
+            search.seed,
+            search.stop.most + 1,
+        ),  # fmt: skip
     )

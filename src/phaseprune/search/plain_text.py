@@ -8,12 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.errors import UserError
 from phaseprune.sweep.rows import Rows
-from phaseprune.sweep.text import text_loss, text_rows, text_windows
+from phaseprune.sweep.text import text_rows, text_windows
 
 #: Tokens of a window, if the model takes as many, and the most windows that are used.
 WINDOW, WINDOWS = 512, 16
@@ -26,10 +24,6 @@ class PlainText:
     windows: Sequence[Sequence[int]]
     rows: Rows
     identity: dict[str, Any]
-
-    def loss(self, scores: np.ndarray) -> np.ndarray:
-        """Nats a predicted token, from ``[..., W, 1]`` scores."""
-        return text_loss(scores, self.windows)
 
 
 def read_text(decoder: Decoder, path: str | Path | None, objective: str) -> PlainText | None:

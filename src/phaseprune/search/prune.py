@@ -8,7 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from phaseprune.decision.collapse import find_cliff
+from phaseprune.decision.dynamics import run_dynamics
+from phaseprune.decision.paired import mcnemar
 from phaseprune.decision.trace import Trace
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.errors import UserError
@@ -17,6 +21,7 @@ from phaseprune.questions.question import Task
 from phaseprune.questions.split import split
 from phaseprune.runs.directory import RunDirectory
 from phaseprune.search.iterative import Search, Step, first_step, next_steps
+from phaseprune.search.judge import Judge, question_judge, text_judge
 from phaseprune.search.method import search_options
 from phaseprune.search.objectives import check_objective
 from phaseprune.search.plain_text import read_text
@@ -25,6 +30,7 @@ from phaseprune.search.stopping import stop_rule
 from phaseprune.sweep.kept import Kept
 from phaseprune.sweep.measure import prepare
 from phaseprune.sweep.memory import kept_budget
+from phaseprune.sweep.precision import faster_products
 from phaseprune.sweep.recorded import recorded_trace, run_identity
 
 
@@ -73,6 +79,7 @@ def prune(
     search: str = "exact",
     race_alpha: float | None = None,
     race_tolerance: float | None = None,
+    race_dtype: str | None = None,
     text: str | Path | None = None,
     calibration: int | None = None,
     evaluation: int | None = None,
@@ -92,11 +99,13 @@ def prune(
             the search keeps 0.9 of it (see ``stopping.stop_rule``).
         objective: ``decision_margin``, ``accuracy`` or ``loss`` on the calibration questions, or
             ``text_loss``.
-        search: ``exact`` scores every candidate on all calibration questions; ``racing`` drops
-            those early that are significantly worse.
+        search: ``exact`` scores every candidate on all calibration questions (or the whole text);
+            ``racing`` drops those early that are significantly worse.
         race_alpha: of racing: probability with which a step may choose a block that is worse than
             the best by more than the tolerance; 0.05 by default.
         race_tolerance: of racing: in units of the objective; 0.02 by default.
+        race_dtype: of racing: of the matrix products while candidates race, ``own`` (the model's),
+            ``bfloat16``, or by default ``auto``, the faster one here by a quick measurement.
         text: of ``text_loss``: a file of plain text to choose by.
         calibration: number of questions to choose on.
         evaluation: number of questions to report on.
@@ -110,12 +119,7 @@ def prune(
         UserError: options or questions that do not do, or a directory with another run.
     """
     check_objective(objective)
-    how = search_options(search, race_alpha, race_tolerance)
-    if search == "racing" and objective == "text_loss":
-        raise UserError(
-            "--search racing compares candidates by questions, and --objective text_loss has none; "
-            "use --search exact"
-        )
+    how = search_options(search, race_alpha, race_tolerance, race_dtype)
     stop = stop_rule(len(decoder.blocks), remove, ratio, keep_accuracy)
     calibration_task, evaluation_task = split(task, calibration, evaluation, seed)
     calibration_rows = prepare(decoder, calibration_task)
@@ -141,13 +145,18 @@ def prune(
         full = recorded_trace(
             run, decoder, evaluation_rows, seed, progress, "full model, evaluation questions"
         )
-        kept = Kept(kept_budget(decoder, (chosen_by or calibration_rows).rows))
+        judge = question_judge(decoder, calibration_rows)
+        if chosen_by:
+            judge = text_judge(decoder, chosen_by.windows, chosen_by.rows)
         racing = None
         if search == "racing":
-            racing = make_racing(decoder, calibration_rows, objective, how, seed)
+            racing = make_racing(
+                decoder, judge, objective, how, seed, race_products(run, decoder, judge, how)
+            )
+        kept = Kept(kept_budget(decoder, judge.rows))
         work = Search(
             decoder, calibration_rows, evaluation_rows, objective, stop, full.transition, seed,
-            kept, racing, chosen_by,
+            judge, kept, racing,
         )  # fmt: skip
         steps = [Step(**line) for line in run.steps()]
         if state != "finished":
@@ -155,6 +164,22 @@ def prune(
                 _search(run, work, full, steps, progress)
             run.update(status="finished", result=conclude(work, steps))
         return Pruning(full, steps, run.manifest["result"], state)
+
+
+def race_products(
+    run: RunDirectory, decoder: Decoder, judge: Judge, how: dict[str, Any]
+) -> torch.dtype | None:
+    """The dtype of matrix products in races, measured once a run; None is the model's own."""
+    if "race_products" not in run.manifest:
+        wanted, found, gain = how["race_dtype"], None, None
+        if wanted == "bfloat16":
+            found = torch.bfloat16
+        elif wanted == "auto" and how["tolerance"] > 0:
+            found, gain = faster_products(decoder, judge.rows)
+        name = str(found).removeprefix("torch.") if found else None
+        run.update(race_products={"dtype": name, "times_faster": gain})
+    name = run.manifest["race_products"]["dtype"]
+    return getattr(torch, name) if name else None
 
 
 def _search(
@@ -198,36 +223,54 @@ def conclude(search: Search, steps: list[Step]) -> dict[str, Any]:
         1 / search.evaluation.task.options,
         search.seed,
     )
+    collapsed_at = next((step.step for step in steps if step.collapsed), None)
     return {
         **choose(steps, chosen.step),
         "full": {key: steps[0].evaluation[key] for key in ("accuracy", "ci")},
-        "collapsed_at_step": next((step.step for step in steps if step.collapsed), None),
+        "collapsed_at_step": collapsed_at,
         "cliff": cliff.to_dict() if cliff else None,
         "stopped_by": search.stop.reason(last.step, last.retained),
         "racing": search.racing and summary(search.racing.options, steps[1:]),
+        "dynamics": run_dynamics(
+            [step.dynamics for step in steps],
+            [step.correct for step in steps],
+            collapsed_at,
+            1 / search.evaluation.task.options,
+            search.seed,
+        ),
         "export": None,
     }
 
 
 def summary(options: dict[str, Any], steps: list[Step]) -> dict[str, Any]:
     """What racing came to over a search: its options, confidence of a step, and block passes."""
+    last = steps[-1].race if steps else {}
     return {
         "alpha": options["alpha"],
         "tolerance": options["tolerance"],
         "confidence": 1 - options["alpha"],
         "block_passes": sum(step.block_passes for step in steps),
         "block_passes_saved": sum(step.race["block_passes_saved"] for step in steps),
+        "products": last.get("products"),
+        "drift": max((step.race["drift"] or 0.0 for step in steps), default=0.0),
     }
 
 
 def choose(steps: list[Step], number: int) -> dict[str, Any]:
     """The part of a result that depends on which step is the chosen one."""
     chosen = steps[number]
+    full, pruned = steps[0].correct, chosen.correct
+    only_full, only_pruned = int((full & ~pruned).sum()), int((pruned & ~full).sum())
     return {
         "chosen_step": chosen.step,
         "removed": [step.removed for step in steps[1 : chosen.step + 1]],
         "kept": chosen.kept,
         "pruned": {key: chosen.evaluation[key] for key in ("accuracy", "ci")},
+        "against_full": {
+            "only_full": only_full,
+            "only_pruned": only_pruned,
+            "p_value": mcnemar(only_full, only_pruned),
+        },
         "retained": chosen.retained,
         "retained_ci": chosen.retained_ci,
         "collapsed": chosen.collapsed,

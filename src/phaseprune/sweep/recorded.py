@@ -13,6 +13,7 @@ from phaseprune.questions.question import Task
 from phaseprune.runs.atomic import write_json
 from phaseprune.runs.directory import RunDirectory
 from phaseprune.runs.scores import read_scores, write_scores
+from phaseprune.sweep.lenses import split_for, tuned_trace
 from phaseprune.sweep.measure import Prepared, prepare, summarize_scores
 from phaseprune.sweep.walk import trace_scores
 
@@ -42,30 +43,36 @@ def trace_run(
     task: Task,
     out: str | Path,
     *,
+    lens: str = "logit",
+    calibration: int | None = None,
     seed: int = 0,
     arguments: str | None = None,
     progress: Progress = silent,
 ) -> tuple[Trace, str]:
-    """``measure.trace`` kept in a run directory.
+    """``lenses.trace`` kept in a run directory.
 
     Returns:
         The trace, and whether the run was ``new``, ``resumed`` or ``finished`` before.
 
     Raises:
-        UserError: as ``measure.trace``, or the directory holds another run.
+        UserError: as ``lenses.trace``, or the directory holds another run.
     """
-    prepared = prepare(decoder, task, streams=1)
+    fitted, traced = split_for(lens, task, calibration, seed)
+    prepared = prepare(decoder, traced, streams=1)
     run = RunDirectory(Path(out))
+    options, counts = {}, {"evaluation_questions": len(traced.questions)}
+    if fitted is not None:
+        counts = {"calibration_questions": len(fitted.questions), **counts}
+        options = {"lens": lens, **counts}
     state = run.begin(
-        run_identity("trace", decoder, task, seed, {}),
-        {
-            "arguments": arguments,
-            "evaluation_questions": len(task.questions),
-            **prepared.input_counts,
-        },
+        run_identity("trace", decoder, task, seed, options),
+        {"arguments": arguments, **counts, **prepared.input_counts},
     )
     with run.work():
-        trace = recorded_trace(run, decoder, prepared, seed, progress)
+        if fitted is None:
+            trace = recorded_trace(run, decoder, prepared, seed, progress)
+        else:
+            trace = tuned_trace(run, decoder, fitted, prepared, seed, progress)
     if state != "finished":
         run.update(status="finished")
     return trace, state

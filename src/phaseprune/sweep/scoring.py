@@ -33,7 +33,9 @@ def add_scores(
     if needs_vocabulary:
         first = torch.arange(streams, device=flat.device)[:, None] * reads
         places = (first + shard.entry_reads).flatten()
-        values = log_probabilities(decoder, flat, places, shard.entry_targets.repeat(streams))
+        targets = shard.entry_targets.repeat(streams)
+        with decoder.head_resident():
+            values = log_probabilities(decoder, flat, places, targets)
         values = values.view(streams, -1)
     else:
         rows, column = torch.unique(shard.entry_targets, return_inverse=True)

@@ -10,6 +10,7 @@ import torch
 from phaseprune.decoder.blocks import Calls, record_calls, run_block
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.decoder.packed import record_packed, run_packed, run_packed_reads
+from phaseprune.decoder.products import products_in
 from phaseprune.errors import UserError
 from phaseprune.sweep.rows import Batch, Shard
 
@@ -23,13 +24,14 @@ class Walker:
 
     ``together`` is the most tokens that a block is given at once, over all streams; less once
     memory has run out. ``live`` are the blocks that will be run, in order, so that a streamed one
-    can be read ahead.
+    can be read ahead. ``products`` is the dtype of matrix products, None for the model's own.
     """
 
     decoder: Decoder
     shard: Shard
     together: int
     live: Sequence[int] = ()
+    products: torch.dtype | None = None
     calls: list[Calls] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -68,7 +70,8 @@ class Walker:
             shape = (len(batch.reads), *a_token) if reads else hidden.shape[1:]
             out.append(hidden.new_empty(streams + room, *shape))
         following = next((other for other in self.live if other > block), None)
-        with self.decoder.resident(block, following):
+        decoder = self.decoder
+        with decoder.resident(block, following), products_in(decoder, self.products):
             first = 0
             while first < streams:
                 part = slice(first, min(first + self._each(), streams))

@@ -58,8 +58,3 @@ def text_rows(decoder: Decoder, windows: Sequence[Sequence[int]]) -> Rows:
         packed_length(decoder),
         shard_tokens(decoder),
     )
-
-
-def text_loss(scores: np.ndarray, windows: Sequence[Sequence[int]]) -> np.ndarray:
-    """Mean negative log-likelihood a predicted token (nats) from ``[..., W, 1]`` scores."""
-    return -scores[..., 0].sum(axis=-1) / sum(len(window) - 1 for window in windows)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from phaseprune.decoder.decoder import Decoder
+from phaseprune.decoder.products import products_in
 from phaseprune.errors import UserError
 from phaseprune.progress import Progress, silent
 from phaseprune.sweep.kept import Kept
@@ -72,14 +73,14 @@ def trace_scores(
     questions, options = rows.shape
     sums = torch.zeros(1 if output_only else count + 1, questions * options, dtype=torch.float64)
     live = [block for block in range(count) if block not in removed]
-    tell = _counter(progress, label, len(rows.batches) * len(live))
+    tell = PassCounter(progress, label, len(rows.batches) * len(live))
     for shard in rows.shards:
         walker = Walker(decoder, shard, batch_tokens(decoder), live)
         states = walker.embedded()
 
         def read(at_reads: States, block: int, readout: int, shard: Shard = shard) -> None:
-            _read(decoder, shard, at_reads, needs_vocabulary, sums[readout : readout + 1],
-                  [block], options)  # fmt: skip
+            read_into(decoder, shard, at_reads, needs_vocabulary, sums[readout : readout + 1],
+                      [block], options)  # fmt: skip
 
         if not output_only:
             read(walker.at_reads(states), -1, 0)
@@ -109,6 +110,8 @@ def sweep_scores(
     *,
     candidates: Collection[int] | None = None,
     kept: Kept | None = None,
+    products: torch.dtype | None = None,
+    head_products: torch.dtype | None = None,
     progress: Progress = silent,
     label: str = "sweep",
 ) -> Sweep:
@@ -125,6 +128,8 @@ def sweep_scores(
         candidates: the live blocks to score; by default all. The base runs as far as the last one
             needs it, and no other stream is run.
         kept: states of earlier steps on the same rows to begin with; those of this step are added.
+        products: dtype of the blocks' matrix products where they need not be exact.
+        head_products: of the head's.
         progress: told of each block pass.
         label: for ``progress``.
 
@@ -142,10 +147,10 @@ def sweep_scores(
         for number in range(len(rows.shards))
     ]
     runs = [passes(legs) * len(s.batches) for legs, s in zip(walks, rows.shards, strict=True)]
-    tell = _counter(progress, label, sum(runs))
+    tell = PassCounter(progress, label, sum(runs))
     for number, (shard, legs) in enumerate(zip(rows.shards, walks, strict=True)):
         run = [leg.block for leg in legs if leg.block is not None]
-        walker = Walker(decoder, shard, batch_tokens(decoder), run)
+        walker = Walker(decoder, shard, batch_tokens(decoder), run, products)
         states: States = []
         for leg in legs:
             if leg.joins:
@@ -166,7 +171,8 @@ def sweep_scores(
             states = [state[1:] for state in after] if leg.ends else after
         order = [legs[-1].streams.index(block) for block in candidates]
         read = [state[order] for state in states]
-        _read(decoder, shard, read, needs_vocabulary, sums, candidates, options)
+        with products_in(decoder, head_products):
+            read_into(decoder, shard, read, needs_vocabulary, sums, candidates, options)
     scores = sums.numpy().reshape(len(candidates), questions, options) / rows.repeats[:, None]
     scores[np.broadcast_to(rows.absent, scores.shape)] = -np.inf
     return Sweep(candidates, scores, tell.done // len(rows.batches))
@@ -182,34 +188,49 @@ def _joined(states: States, taken: States, leg: Leg) -> States:
     return [torch.cat([old, new]) for new, old in pairs]
 
 
-class _counter:  # noqa: N801 - a function with a memory
+class PassCounter:
     """Counts runs of a block on a batch of one stream, and tells ``progress``."""
 
     def __init__(self, progress: Progress, label: str, total: int):
         self.progress, self.label, self.total, self.done = progress, label, total, 0
 
     def __call__(self, streams: int) -> None:
+        """Count the runs of a block on a batch of so many streams; fewer than 0 take some back."""
         self.done += streams
         self.progress(self.label, self.done, self.total)
 
 
-def _read(
+def read_into(
     decoder: Decoder,
     shard: Shard,
     states: States,
     needs_vocabulary: bool,
     out: torch.Tensor,
-    blocks: Sequence[int],
+    places: Sequence[int | str],
     options: int,
 ) -> None:
-    """Read streams into ``out``, and refuse NaN by the names of the block and the question."""
+    """Read streams into ``out``, and refuse NaN by the names of the place and the question.
+
+    ``places`` says of each stream which block it is of (-1 for the embeddings), or what it is.
+    """
     together = torch.cat(states, dim=1)
-    if not torch.isfinite(together).all():
-        stream, bad = (~torch.isfinite(together)).flatten(2).any(dim=-1).nonzero()[0].tolist()
-        entry = int((shard.entry_reads == bad).nonzero()[0, 0])
-        place = f"block {blocks[stream]}" if blocks[stream] >= 0 else "the embeddings"
+    bad = first_bad(shard, together)
+    if bad is not None:
+        stream, slot = bad
+        place = places[stream]
+        if not isinstance(place, str):
+            place = f"block {place}" if place >= 0 else "the embeddings"
         raise UserError(
             f"{decoder.name}: {place} gives NaN or infinite values on question number "
-            f"{int(shard.entry_slots[entry]) // options} (0-based); try --dtype float32"
+            f"{slot // options} (0-based); try --dtype float32"
         )
     add_scores(decoder, shard, together, needs_vocabulary, out)
+
+
+def first_bad(shard: Shard, states: torch.Tensor) -> tuple[int, int] | None:
+    """The first stream and (question, option) slot of ``[S, N, D]`` states that is not finite."""
+    if torch.isfinite(states).all():
+        return None
+    stream, read = (~torch.isfinite(states)).flatten(2).any(dim=-1).nonzero()[0].tolist()
+    entry = int((shard.entry_reads == read).nonzero()[0, 0])
+    return stream, int(shard.entry_slots[entry])

@@ -1,0 +1,131 @@
+"""Trajectories of groups of questions: by subject, by number of options.
+
+Each group has a transition of its own. As many are tested, their p-values are corrected (Holm), and
+nothing is called a transition that is not significant after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from phaseprune.decision.corrections import holm
+from phaseprune.decision.intervals import bootstrap_mean, wilson
+from phaseprune.decision.transition import (
+    FLIPS,
+    SIGNIFICANCE,
+    Transition,
+    above_chance,
+    find_transition,
+)
+
+#: Sign flips a group: the smallest p-value must stay well below the level after the correction.
+FLIPS_A_GROUP = 400
+
+
+@dataclass(frozen=True)
+class GroupTrajectory:
+    """Decision Margin, accuracy and transition of one group of questions.
+
+    Attributes:
+        group: its name.
+        questions: how many.
+        chance: mean of 1/k.
+        decision_margin: ``[3, R]`` mean, lower and upper 95 % bound (bootstrap) by readout.
+        accuracy: ``[3, R]`` the same (Wilson).
+        p_value: of the transition before the correction: the larger one of its two tests, as both
+            must hold.
+        p_corrected: after it, over the groups.
+        transition: found only where ``p_corrected`` is below the level.
+    """
+
+    group: str
+    questions: int
+    chance: float
+    decision_margin: np.ndarray
+    accuracy: np.ndarray
+    p_value: float
+    p_corrected: float
+    transition: Transition
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+
+        def named(series: np.ndarray) -> dict[str, list[float]]:
+            return dict(zip(("mean", "ci_low", "ci_high"), series.tolist(), strict=True))
+
+        return {
+            "questions": self.questions,
+            "chance": self.chance,
+            "decision_margin": named(self.decision_margin),
+            "accuracy": named(self.accuracy),
+            "p_value": self.p_value,
+            "p_corrected": self.p_corrected,
+            "transition": {
+                key: list(value) if isinstance(value, tuple) else value
+                for key, value in asdict(self.transition).items()
+            },
+        }
+
+
+def group_trajectories(
+    margins: np.ndarray,
+    correct: np.ndarray,
+    chances: np.ndarray,
+    groups: Sequence[str | None],
+    seed: int,
+) -> tuple[GroupTrajectory, ...]:
+    """Trajectories of the groups, in order of appearance; none where there is a single group.
+
+    Args:
+        margins: ``[Q, R]`` Decision Margins.
+        correct: ``[Q, R]`` whether the decision is right.
+        chances: ``[Q]`` 1/k.
+        groups: the group of each question; None is one too.
+        seed: of intervals and tests.
+    """
+    names = np.array(["none" if group is None else str(group) for group in groups])
+    order = list(dict.fromkeys(names.tolist()))
+    if len(order) < 2:
+        return ()
+    flips = max(FLIPS, FLIPS_A_GROUP * len(order))
+    found = [
+        _trajectory(name, margins[names == name], correct[names == name],
+                    float(chances[names == name].mean()), seed, flips)
+        for name in order
+    ]  # fmt: skip
+    corrected = holm([one.p_value for one in found])
+    return tuple(_corrected(one, float(p)) for one, p in zip(found, corrected, strict=True))
+
+
+def _trajectory(
+    name: str, margins: np.ndarray, correct: np.ndarray, chance: float, seed: int, flips: int
+) -> GroupTrajectory:
+    transition = find_transition(margins, correct[:, -1], chance, seed, flips)
+    p_value = max(above_chance(correct[:, -1], chance), transition.p_value or 0.0)
+    shares = wilson(correct.sum(axis=0), len(correct))
+    return GroupTrajectory(
+        group=name,
+        questions=len(margins),
+        chance=chance,
+        decision_margin=np.stack([margins.mean(axis=0), *bootstrap_mean(margins, seed)]),
+        accuracy=np.stack([correct.mean(axis=0), *shares]),
+        p_value=p_value,
+        p_corrected=p_value,
+        transition=transition,
+    )
+
+
+def _corrected(one: GroupTrajectory, p_corrected: float) -> GroupTrajectory:
+    transition = one.transition
+    if transition.found and p_corrected >= SIGNIFICANCE:
+        transition = Transition(
+            found=False,
+            p_value=transition.p_value,
+            reason="not significant after the correction for the number of groups (Holm, "
+            f"p = {p_corrected:.2g})",
+        )
+    return replace(one, p_corrected=p_corrected, transition=transition)

@@ -1,0 +1,64 @@
+"""Figure of the dynamics of pruning: the transition of every pruned model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from phaseprune.report import style
+
+
+def dynamics_figure(result: Mapping[str, Any]) -> Figure:
+    """Draw the transition of the model of every pruning step, and where there is none.
+
+    Args:
+        result: The result of a finished prune run with `dynamics`.
+
+    Returns:
+        The figure: a point a step with its interval, crosses below where no transition is found;
+        the interval of the fitted cliff as a band, the collapse as a line.
+    """
+    figure, axes = style.new_figure(3.0)
+    dynamics = result["dynamics"]
+    blocks = len(result["removed"]) + len(result["kept"])
+    found = [one for one in dynamics["transitions"] if one["found"]]
+    gone = [one for one in dynamics["transitions"] if not one["found"]]
+    last = max(len(dynamics["transitions"]) - 1, 1)
+    axes.set_xlim(-0.6, last + 0.6)
+    axes.set_ylim(-0.08 * blocks, blocks + 0.5)
+    cliff = dynamics["cliff_fit"]
+    if cliff and cliff["found"]:
+        axes.axvspan(
+            cliff["ci"][0] - 0.5, cliff["ci"][1] + 0.5, color=style.INK, alpha=0.09, linewidth=0,
+            label="cliff, 95 % interval",
+        )  # fmt: skip
+    if result["collapsed_at_step"] is not None:
+        axes.axvline(
+            result["collapsed_at_step"], color=style.DECISIVE, linewidth=1.2, linestyle=(0, (2, 2)),
+            label="collapsed",
+        )  # fmt: skip
+    steps = [one["step"] for one in found]
+    axes.vlines(
+        steps, [one["ci"][0] for one in found], [one["ci"][1] for one in found],
+        color=style.INK, linewidth=1.6, label="transition, 95 % interval",
+    )  # fmt: skip
+    axes.plot(
+        steps, [one["readout"] for one in found], color=style.INK, linewidth=0.8, marker="o",
+        markersize=5, label="transition",
+    )  # fmt: skip
+    axes.plot(
+        [one["step"] for one in gone], [0] * len(gone), linestyle="none", marker="x",
+        color=style.UNPHASED, markersize=6, label="no transition",
+    )  # fmt: skip
+    axes.xaxis.set_major_locator(style.integer_ticks(last))
+    axes.yaxis.set_major_locator(style.integer_ticks(blocks))
+    axes.grid(axis="y", color=style.GRID, linewidth=0.7)
+    style.set_labels(axes, "Removed blocks", "Readout of the transition")
+    style.set_title(axes, "Transition of the pruned models")
+    axes.legend(
+        loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=5, frameon=False,
+        fontsize=style.NOTE_SIZE, columnspacing=1.2, handletextpad=0.4,
+    )  # fmt: skip
+    return figure

@@ -1,0 +1,117 @@
+"""What the page of a run shows of an experiment, beside or in place of trace and pruning steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from phaseprune.report.ablation_figures import ablation_figure
+from phaseprune.report.ablation_tables import ablation_sentences
+from phaseprune.report.heal_page import healing_page, ladder_page
+from phaseprune.report.perturbation_figures import halving_figure, perturbation_figure
+from phaseprune.report.perturbation_tables import cost_sentence, phase_sentences
+from phaseprune.report.phasewise_figures import phasewise_figure
+from phaseprune.report.phasewise_words import difference_tile, phasewise_lines
+from phaseprune.report.run_files import read_json
+from phaseprune.report.similarity_page import similarity_page
+from phaseprune.report.svg import inline_svg
+
+#: Name, how it is drawn from a result, and caption.
+Drawing = tuple[str, Callable[[Mapping[str, Any]], Figure], str]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Sentences, tiles (name, number, what stands below it) and figures of an experiment.
+
+    ``alone`` means in place of what follows from trace and steps.
+    """
+
+    sentences: Sequence[str]
+    tiles: Sequence[tuple[str, str, str]]
+    figures: Sequence[Mapping[str, Any]]
+    alone: bool = False
+
+
+#: Command -> its part from the run directory, None where there is no result yet; these stand alone.
+PAGES = {
+    "similarity": similarity_page,
+    "heal": healing_page,
+    "heal --ladder": ladder_page,
+}
+
+#: File of a run -> sentences and drawings of its content.
+FILES: dict[str, tuple[Callable[[Mapping[str, Any]], list[str]], tuple[Drawing, ...]]] = {
+    "perturbation.json": (
+        lambda result: [*phase_sentences(result), cost_sentence(result)],
+        (
+            (
+                "perturbation", perturbation_figure,
+                "How sure the output is of the right option when noise is added to the state at "
+                "one readout. Look for the readouts at which little noise is enough.",
+            ),
+            (
+                "halving", halving_figure,
+                "The least noise that takes half of the Decision Margin, by the readout at which "
+                "it is put in; bars are intervals, triangles say that no tried level does it.",
+            ),
+        ),
+    ),
+    "ablation.json": (
+        ablation_sentences,
+        (
+            (
+                "ablation", ablation_figure,
+                "How sure the output is of the right option when one block is ablated, beside the "
+                "model without the block.",
+            ),
+        ),
+    ),
+}  # fmt: skip
+
+PHASEWISE: Drawing = (
+    "phasewise", phasewise_figure,
+    "What is left of the accuracy above chance without so many random blocks of one phase. A pale "
+    "point is a set of blocks, on the evaluation questions; large ones are means with their 95 % "
+    "intervals. The figures below are of the calibration questions, on which the phases were "
+    "found.",
+)  # fmt: skip
+
+
+def read_parts(run: str | Path, manifest: Mapping[str, Any]) -> list[Part]:
+    """Read what a run holds of experiments.
+
+    Args:
+        run: The run directory.
+        manifest: The content of its `manifest.json`.
+
+    Returns:
+        The parts of its page.
+
+    Raises:
+        UserError: A file cannot be read.
+    """
+    run, parts = Path(run), []
+    page = PAGES.get(manifest.get("command"))
+    found = page(run) if page else None
+    if found:
+        parts.append(Part(found["sentences"], found["tiles"], found["figures"], alone=True))
+    for name, (sentences, drawings) in FILES.items():
+        result = read_json(run / name, ("transition",))
+        if result is not None:
+            parts.append(Part(sentences(result), (), [_drawn(one, result) for one in drawings]))
+    result = manifest.get("result") or {}
+    if "by_removed" in result:
+        parts.append(
+            Part(phasewise_lines(result), [difference_tile(result)], [_drawn(PHASEWISE, result)])
+        )
+    return parts
+
+
+def _drawn(drawing: Drawing, result: Mapping[str, Any]) -> dict[str, Any]:
+    name, draw, caption = drawing
+    return {"name": name, "svg": inline_svg(draw(result), name, caption), "caption": caption}

@@ -1,0 +1,226 @@
+"""Phase-wise pruning: random sets of blocks from one phase alone (arXiv 2605.07271).
+
+The paper's central claim is that blocks of the Silent Phase matter and those of the Decisive Phase
+hardly do. Sets of m blocks are removed at once from the Silent Phase only, from the Decisive Phase
+only, and from anywhere, and retained accuracy is compared at equal m.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from math import comb
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from phaseprune.decision.trace import Trace
+from phaseprune.decision.transition import Transition
+from phaseprune.decoder.decoder import Decoder
+from phaseprune.errors import UserError
+from phaseprune.progress import Progress, silent
+from phaseprune.questions.question import Task
+from phaseprune.questions.split import split
+from phaseprune.runs.directory import RunDirectory
+from phaseprune.search.phasewise_result import KINDS, conclude, pools, right
+from phaseprune.sweep.measure import Prepared, prepare
+from phaseprune.sweep.recorded import recorded_trace, run_identity
+from phaseprune.sweep.sets import set_scores
+
+DEFAULT_DRAWS = 20
+
+
+@dataclass(frozen=True)
+class Phasewise:
+    """Random sets removed by phase, and how the phases differ.
+
+    Attributes:
+        trace: of the full model on the calibration questions: it says which blocks are of which
+            phase.
+        lines: one a scored set, as in ``candidates.jsonl``.
+        result: that of the manifest.
+        state: ``new``, ``resumed`` or ``finished`` before.
+    """
+
+    trace: Trace
+    lines: list[dict[str, Any]]
+    result: dict[str, Any]
+    state: str = field(default="new")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values: trace and result."""
+        return {"trace": self.trace.to_dict(), "result": self.result}
+
+    def plot(self):
+        """A matplotlib figure of retained accuracy by phase and number of removed blocks."""
+        from phaseprune.report.figures import phasewise_figure
+
+        return phasewise_figure(self.result)
+
+
+def draw_sets(
+    blocks: Sequence[int], count: int, draws: int, key: Sequence[int]
+) -> list[tuple[int, ...]]:
+    """Sets of ``count`` of the blocks, no set twice; all there are where these are no more.
+
+    Args:
+        blocks: to draw from.
+        count: blocks of a set.
+        draws: the most sets.
+        key: seed of the draw.
+    """
+    if comb(len(blocks), count) <= draws:
+        return list(combinations(blocks, count))
+    rng = np.random.default_rng(key)
+    found: dict[tuple[int, ...], None] = {}
+    while len(found) < draws:
+        found[tuple(sorted(rng.choice(blocks, count, replace=False).tolist()))] = None
+    return list(found)
+
+
+def phasewise(
+    decoder: Decoder,
+    task: Task,
+    *,
+    draws: int = DEFAULT_DRAWS,
+    most: int | None = None,
+    calibration: int | None = None,
+    evaluation: int | None = None,
+    seed: int = 0,
+    out: str | Path | None = None,
+    arguments: str | None = None,
+    progress: Progress = silent,
+) -> Phasewise:
+    """Remove random sets of 1, 2, … blocks from either phase and from anywhere, and compare.
+
+    Args:
+        decoder: from ``load_model``.
+        task: from ``load_task``; its questions are split by seed.
+        draws: sets of each kind and number; no set twice, all sets where there are fewer.
+        most: largest number of blocks removed at once; by default the size of the smaller phase.
+        calibration: number of questions that the phases are found on.
+        evaluation: number of other questions that all accuracies are of.
+        seed: of the split, of the sets, and of all intervals.
+        out: run directory; an unfinished run in it goes on. None keeps nothing on disk.
+        arguments: the command line, for the manifest.
+        progress: told of each block pass.
+
+    Raises:
+        UserError: options or questions that do not do, no transition on the calibration questions,
+            or a directory with another run.
+    """
+    if draws < 2:
+        raise UserError(f"--draws {draws}: an interval over sets needs at least 2")
+    if most is not None and most < 1:
+        raise UserError(f"--most {most}: at least 1 block must be removed")
+    calibration_task, evaluation_task = split(task, calibration, evaluation, seed)
+    traced_rows = prepare(decoder, calibration_task, streams=1)
+    # Half as many again: a stream that both runs and skips a block is copied.
+    rows = prepare(decoder, evaluation_task, streams=1 + 3 * len(KINDS) * draws // 2)
+    counts = {
+        "calibration_questions": len(calibration_task.questions),
+        "evaluation_questions": len(evaluation_task.questions),
+    }
+    inputs = {n: count + rows.input_counts[n] for n, count in traced_rows.input_counts.items()}
+    identity = run_identity(
+        "phasewise", decoder, task, seed, {"draws": draws, "most": most} | counts
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        run = RunDirectory(Path(scratch if out is None else out))
+        state = run.begin(identity, {"arguments": arguments, **counts, **inputs})
+        with run.work():
+            trace = recorded_trace(
+                run, decoder, traced_rows, seed, progress, "full model, calibration questions"
+            )
+            largest = _largest(trace.transition, most, calibration_task)
+            if state != "finished":
+                _score(run, decoder, rows, trace.transition, largest, draws, seed, progress)
+        lines = run.candidates()
+        if state != "finished":
+            result = conclude(lines, rows, trace.transition, draws, seed)
+            run.update(status="finished", result=result)
+        return Phasewise(trace, lines, run.manifest["result"], state)
+
+
+def _largest(transition: Transition, most: int | None, task: Task) -> int:
+    """The largest number of blocks to remove at once.
+
+    Raises:
+        UserError: no transition, a phase without blocks, or more than the smaller phase has.
+    """
+    if not transition.found:
+        raise UserError(
+            f"{task.name}: no transition is found on {len(task.questions)} calibration questions, "
+            f"so there are no phases to compare ({transition.reason}); give more by --calibration, "
+            "or a task that the model can do"
+        )
+    sizes = {"Silent": len(transition.silent_blocks), "Decisive": len(transition.decisive_blocks)}
+    name, size = min(sizes.items(), key=lambda item: item[1])
+    if size == 0:
+        raise UserError(
+            f"{task.name}: the model decides at its last readout, so that the {name} Phase has no "
+            "block to remove"
+        )
+    if most is not None and most > size:
+        raise UserError(
+            f"--most {most}: the {name} Phase has {size} blocks, and as many are removed from "
+            f"either phase; give 1 to {size}"
+        )
+    return size if most is None else most
+
+
+def _refuse_chance(full: np.ndarray, task: Task) -> None:
+    """Refuse evaluation questions on which the full model has nothing to lose."""
+    if full.mean() <= task.chance:
+        raise UserError(
+            f"{task.name}: the full model's accuracy {full.mean():.3f} on {len(full)} evaluation "
+            f"questions is not above chance {task.chance:.3f}, so that nothing can be retained; "
+            "give more questions, or a task that the model can do"
+        )
+
+
+def _score(
+    run: RunDirectory, decoder: Decoder, rows: Prepared, transition: Transition, largest: int,
+    draws: int, seed: int, progress: Progress,
+) -> None:  # fmt: skip
+    """Score what is missing, a number of removed blocks at a time; 0 is the full model."""
+    done = {(line["kind"], tuple(line["blocks"])) for line in run.candidates()}
+    for number in range(largest + 1):
+        if number == 1:
+            _refuse_chance(right(run.candidates()[:1])[0], rows.task)
+        drawn = [("full", ())]
+        if number:
+            drawn = [
+                (kind, blocks)
+                for place, kind in enumerate(KINDS)
+                for blocks in draw_sets(
+                    pools(transition)[kind], number, draws, [seed, number, place]
+                )
+            ]
+        drawn = [one for one in drawn if one not in done]
+        if not drawn:
+            continue
+        began = time.perf_counter()
+        sweep = set_scores(
+            decoder, rows.rows, rows.needs_vocabulary, [blocks for _, blocks in drawn],
+            progress=progress, label=f"{number} of {largest} blocks removed: {len(drawn)} sets",
+        )  # fmt: skip
+        seconds = time.perf_counter() - began
+        lines = []
+        for (kind, blocks), scores in zip(drawn, sweep.scores, strict=True):
+            decisions = rows.decide(scores[:, None])
+            correct = decisions.correct[:, -1]
+            lines.append({
+                "removed_blocks": number, "kind": kind, "blocks": list(blocks),
+                "accuracy": float(correct.mean()),
+                "decision_margin": float(decisions.margins[:, -1].mean()),
+                "correct": "".join("1" if one else "0" for one in correct),
+                "block_passes": sweep.block_passes, "naive_block_passes": sweep.naive_passes,
+                "seconds": round(seconds, 3),
+            })  # fmt: skip
+        run.append_candidates(lines)
+        run.add_timings(phasewise=seconds)
