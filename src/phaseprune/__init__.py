@@ -22,6 +22,8 @@ _PUBLIC = {
     "similarity": "phaseprune.probes.similarity",
     "phasewise": "phaseprune.search.phasewise",
     "export": "phaseprune.decoder.export",
+    "heal": "phaseprune.heal.heal",
+    "heal_ladder": "phaseprune.heal.ladder",
     "write_report": "phaseprune.report.html",
     "Question": "phaseprune.questions.question",
     "Task": "phaseprune.questions.question",

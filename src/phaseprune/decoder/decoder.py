@@ -35,6 +35,7 @@ class Decoder:
         readout_difference: max |readout at L - the model's logits|, measured at load.
         max_memory: bytes that a run may take, weights included; None for what is free.
         stream: reads blocks when they run; None where all weights are in memory.
+        trained: whether the weights in memory are no longer those of the files.
         device_map: what was asked for; None where the model is on one device.
     """
 
@@ -53,6 +54,7 @@ class Decoder:
     readout_difference: float = float("nan")
     max_memory: int | None = None
     stream: BlockStream | None = field(default=None, repr=False)
+    trained: bool = False
     device_map: DeviceMap | None = None
 
     @property

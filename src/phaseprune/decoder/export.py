@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,7 @@ def export(
     out: str | Path,
     *,
     figures: dict[str, Any] | None = None,
+    healed: Mapping[str, Any] | None = None,
 ) -> Export:
     """Write the model without some blocks, reload it from disk, and compare.
 
@@ -71,6 +72,8 @@ def export(
         out: directory of the checkpoint. Must not exist, or be empty, or hold this very export,
             which is then only held against the model again.
         figures: measured figures for the model card and ``phaseprune.json``.
+        healed: of a shortened model that was trained since: what stands in ``phaseprune.json`` in
+            place of what this decoder says (the base model, the blocks removed from that, …).
 
     Returns:
         What was written and how closely it matches.
@@ -99,7 +102,7 @@ def export(
             decoder, kept, partial,
             per_block=pruned.per_block,
             whole_checkpoint=type(config) is not type(decoder.config),
-            own_names=_is_a_part(decoder) and type(config) is type(decoder.config),
+            own_names=is_a_part(decoder) and type(config) is type(decoder.config),
         )  # fmt: skip
         config.save_pretrained(partial)
         decoder.tokenizer.save_pretrained(partial)
@@ -126,9 +129,11 @@ def export(
             "blocks": blocks,
             **result.to_dict(),
             "figures": figures,
+            **(healed or {}),
         }
         write_json(partial / "phaseprune.json", notes)
-        write_text(partial / "mergekit.yaml", mergekit_yaml(decoder.name, kept, config.dtype))
+        if not decoder.trained:  # slices of the base model are not this model then
+            write_text(partial / "mergekit.yaml", mergekit_yaml(decoder.name, kept, config.dtype))
         write_text(partial / "README.md", model_card(notes))
         if out.exists():
             out.rmdir()
@@ -197,7 +202,7 @@ def _original(decoder: Decoder) -> Original:
     return read_original(config, decoder.blocks_path)
 
 
-def _is_a_part(decoder: Decoder) -> bool:
+def is_a_part(decoder: Decoder) -> bool:
     """Whether the loaded model is only the text part of what the checkpoint holds."""
     if decoder.source.gguf_file:
         return False

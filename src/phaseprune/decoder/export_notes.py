@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -49,7 +49,7 @@ def model_card(notes: dict[str, Any]) -> str:
         f"# {notes['base_model']} without {len(notes['removed'])} of {notes['blocks']} blocks",
         "",
         "Pruned with phaseprune: whole blocks removed, "
-        "nothing else changed. Loads with plain transformers.",
+        f"{_change(notes.get('healing'))}. Loads with plain transformers.",
         "",
         f"- removed blocks (0-based, of the original model, in order of removal): "
         f"{', '.join(map(str, notes['removed']))}",
@@ -75,6 +75,15 @@ def model_card(notes: dict[str, Any]) -> str:
             "(other tasks, free generation) was not measured.",
         ]
     return "\n".join(lines) + "\n"
+
+
+def _change(healing: Mapping[str, Any] | None) -> str:
+    if healing is None:
+        return "nothing else changed"
+    return (
+        f"then fine-tuned ({healing['method']}, objective {healing['objective']}, "
+        f"{healing['steps']} steps)"
+    )
 
 
 def _interval(bounds: Sequence[float]) -> str:

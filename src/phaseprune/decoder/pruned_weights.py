@@ -1,7 +1,7 @@
 """Writing the weights of the kept blocks, re-numbered, one tensor in memory at a time.
 
 From safetensors the tensors are read lazily from the source files, so that the written values are
-the checkpoint's own; from GGUF they are those of the loaded, de-quantised model.
+the checkpoint's own; from GGUF, or of a model that was trained since, they are those in memory.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def write_kept_weights(
 
 
 def _source_tensors(decoder: Decoder) -> dict[str, LazyTensor]:
-    if not decoder.source.gguf_file:
+    if not (decoder.source.gguf_file or decoder.trained):
         return stored_tensors(loaded_files(decoder.source) or decoder.source.weight_files)
     state = without_tied(decoder.model.state_dict())
     try:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from importlib.resources import files
+from inspect import signature
 from pathlib import Path
+from typing import Any
 
 from phaseprune.errors import UserError, near_matches
 from phaseprune.questions import bridge
@@ -71,6 +73,7 @@ def load_task(
         UserError: unknown name (with near matches), unreadable file, options that do not go
             together.
     """
+    settings = _plain_settings(locals())
     _one_of("scoring", scoring, (None, *SCORINGS))
     _one_of("length-norm", length_norm, LENGTH_NORMS)
     _one_of("probability", probability, PROBABILITIES)
@@ -92,7 +95,9 @@ def load_task(
         bridge.refuse(name, not_for_bridge)
         _check_scoring("text", length_norm, probability, None)
         questions, prompt = bridge.read_task(name, lm_eval_path, limit, shots, seed, chat)
-        return Task(name, questions, "text", length_norm, prompt=prompt, chat=chat)
+        return Task(
+            name, questions, "text", length_norm, prompt=prompt, chat=chat, settings=settings
+        )
     if lm_eval_path is not None:
         raise UserError(f"--lm-eval-path is for tasks {bridge.PREFIX}NAME, and this is {name}")
     benchmark = find_benchmark(name)
@@ -125,8 +130,18 @@ def load_task(
     return Task(
         name, tuple(questions), scoring, length_norm, probability,
         prompt=entry.prompt if entry else None, labels=labels or default_labels, shots=examples,
-        chat=chat, shuffled=seed if shuffle else None, permute=permute,
+        chat=chat, shuffled=seed if shuffle else None, permute=permute, settings=settings,
     )  # fmt: skip
+
+
+def _plain_settings(given: dict[str, Any]) -> dict[str, Any]:
+    """The settings of ``load_task`` that are not its defaults, as plain JSON values."""
+    defaults = signature(load_task).parameters
+    return {
+        name: str(value) if isinstance(value, Path) else value
+        for name, value in given.items()
+        if name != "name" and value != defaults[name].default
+    }
 
 
 def _check_scoring(scoring: str, length_norm: str, probability: str, labels: str | None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import permutations
 from typing import TYPE_CHECKING, Any
 
@@ -97,6 +97,7 @@ class Task:
         chat: whether the question is put in the tokenizer's chat template.
         shuffled: the seed by which options were shuffled, None if they were not.
         permute: whether scores are averaged over the cyclic permutations of the options.
+        settings: what ``load_task`` was given beside the name, to load the same task again.
     """
 
     name: str
@@ -110,6 +111,7 @@ class Task:
     chat: bool = False
     shuffled: int | None = None
     permute: bool = False
+    settings: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def fingerprint(self) -> str:

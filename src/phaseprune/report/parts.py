@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from phaseprune.report.ablation_figures import ablation_figure
 from phaseprune.report.ablation_tables import ablation_sentences
+from phaseprune.report.heal_page import healing_page, ladder_page
 from phaseprune.report.perturbation_figures import halving_figure, perturbation_figure
 from phaseprune.report.perturbation_tables import cost_sentence, phase_sentences
 from phaseprune.report.phasewise_figures import phasewise_figure
@@ -37,7 +38,11 @@ class Part:
 
 
 #: Command -> its part from the run directory, None where there is no result yet; these stand alone.
-PAGES = {"similarity": similarity_page}
+PAGES = {
+    "similarity": similarity_page,
+    "heal": healing_page,
+    "heal --ladder": ladder_page,
+}
 
 #: File of a run -> sentences and drawings of its content.
 FILES: dict[str, tuple[Callable[[Mapping[str, Any]], list[str]], tuple[Drawing, ...]]] = {

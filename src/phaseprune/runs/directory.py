@@ -17,7 +17,7 @@ from phaseprune.errors import UserError
 from phaseprune.runs.atomic import append_json_lines, read_json_lines, write_json
 
 #: Packages whose versions a manifest records.
-RECORDED = ("phaseprune", "torch", "transformers", "numpy", "tokenizers", "safetensors")
+RECORDED = ("phaseprune", "torch", "transformers", "numpy", "tokenizers", "safetensors", "peft")
 #: Parts of a manifest that must be equal for a run to go on, in the order they are compared (the
 #: names by which the user called model and task are not: their fingerprints are).
 IDENTITY = ("command", "model", "task", "prompt_format", "seed", "options")

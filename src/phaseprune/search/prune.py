@@ -140,7 +140,7 @@ def prune(
         run = RunDirectory(Path(scratch if out is None else out))
         state = run.begin(
             identity,
-            {"arguments": arguments, **counts, **inputs},
+            {"arguments": arguments, "task_settings": dict(task.settings), **counts, **inputs},
         )
         full = recorded_trace(
             run, decoder, evaluation_rows, seed, progress, "full model, evaluation questions"

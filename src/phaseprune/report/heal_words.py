@@ -1,0 +1,194 @@
+"""What healing came to, in words, the same in the terminal and on the page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from phaseprune.report.words import (
+    DASH,
+    blocks_in_words,
+    percent,
+    percent_with_interval,
+    plural,
+    signed,
+)
+
+#: A change is called one below this.
+SIGNIFICANCE = 0.01
+OBJECTIVES = {
+    "task": "the gold option of training questions",
+    "text": "plain text",
+    "distill": "the full model's output distribution",
+}
+
+
+def healing_lines(healing: Mapping[str, Any]) -> list[str]:
+    """Say what healing one model came to.
+
+    Args:
+        healing: The content of `heal.json`.
+
+    Returns:
+        Sentences.
+    """
+    lines = [
+        training_line(healing), change_line(healing), retained_line(healing), margin_line(healing)
+    ]  # fmt: skip
+    differ = healing["training"]["decided_otherwise_than_the_run"]
+    if differ:
+        lines.append(
+            f"Before healing {plural(differ, 'question')} of {healing['questions']} "
+            f"{'is' if differ == 1 else 'are'} decided otherwise than in the run (another device, "
+            "dtype or batch size rounds otherwise)."
+        )
+    return [*lines, export_line(healing)]
+
+
+def training_line(healing: Mapping[str, Any]) -> str:
+    """Say what was trained, on what, and why it ended."""
+    recipe, training = healing["recipe"], healing["training"]
+    total, left = healing["blocks"], len(healing["kept"])
+    gone = blocks_in_words(healing["removed"])
+    noun = "training question" if training["on_questions"] else "window"
+    what = plural(training["examples"], noun) + ("" if training["on_questions"] else " of text")
+    return (
+        f"{left} of {total} blocks (without {gone}), {recipe['method']} on "
+        f"{OBJECTIVES[recipe['objective']]}: {what}, a part of them held out. Trained "
+        f"{plural(training['steps'], 'step')} in {training['seconds']:.0f} s: "
+        f"{training['stopped_by']}; the weights of step {training['best_step']} are kept."
+    )
+
+
+def change_line(healing: Mapping[str, Any]) -> str:
+    """Compare accuracy before and after, in pairs."""
+    change, before, after = healing["change"], healing["before"], healing["after"]
+    low, high = change["ci"]
+    verdict = (
+        "a significant change" if change["p_value"] < SIGNIFICANCE else "no significant change"
+    )
+    return (
+        f"Accuracy on {plural(healing['questions'], 'evaluation question')}: "
+        f"{percent_with_interval(before['accuracy'], before['ci'])} before, "
+        f"{percent_with_interval(after['accuracy'], after['ci'])} after; "
+        f"{change['gained']} gained, {change['lost']} lost, difference "
+        f"{signed(100 * change['difference'], 1)} points (95 % CI {signed(100 * low, 1)} to "
+        f"{signed(100 * high, 1)}), {verdict} (McNemar, {p_in_words(change['p_value'])})."
+    )
+
+
+def retained_line(healing: Mapping[str, Any]) -> str:
+    """Say what is retained before and after."""
+    before, after = (
+        percent_with_interval(healing[when]["retained"]["value"], healing[when]["retained"]["ci"])
+        for when in ("before", "after")
+    )
+    return f"Retained of the full model's accuracy above chance: {before} before, {after} after."
+
+
+def margin_line(healing: Mapping[str, Any]) -> str:
+    """Say at how many readouts the Decision Margin is higher."""
+    change = healing["decision_margin_change"]
+    higher, lower, count = change["higher"], change["lower"], len(change["mean"])
+    words = f"DM after healing is higher at {len(higher)} of {count} readouts"
+    words += f" ({', '.join(map(str, higher))})" if 0 < len(higher) < count else ""
+    if lower:
+        words += f", lower at {len(lower)} ({', '.join(map(str, lower))})"
+    return (
+        f"{words}; at the output {signed(healing['before']['decision_margin'])} before, "
+        f"{signed(healing['after']['decision_margin'])} after (paired t tests, Holm over the "
+        f"readouts, p < {SIGNIFICANCE:g})."
+    )
+
+
+def export_line(healing: Mapping[str, Any]) -> str:
+    """Say where the checkpoint is and how it was proved."""
+    export = healing["export"]
+    return (
+        f"exported: {export['path']}, reloaded from disk, max |Δ logits| "
+        f"{export['max_abs_logit_difference']:.2g}"
+    )
+
+
+def ladder_lines(ladder: Mapping[str, Any]) -> list[str]:
+    """Say what a ladder of healed models came to.
+
+    Args:
+        ladder: The content of `ladder.json`.
+
+    Returns:
+        Sentences.
+    """
+    return [gains_line(ladder), trend_line(ladder), levelling_line(ladder), scope_line(ladder)]
+
+
+def gains_line(ladder: Mapping[str, Any]) -> str:
+    """Say at which depths accuracy changed."""
+    up, down = [], []
+    for row in ladder["depths"]:
+        if row["p_value"] < SIGNIFICANCE:
+            better = row["accuracy_after"] > row["accuracy_before"]
+            (up if better else down).append(str(row["remaining"]))
+    words = f"Healing raises accuracy significantly at {len(up)} of {len(ladder['depths'])} depths"
+    words += f" ({', '.join(up)} blocks left)" if up else ""
+    words += f" and lowers it at {', '.join(down)} blocks left" if down else ""
+    return f"{words} (McNemar, Holm over the depths, p < {SIGNIFICANCE:g})."
+
+
+def trend_line(ladder: Mapping[str, Any]) -> str:
+    """Say whether recovery depends on the depth that remains."""
+    slope, bounds = ladder["trend"]["slope"], ladder["trend"]["ci"]
+    if slope is None:
+        return "There is no retained accuracy, as the full model is not above chance."
+    per_block = f"{signed(100 * slope, 1)} points of retained a block"
+    if not bounds:
+        return f"Straight line after healing: {per_block}; it has no interval."
+    bound = "rises with the depth that remains" if bounds[0] > 0 else (
+        "falls with the depth that remains" if bounds[1] < 0 else
+        "shows no dependence on the depth that remains"
+    )  # fmt: skip
+    return (
+        f"Recovery {bound}: {per_block} (95 % CI {signed(100 * bounds[0], 1)} to "
+        f"{signed(100 * bounds[1], 1)})."
+    )
+
+
+def levelling_line(ladder: Mapping[str, Any]) -> str:
+    """Say where the curve levels off, or why that cannot be said."""
+    levelling = ladder["levelling"]
+    if not levelling["found"]:
+        return f"No depth is claimed at which the curve levels off: {levelling['reason']}."
+    depth, (low, high) = levelling["depth"], levelling["ci"]
+    total = ladder["blocks"]
+    share, shares = 1 - depth / total, (1 - high / total, 1 - low / total)
+    sides = ("below", "above") if levelling["flat"] == "above" else ("above", "below")
+    steep, flat = (
+        f"{signed(100 * levelling[f'slope_{side}'], 1)} points of retained (95 % CI "
+        f"{signed(100 * levelling[f'slope_{side}_ci'][0], 1)} to "
+        f"{signed(100 * levelling[f'slope_{side}_ci'][1], 1)})"
+        for side in sides
+    )
+    return (
+        f"The curve levels off at {depth:.1f} of {total} remaining blocks (95 % CI {low:.1f} to "
+        f"{high:.1f}), that is {percent(share)} % pruned ({percent(shares[0])} to "
+        f"{percent(shares[1])}): {sides[0]} that a block is worth {steep}, {sides[1]} it {flat} "
+        f"(broken against straight line, {p_in_words(levelling['p_value'])})."
+    )
+
+
+def scope_line(ladder: Mapping[str, Any]) -> str:
+    """Say what the intervals are over."""
+    seeds = len(ladder["seeds"])
+    if seeds == 1:
+        return (
+            "Intervals are over the questions alone; what another seed of the training would have "
+            "changed is not in them (--seeds)."
+        )
+    return f"Intervals are over the questions and over {seeds} seeds of the training."
+
+
+def p_in_words(value: float | None) -> str:
+    """Write a p-value: ``p = 0.03``, ``p < 0.001``."""
+    if value is None:
+        return f"p {DASH}"
+    return "p < 0.001" if value < 0.001 else f"p = {value:.2g}"
