@@ -123,12 +123,8 @@ def branch_scores(
         if names:
             read_into(decoder, shard, [one[1:] for one in states], needs_vocabulary, sums, names,
                       options)  # fmt: skip
-    return Branches(_scores(base_sums, rows), _scores(sums, rows), tell.done // len(rows.batches))
-
-
-def _scores(sums: torch.Tensor, rows: Rows) -> np.ndarray:
-    """``[Q, S, K]`` scores from ``[S, Q * K]`` sums."""
-    scores = sums.numpy().reshape(-1, *rows.shape).transpose(1, 0, 2)
-    scores = scores / rows.repeats[:, None, None]
-    scores[np.broadcast_to(rows.absent[:, None], scores.shape)] = -np.inf
-    return scores
+    return Branches(
+        rows.scores(base_sums).transpose(1, 0, 2),
+        rows.scores(sums).transpose(1, 0, 2),
+        tell.done // len(rows.batches),
+    )

@@ -115,6 +115,12 @@ class Rows:
         """``[Q, K]`` mask of the options that a question does not have."""
         return np.arange(self.shape[1]) >= self.options[:, None]
 
+    def scores(self, sums: torch.Tensor) -> np.ndarray:
+        """``[S, Q, K]`` option scores from ``[S, Q * K]`` sums, ``-inf`` where absent."""
+        scores = sums.numpy().reshape(-1, *self.shape) / self.repeats[:, None]
+        scores[:, self.absent] = -np.inf
+        return scores
+
 
 def make_rows(
     questions: Sequence[EncodedQuestion],

@@ -78,8 +78,7 @@ def set_scores(
                 sums[numbers] += part
 
         walk_models(decoder, shard, different, see, tell)
-    scores = sums.numpy().reshape(len(different), questions, options) / rows.repeats[:, None]
-    scores[np.broadcast_to(rows.absent, scores.shape)] = -np.inf
+    scores = rows.scores(sums)
     places = [different.index(frozenset(blocks)) for blocks in sets]
     naive = sum(count - len(blocks) for blocks in different)
     return SetSweep(scores[places], tell.done // len(rows.batches), naive)

@@ -95,10 +95,7 @@ def trace_scores(
         for block in range(count):
             if block in removed:
                 sums[block + 1] = sums[block]
-    scores = sums.numpy().reshape(-1, questions, options).transpose(1, 0, 2)
-    scores = scores / rows.repeats[:, None, None]
-    scores[np.broadcast_to(rows.absent[:, None], scores.shape)] = -np.inf
-    return scores
+    return rows.scores(sums).transpose(1, 0, 2)
 
 
 @torch.no_grad()
@@ -173,9 +170,7 @@ def sweep_scores(
         read = [state[order] for state in states]
         with products_in(decoder, head_products):
             read_into(decoder, shard, read, needs_vocabulary, sums, candidates, options)
-    scores = sums.numpy().reshape(len(candidates), questions, options) / rows.repeats[:, None]
-    scores[np.broadcast_to(rows.absent, scores.shape)] = -np.inf
-    return Sweep(candidates, scores, tell.done // len(rows.batches))
+    return Sweep(candidates, rows.scores(sums), tell.done // len(rows.batches))
 
 
 def _joined(states: States, taken: States, leg: Leg) -> States:
