@@ -9,8 +9,8 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src" / "phaseprune"
 #: Each may import the ones below it.
-ORDER = ["cli", "report", "search", "probes", "heal", "sweep", "decoder", "questions", "decision",
-         "runs", "demo"]  # fmt: skip
+ORDER = ["cli", "paper", "report", "search", "probes", "heal", "sweep", "decoder", "questions",
+         "decision", "runs", "demo"]  # fmt: skip
 
 
 def imported_modules(tree):

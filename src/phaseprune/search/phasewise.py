@@ -113,10 +113,7 @@ def phasewise(
         UserError: options or questions that do not do, no transition on the calibration questions,
             or a directory with another run.
     """
-    if draws < 2:
-        raise UserError(f"--draws {draws}: an interval over sets needs at least 2")
-    if most is not None and most < 1:
-        raise UserError(f"--most {most}: at least 1 block must be removed")
+    check_draws(draws, most)
     calibration_task, evaluation_task = split(task, calibration, evaluation, seed)
     traced_rows = prepare(decoder, calibration_task, streams=1)
     # Half as many again: a stream that both runs and skips a block is copied.
@@ -144,6 +141,18 @@ def phasewise(
             result = conclude(lines, rows, trace.transition, draws, seed)
             run.update(status="finished", result=result)
         return Phasewise(trace, lines, run.manifest["result"], state)
+
+
+def check_draws(draws: int, most: int | None) -> None:
+    """Refuse numbers of sets or of blocks that are too small.
+
+    Raises:
+        UserError: says which number is needed.
+    """
+    if draws < 2:
+        raise UserError(f"--draws {draws}: an interval over sets needs at least 2")
+    if most is not None and most < 1:
+        raise UserError(f"--most {most}: at least 1 block must be removed")
 
 
 def _largest(transition: Transition, most: int | None, task: Task) -> int:
