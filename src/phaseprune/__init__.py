@@ -24,6 +24,8 @@ _PUBLIC = {
     "export": "phaseprune.decoder.export",
     "heal": "phaseprune.heal.heal",
     "heal_ladder": "phaseprune.heal.ladder",
+    "paper": "phaseprune.paper.paper",
+    "write_paper_report": "phaseprune.paper.page",
     "write_report": "phaseprune.report.html",
     "Question": "phaseprune.questions.question",
     "Task": "phaseprune.questions.question",

@@ -211,10 +211,31 @@ def read_configuration(path: Path, known: Sequence[str], of_tasks: Sequence[str]
 
 
 def settings_of(options: Mapping[str, Any]) -> Settings:
-    """The settings among options; lists as tuples."""
-    names = {one.name for one in fields(Settings)}
-    return Settings(**{
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in options.items()
-        if name in names and value is not None
-    })  # fmt: skip
+    """The settings among options; those that are None are left at their defaults.
+
+    Raises:
+        UserError: a value of another kind than the setting's.
+    """
+    found: dict[str, Any] = {}
+    for one in fields(Settings):
+        value = options.get(one.name)
+        if value is not None:
+            found[one.name] = _checked(one.name, str(one.type), value)
+    return Settings(**found)
+
+
+def _checked(name: str, kind: str, value: Any) -> Any:
+    """A value of a configuration as the setting takes it; lists may be written ``a,b`` too."""
+    option = "--" + name.replace("_", "-")
+    if kind.startswith("tuple"):
+        parts = value if isinstance(value, list | tuple) else str(value).split(",")
+        of = {"int": int, "float": float, "str": str}[kind.removeprefix("tuple[").split(",")[0]]
+        try:
+            return tuple(of(part.strip() if isinstance(part, str) else part) for part in parts)
+        except (TypeError, ValueError):
+            raise UserError(f"{option} must be a list such as 2,4,6 and is {value!r}") from None
+    if kind.startswith("int"):
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise UserError(f"{option} must be a whole number and is {value!r}")
+        return value
+    return str(value)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined, UndefinedError
+from jinja2 import UndefinedError
 
 from phaseprune.errors import UserError
 from phaseprune.report import depth_words, dynamics_words, figures, words
 from phaseprune.report.lens_words import lens_lines
+from phaseprune.report.pages import render
 from phaseprune.report.parts import Part, read_parts
 from phaseprune.report.provenance import option_rows, provenance_rows
 from phaseprune.report.run_files import read_run
@@ -71,16 +71,8 @@ def render_report(
     result = manifest.get("result") or {}
     result = result if steps and "chosen_step" in result else None
     alone = any(part.alone for part in parts)
-    environment = Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
-    )
-    environment.filters |= {
-        "percent": words.percent,
-        "signed": words.signed,
-        "full_interval": words.percent_with_interval,
-    }
-    source = (files("phaseprune.report") / "template.html.j2").read_text(encoding="utf-8")
-    page = environment.from_string(source).render(
+    return render(
+        "report/template.html.j2",
         title=_title(manifest, trace),
         status=_status(manifest, steps),
         sentences=[
@@ -102,7 +94,6 @@ def render_report(
         command=manifest.get("arguments"),
         options=option_rows(manifest.get("options")),
     )
-    return page.encode("utf-8", "replace").decode("utf-8")
 
 
 def _title(manifest: Mapping[str, Any], trace: Mapping[str, Any] | None) -> str:

@@ -1,0 +1,267 @@
+"""The verdict on each claim of the paper, from the results of a task.
+
+The thresholds are ours, as the paper names none; they stand here and in docs/paper.md. A verdict
+follows from an interval or a test wherever there is one: what is not significant is ``undecided``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from phaseprune.decision.perturbation import PAPER
+from phaseprune.paper.results import Results
+from phaseprune.report.dynamics_words import transition_line
+from phaseprune.report.heal_words import levelling_line, trend_line
+from phaseprune.report.phasewise_words import difference_line
+from phaseprune.report.similarity_words import shown_model, with_interval
+from phaseprune.report.words import (
+    PHASE_NAMES,
+    blocks_in_words,
+    percent,
+    percent_with_interval,
+    phases_line,
+)
+
+VERDICTS = ("agrees", "partly", "disagrees", "undecided")
+#: A transition is sharp where one block makes at least this share of the whole rise of DM.
+SHARP = 0.5
+#: A plateau keeps this much of retained before the cliff, which takes at least that much of it.
+PLATEAU, FALL = 0.7, 0.4
+#: "Near" a variance of noise: within this factor of it.
+NEAR = 2.0
+#: Past this share of pruned blocks recovery levels off (paper: 13 of 32 blocks).
+LEVELS_OFF = 0.406
+#: "Everywhere": at this share of the readouts of all healed depths.
+EVERYWHERE = 0.9
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one task says of a claim: a verdict of ``VERDICTS`` and the numbers."""
+
+    verdict: str
+    text: str
+
+    def to_dict(self) -> dict[str, str]:
+        """Plain JSON values."""
+        return {"verdict": self.verdict, "text": self.text}
+
+
+def sharp(results: Results) -> Finding:
+    """Whether one block makes most of the rise of DM."""
+    trace = results["trace"]
+    transition = trace["transition"]
+    if not transition["found"]:
+        return Finding("undecided", phases_line(trace))
+    sharpness = transition["sharpness"]
+    return Finding(
+        "agrees" if sharpness >= SHARP else "partly",
+        f"{phases_line(trace)} One block makes {percent(sharpness, 0)} % of the whole rise of DM "
+        f"(sharp is {SHARP:.0%} or more); the fit of two levels has R² {transition['r2']:.2f}.",
+    )
+
+
+def one_sided(results: Results) -> Finding:
+    """Whether Option Frequency is farther from the gold shares before the transition."""
+    trace = results["trace"]
+    phases = (trace.get("option_frequency_distance") or {}).get("phases")
+    if not phases:
+        return Finding("undecided", "Without a transition there are no phases to compare.")
+    silent, decisive, difference = (phases[n] for n in ("silent", "decisive", "difference"))
+    text = (
+        "Option Frequency is "
+        f"{_figure(silent)} from the gold shares in the Silent Phase and {_figure(decisive)} in "
+        f"the Decisive Phase (0 is equal, total variation); difference {_figure(difference)}."
+    )
+    if not difference["significant"]:
+        return Finding("undecided", text)
+    return Finding("agrees" if difference["mean"] > 0 else "disagrees", text)
+
+
+def plateau(results: Results) -> Finding:
+    """Whether retained falls significantly, from a plateau."""
+    fit = results["prune"]["result"]["dynamics"]["cliff_fit"]
+    steps = results["prune"]["steps"]
+    if not fit or not fit["found"]:
+        return Finding(
+            "undecided",
+            f"In {len(steps) - 1} steps retained has no significant fall of two levels.",
+        )
+    low, high = fit["ci"]
+    before, after = fit["before"], fit["after"]
+    sharp = before >= PLATEAU and before - after >= FALL
+    return Finding(
+        "agrees" if sharp else "partly",
+        f"Retained is {percent(before)} % on average up to step {fit['step'] - 1} and "
+        f"{percent(after)} % from step {fit['step']} on (95 % CI of the step {low} to {high}, R² "
+        f"{fit['r2']:.2f}; a cliff after a plateau keeps {PLATEAU:.0%} before and takes "
+        f"{100 * FALL:.0f} points).",
+    )
+
+
+def silent_hit(results: Results) -> Finding:
+    """Whether the block at the cliff is of the Silent Phase."""
+    fit = results["prune"]["result"]["dynamics"]["cliff_fit"]
+    steps = results["prune"]["steps"]
+    if not fit or not fit["found"]:
+        return Finding("undecided", "There is no significant cliff.")
+    low, high = fit["ci"]
+    phases = [step["phase"] for step in steps]
+    if None in phases[low : high + 1]:
+        return Finding("undecided", "The full model has no transition, so blocks have no phase.")
+    before = [s["removed"] for s in steps[1 : fit["step"]] if s["phase"] == "silent"]
+    at = steps[fit["step"]]
+    text = (
+        f"The cliff is where block {at['removed']} goes, a block of the "
+        f"{PHASE_NAMES[at['phase']]} Phase"
+        + (f" (steps {low} to {high} cannot be told apart)" if high > low else "")
+        + "; before it "
+        + (f"{blocks_in_words(before)} of the Silent Phase went." if before else
+           "no block of the Silent Phase went.")
+    )  # fmt: skip
+    within = set(phases[low : high + 1])
+    if len(within) > 1:
+        return Finding("undecided", text)
+    if within == {"decisive"}:
+        return Finding("disagrees", text)
+    return Finding("partly" if before else "agrees", text)
+
+
+def vanishes(results: Results) -> Finding:
+    """Whether the first collapsed model has no transition, and those before have one."""
+    result = results["prune"]["result"]
+    dynamics, collapsed = result["dynamics"], result["collapsed_at_step"]
+    text = transition_line(dynamics)
+    if collapsed is None:
+        return Finding("undecided", f"No model of the search collapses. {text}")
+    found = [one["found"] for one in dynamics["transitions"]]
+    text = f"The first collapsed model is that of step {collapsed}. {text}"
+    if not found[0]:
+        return Finding("undecided", text)
+    if found[collapsed]:
+        return Finding("disagrees", text)
+    early = [step for step in range(collapsed) if not found[step]]
+    return Finding("partly" if early and early[0] < collapsed - 1 else "agrees", text)
+
+
+def phases(results: Results) -> Finding:
+    """Whether blocks of the Silent Phase cost more than as many Decisive ones."""
+    result = results["phasewise"]["result"]
+    pooled, text = result["pooled"], difference_line(result)
+    if not pooled["significant"]:
+        return Finding("undecided", text)
+    return Finding("agrees" if pooled["difference"] > 0 else "disagrees", text)
+
+
+def features(results: Results) -> Finding:
+    """Whether a collapsed model is more alike in its states than in its decisions."""
+    model = shown_model(results["similarity"])
+    text = (
+        f"Without {blocks_in_words(model['removed'])} "
+        f"{percent_with_interval(model['retained'], model['retained_ci'])} of the accuracy above "
+        f"chance are retained; at the outputs CKA of hidden states is "
+        f"{with_interval(model['cka_output'])}, behind the same blocks "
+        f"{with_interval(model['cka_mean'])} on average; decisions have JS similarity "
+        f"{with_interval(model['js_output'])}, beyond that of different questions "
+        f"{with_interval(model['js_beyond_chance'])}."
+    )
+    if not model["collapsed"]:
+        return Finding("undecided", f"No model of the search collapses. {text}")
+    verdict = {"states": "agrees", "decisions": "disagrees", None: "undecided"}
+    return Finding(verdict[model["more_alike"]], text)
+
+
+def silent_breaks(results: Results) -> Finding:
+    """Whether noise near the named variance halves DM at the Silent readouts."""
+    phase = results["perturb"]["phases"].get("silent")
+    return _noise(phase, _near) if phase else _no_phases()
+
+
+def _near(phase: Mapping[str, Any]) -> tuple[str, str]:
+    halving, at = phase["halving"], PAPER["silent"]["noise"]
+    low, high = at / NEAR, at * NEAR
+    value, *bounds = halving["value"], halving["ci_low"], halving["ci_high"]
+    if value is None:
+        return "disagrees", f"Noise at the Silent readouts: {halving['reason']}."
+    inside = bounds[0] is not None and bounds[0] <= high and (bounds[1] is None or bounds[1] >= low)
+    shown = " to ".join("beyond the levels" if b is None else f"{b:.2g}" for b in bounds)
+    return (
+        "agrees" if low <= value <= high else ("undecided" if inside else "disagrees"),
+        f"Noise at the Silent readouts halves DM at σ² = {value:.2g} (95 % CI {shown}; near is "
+        f"{low:g} to {high:g}).",
+    )
+
+
+def decisive_holds(results: Results) -> Finding:
+    """Whether half of DM stands under the named noise at the Decisive readouts."""
+    phase = results["perturb"]["phases"].get("decisive")
+    return _noise(phase, _holds) if phase else _no_phases()
+
+
+def _holds(phase: Mapping[str, Any]) -> tuple[str, str]:
+    share = phase["paper_share"]
+    if not share:
+        return "undecided", "The noise of the paper was not tried, or DM is not above 0."
+    value, low, high = share
+    text = (
+        f"With noise of {phase['paper_noise']:g} at the Decisive readouts "
+        f"{percent_with_interval(value, None if low is None else (low, high))} of DM is left."
+    )
+    if low is None or low < 0.5 <= high:
+        return "undecided", text
+    return ("agrees" if low >= 0.5 else "disagrees"), text
+
+
+def _noise(phase: Mapping[str, Any], judge: Callable) -> Finding:
+    if phase["halving"]["value"] is None and "not above 0" in (phase["halving"]["reason"] or ""):
+        return Finding("undecided", f"Without noise {phase['halving']['reason']}.")
+    return Finding(*judge(phase))
+
+
+def _no_phases() -> Finding:
+    return Finding("undecided", "Without a transition there are no phases to compare.")
+
+
+def bounded(results: Results) -> Finding:
+    """Whether retained after healing rises with the depth that remains."""
+    ladder = results["heal"]
+    bounds = ladder["trend"]["ci"]
+    text = trend_line(ladder)
+    if not bounds or bounds[0] <= 0 <= bounds[1]:
+        return Finding("undecided", text)
+    return Finding("agrees" if bounds[0] > 0 else "disagrees", text)
+
+
+def levels_off(results: Results) -> Finding:
+    """Whether the knot of the recovery curve is at the named share, flat beyond it."""
+    ladder = results["heal"]
+    levelling, text = ladder["levelling"], levelling_line(ladder)
+    if not levelling["found"]:
+        return Finding("undecided", text)
+    low, high = (1 - depth / ladder["blocks"] for depth in reversed(levelling["ci"]))
+    if not low <= LEVELS_OFF <= high:
+        return Finding("disagrees", text)
+    return Finding("agrees" if levelling["flat"] == "below" else "partly", text)
+
+
+def lifts(results: Results) -> Finding:
+    """Whether healing raises DM at nearly all readouts."""
+    rows = results["heal"]["depths"]
+    total = sum(row["readouts"] for row in rows)
+    higher = sum(row["readouts_higher"] for row in rows)
+    lower = sum(row["readouts_lower"] for row in rows)
+    text = (
+        f"DM is significantly higher after healing at {higher} of {total} readouts of "
+        f"{len(rows)} depths, lower at {lower}."
+    )
+    if higher >= EVERYWHERE * total:
+        return Finding("agrees", text)
+    if not higher and not lower:
+        return Finding("undecided", text)
+    return Finding("partly" if higher > lower else "disagrees", text)
+
+
+def _figure(of: Mapping[str, float]) -> str:
+    return f"{of['mean']:.2f} (95 % CI {of['ci_low']:.2f} to {of['ci_high']:.2f})"
