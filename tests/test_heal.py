@@ -193,13 +193,15 @@ def test_each_example_is_seen_once_before_any_is_seen_again(total, size, seed):
         assert sorted(seen[epoch * total : (epoch + 1) * total]) == train.tolist()
 
 
-@given(st.integers(2, 4000), st.integers(0, 3))
+@given(st.integers(2, 4000), st.integers(0, 3), st.integers(1, 1000), st.integers(1, 64))
 @settings(max_examples=30, deadline=None)
-def test_the_held_out_part_is_apart(total, seed):
+def test_the_held_out_part_is_apart(total, seed, steps, batch):
     material = data_module.Material(windows=((1, 2),) * total)
-    train, held_out = hold_out(material, seed)
+    most = Recipe(steps=steps, batch=batch).held_out
+    assert 32 <= most <= 256 and most <= max(32, steps * batch / 10)
+    train, held_out = hold_out(material, seed, most)
     assert sorted([*train, *held_out]) == list(range(total))
-    assert 1 <= len(held_out) <= max(1, total / 10) and len(held_out) <= 256
+    assert 1 <= len(held_out) <= max(1, total / 10) and len(held_out) <= most
 
 
 # Training questions apart from the run's

@@ -48,8 +48,8 @@ def paper(
     ] = None,
     calibration: Annotated[
         int | None,
-        typer.Option("--calibration", help="Questions to choose blocks and find phases on. "
-                     "[default: a third, up to 64]"),
+        typer.Option("--calibration", help="Questions to choose blocks on. [default: a third, "
+                     "up to 64]"),
     ] = None,
     evaluation: Annotated[
         int | None,

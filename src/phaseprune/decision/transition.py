@@ -31,7 +31,8 @@ class Transition:
     ``readout`` is the first readout of the Decisive Phase; silent blocks are ``0 … readout-1``,
     decisive blocks ``readout … L-1`` (original indices). ``sharpness`` is the largest one-readout
     rise over (final DM - silent level). All but ``found``, ``reason`` and ``p_value`` are None (the
-    lists empty) where no transition is found.
+    lists empty) where no transition is found. ``questions`` says on how many questions it was found
+    where these are others than those that the figures beside it are of, else None.
     """
 
     found: bool
@@ -45,6 +46,7 @@ class Transition:
     r2: float | None = None
     p_value: float | None = None
     reason: str | None = None
+    questions: int | None = None
 
     def phase(self, block: int) -> str | None:
         """``"silent"`` or ``"decisive"`` for an original block index; None without a transition."""

@@ -19,8 +19,8 @@ from phaseprune.sweep.text import text_windows
 
 #: Tokens of a window of plain text, where the model takes so many.
 WINDOW = 256
-#: The held-out part: this share of the material, and at most so many questions or windows.
-HELD_OUT_SHARE, HELD_OUT_MOST = 0.1, 256
+#: The held-out part is at most this share of the material.
+HELD_OUT_SHARE = 0.1
 
 
 @dataclass(frozen=True)
@@ -119,8 +119,13 @@ def text_material(decoder: Decoder, text: str) -> Material:
     return Material(windows=tuple(map(tuple, text_windows(decoder, text, length))))
 
 
-def hold_out(material: Material, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def hold_out(material: Material, seed: int, most: int) -> tuple[np.ndarray, np.ndarray]:
     """Numbers of the examples to train on, and of those that early stopping looks at.
+
+    Args:
+        material: all examples.
+        seed: which ones.
+        most: that early stopping looks at.
 
     Raises:
         UserError: there are too few for both.
@@ -131,7 +136,7 @@ def hold_out(material: Material, seed: int) -> tuple[np.ndarray, np.ndarray]:
             f"there is {total} example to train on and one more must be held out for early "
             "stopping; give more training questions or a longer text"
         )
-    count = min(HELD_OUT_MOST, max(1, int(total * HELD_OUT_SHARE)))
+    count = min(most, max(1, int(total * HELD_OUT_SHARE)))
     order = np.random.default_rng([seed, 0]).permutation(total)
     return np.sort(order[count:]), np.sort(order[:count])
 

@@ -12,6 +12,9 @@ from phaseprune.errors import UserError, near_matches
 OBJECTIVES = ("task", "text", "distill")
 #: Peak step sizes where none is given: those usual for adapters and for all weights.
 DEFAULT_LR = {"lora": 2e-3, "full": 2e-4}
+#: Examples that early stopping looks at: a tenth of those trained on, within these bounds. Twenty
+#: looks then cost at most two thirds of the training, whose examples run forward and backward.
+LEAST_HELD_OUT, MOST_HELD_OUT = 32, 256
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,11 @@ class Recipe:
     def between(self) -> int:
         """Steps between two looks."""
         return self.check_every or max(1, self.steps // 20)
+
+    @property
+    def held_out(self) -> int:
+        """Examples that early stopping looks at, at most."""
+        return max(LEAST_HELD_OUT, min(MOST_HELD_OUT, self.steps * self.batch // 10))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, with what the defaults come to."""

@@ -71,7 +71,7 @@ def train(
         UserError: too few examples, a damaged state, or a loss that is not finite.
     """
     recipe, decoder = trainer.recipe, trainer.decoder
-    learning, held_out = hold_out(trainer.material, recipe.seed)
+    learning, held_out = hold_out(trainer.material, recipe.seed, recipe.held_out)
     weights = trained_weights(decoder)
     optimizer = torch.optim.AdamW(weights.values(), lr=recipe.peak, weight_decay=0.0)
     loss = trainer.loss()

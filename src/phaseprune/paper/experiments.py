@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from phaseprune.decision.transition import Transition
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.heal.ladder import heal_ladder
 from phaseprune.paper.settings import Settings
@@ -16,6 +18,7 @@ from phaseprune.probes.similarity import similarity
 from phaseprune.progress import Progress, silent
 from phaseprune.questions.question import Task
 from phaseprune.questions.split import split
+from phaseprune.report.run_files import read_json
 from phaseprune.search.phasewise import phasewise
 from phaseprune.search.prune import prune
 from phaseprune.sweep.recorded import trace_run
@@ -61,6 +64,16 @@ class Job:
         """How many questions blocks are chosen on, and how many others are reported on."""
         return {"calibration": self.settings.calibration, "evaluation": self.settings.evaluation}
 
+    @cached_property
+    def transition(self) -> Transition:
+        """The phases of all experiments: found by ``trace`` on all questions of the task.
+
+        The experiments themselves run on few of them, as they are dearer than a trace.
+        """
+        found = read_json(self.folder / "trace" / "trace.json", ("transition",))["transition"]
+        lists = {name: tuple(v) for name, v in found.items() if isinstance(v, list)}
+        return Transition(**found | lists | {"questions": len(self.task.questions)})
+
     @property
     def probe(self) -> Task:
         """The evaluation questions that perturbation and ablation use.
@@ -95,7 +108,7 @@ def _lens(job: Job) -> None:
 def _prune(job: Job) -> None:
     prune(
         job.decoder, job.task, remove=job.settings.remove, objective=job.settings.objective,
-        search=job.settings.search, **job.sides, **job.told("prune"),
+        search=job.settings.search, transition=job.transition, **job.sides, **job.told("prune"),
     )  # fmt: skip
 
 
@@ -106,21 +119,23 @@ def _similarity(job: Job) -> None:
 def _perturb(job: Job) -> None:
     perturb(
         job.decoder, job.probe, noise=job.settings.noise, noise_seeds=job.settings.noise_seeds,
-        **job.told("perturb"),
+        transition=job.transition, **job.told("perturb"),
     )  # fmt: skip
 
 
 def _ablate(job: Job) -> None:
     ablate(
         job.decoder, job.task, kind=job.settings.ablation, calibration=job.settings.calibration,
-        evaluation=len(job.probe.questions), **job.told("ablate"),
+        evaluation=len(job.probe.questions), transition=job.transition, **job.told("ablate"),
     )  # fmt: skip
 
 
 def _phasewise(job: Job) -> None:
+    sizes = len(job.transition.silent_blocks), len(job.transition.decisive_blocks)
+    most = job.settings.most and min(job.settings.most, max(1, min(sizes)))
     phasewise(
-        job.decoder, job.task, draws=job.settings.draws, most=job.settings.most, **job.sides,
-        **job.told("phasewise"),
+        job.decoder, job.task, draws=job.settings.draws, most=most, transition=job.transition,
+        **job.sides, **job.told("phasewise"),
     )  # fmt: skip
 
 

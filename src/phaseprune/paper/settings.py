@@ -25,8 +25,11 @@ from phaseprune.search.stopping import stop_rule
 
 #: In the order in which they are run: the order of the paper, heal last as it is the longest.
 EXPERIMENTS = ("trace", "lens", "prune", "similarity", "perturb", "ablate", "phasewise", "heal")
-#: What an experiment needs to have been run before.
-NEEDS = {"similarity": "prune", "heal": "prune"}
+#: What an experiment needs to have been run before: the phases, or the pruned models.
+NEEDS = {
+    "prune": "trace", "perturb": "trace", "ablate": "trace", "phasewise": "trace",
+    "similarity": "prune", "heal": "prune",
+}  # fmt: skip
 #: Share of the blocks that Iterative Pruning removes: far enough to see a model collapse.
 REMOVED_SHARE = 0.8
 #: Depths that are healed: a knot in the recovery curve needs at least five.
@@ -38,8 +41,7 @@ class Settings:
     """How large the experiments are, of one task.
 
     Attributes:
-        calibration: questions that blocks are chosen and phases found on; by default a third, at
-            most 64.
+        calibration: questions that blocks are chosen on; by default a third, at most 64.
         evaluation: other questions that pruning and healing report on; by default all others.
         probe: how many of these ``perturb`` and ``ablate`` use.
         remove: blocks that Iterative Pruning removes; by default 0.8 of them.
@@ -49,7 +51,8 @@ class Settings:
         noise_seeds: its draws.
         ablation: kind of ``ablate``.
         draws: sets of ``phasewise`` of each kind and number of blocks.
-        most: its largest number of blocks removed at once; None for the smaller phase's.
+        most: its largest number of blocks removed at once; at most the smaller phase's, which is
+            the default.
         ladder: steps of the pruning run that are healed; None for six depths, evenly spread.
         heal_steps: optimiser steps of each.
         heal_batch: questions a step.

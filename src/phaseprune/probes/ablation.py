@@ -11,6 +11,7 @@ import numpy as np
 
 from phaseprune.decision.perturbation import accuracy_with_interval, mean_with_interval
 from phaseprune.decision.trace import Interval, Trace
+from phaseprune.decision.transition import Transition
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.errors import UserError, near_matches
 from phaseprune.probes.parts import Part, measured_parts, parts_trace, refuse_few
@@ -28,7 +29,7 @@ from phaseprune.sweep.ablated import (
 )
 from phaseprune.sweep.branches import branch_scores
 from phaseprune.sweep.measure import Prepared, prepare
-from phaseprune.sweep.recorded import run_identity
+from phaseprune.sweep.recorded import phases_option, run_identity
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,7 @@ def ablate(
     calibration: int | None = None,
     evaluation: int | None = None,
     seed: int = 0,
+    transition: Transition | None = None,
     out: str | Path | None = None,
     arguments: str | None = None,
     progress: Progress = silent,
@@ -124,6 +126,8 @@ def ablate(
         calibration: number of questions to take means on.
         evaluation: number of questions to report on.
         seed: of the split and of all intervals.
+        transition: the phases, where they were found on other (more) questions; by default they
+            are found on the evaluation questions.
         out: run directory, as of ``perturb``.
         arguments: the command line, for the manifest.
         progress: told of block passes and questions.
@@ -165,14 +169,16 @@ def ablate(
     with tempfile.TemporaryDirectory() as scratch:
         run = RunDirectory(Path(scratch if out is None else out))
         state = run.begin(
-            run_identity("ablate", decoder, task, seed, {"kind": kind} | counts),
+            run_identity(
+                "ablate", decoder, task, seed, {"kind": kind} | counts | phases_option(transition)
+            ),
             {"arguments": arguments, **counts, **prepared.input_counts},
         )
         with run.work():
             parts = measured_parts(
                 run, decoder, evaluation_task, streams, measure, progress, f"{kind}, questions"
             )
-            trace = parts_trace(run, decoder, prepared, parts["base"], seed)
+            trace = parts_trace(run, decoder, prepared, parts["base"], seed, transition)
             result = _summary(kind, trace, parts, order, counts, seed, state)
             if state != "finished":
                 write_json(run.path / "ablation.json", result.to_dict())

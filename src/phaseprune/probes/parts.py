@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from phaseprune.decision.trace import Trace
+from phaseprune.decision.transition import Transition
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.errors import UserError
 from phaseprune.progress import Progress, silent
@@ -18,6 +19,7 @@ from phaseprune.runs.atomic import write_json, write_with
 from phaseprune.runs.directory import RunDirectory
 from phaseprune.runs.scores import write_scores
 from phaseprune.sweep.measure import Prepared, prepare, summarize_scores
+from phaseprune.sweep.recorded import with_phases
 
 #: Questions of a part.
 PART = 64
@@ -87,10 +89,14 @@ def measured_parts(
 
 
 def parts_trace(
-    run: RunDirectory, decoder: Decoder, prepared: Prepared, base: np.ndarray, seed: int
-) -> Trace:
-    """The full model's trace from the parts' scores, written where the run has none yet."""
-    trace = summarize_scores(decoder, prepared, base, seed)
+    run: RunDirectory, decoder: Decoder, prepared: Prepared, base: np.ndarray, seed: int,
+    transition: Transition | None = None,
+) -> Trace:  # fmt: skip
+    """The full model's trace from the parts' scores, written where the run has none yet.
+
+    With ``transition``, found on other questions, its phases are this one's.
+    """
+    trace = with_phases(summarize_scores(decoder, prepared, base, seed), transition)
     if not run.trace_path.exists():
         write_scores(run.scores_path, trace.question_ids, base, trace.decisions.probabilities)
         write_json(run.trace_path, trace.to_dict())

@@ -21,6 +21,7 @@ from phaseprune.decision.perturbation import (
     phase_difference,
 )
 from phaseprune.decision.trace import Interval, Trace
+from phaseprune.decision.transition import Transition
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.errors import UserError
 from phaseprune.probes.parts import Part, measured_parts, parts_trace, refuse_few
@@ -31,7 +32,7 @@ from phaseprune.runs.directory import RunDirectory
 from phaseprune.sweep.branches import branch_scores
 from phaseprune.sweep.measure import Prepared, prepare
 from phaseprune.sweep.perturbed import noise_births
-from phaseprune.sweep.recorded import run_identity
+from phaseprune.sweep.recorded import phases_option, run_identity
 
 #: Variances sigma^2 = eps^2 of the noise, in units of the variance of a token's state.
 DEFAULT_NOISE = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
@@ -143,6 +144,7 @@ def perturb(
     noise: Sequence[float] = DEFAULT_NOISE,
     noise_seeds: int = DEFAULT_SEEDS,
     seed: int = 0,
+    transition: Transition | None = None,
     out: str | Path | None = None,
     arguments: str | None = None,
     progress: Progress = silent,
@@ -158,6 +160,8 @@ def perturb(
         noise: variances sigma^2 = eps^2; 0, the model itself, is always there and costs nothing.
         noise_seeds: draws of noise, each at every readout; figures are means over them.
         seed: of the noise and of all intervals.
+        transition: the phases, where they were found on other (more) questions; by default they
+            are found on these.
         out: run directory; an unfinished run in it goes on, a finished one is read. None keeps
             nothing on disk.
         arguments: the command line, for the manifest.
@@ -189,7 +193,7 @@ def perturb(
     with tempfile.TemporaryDirectory() as scratch:
         run = RunDirectory(Path(scratch if out is None else out))
         state = run.begin(
-            run_identity("perturb", decoder, task, seed, options),
+            run_identity("perturb", decoder, task, seed, options | phases_option(transition)),
             {"arguments": arguments, "evaluation_questions": len(task.questions),
              **prepared.input_counts},
         )  # fmt: skip
@@ -197,7 +201,7 @@ def perturb(
             parts = measured_parts(
                 run, decoder, task, births.streams, measure, progress, "noisy streams, questions"
             )
-            trace = parts_trace(run, decoder, prepared, parts["base"], seed)
+            trace = parts_trace(run, decoder, prepared, parts["base"], seed, transition)
             result = _summary(trace, parts, levels, noise_seeds, seed, state)
             if state != "finished":
                 write_json(run.path / "perturbation.json", result.to_dict())

@@ -179,6 +179,7 @@ def phases_line(trace: Mapping[str, Any]) -> str:
     return (
         f"The model decides at readout {transition['readout']} of {trace['blocks']}{interval}: "
         f"{', '.join(phases)}."
+        + (f" Found on {n} questions of the task." if (n := transition.get("questions")) else "")
     )
 
 

@@ -28,7 +28,7 @@ from phaseprune.questions.split import split
 from phaseprune.runs.directory import RunDirectory
 from phaseprune.search.phasewise_result import KINDS, conclude, pools, right
 from phaseprune.sweep.measure import Prepared, prepare
-from phaseprune.sweep.recorded import recorded_trace, run_identity
+from phaseprune.sweep.recorded import phases_option, recorded_trace, run_identity
 from phaseprune.sweep.sets import set_scores
 
 DEFAULT_DRAWS = 20
@@ -91,6 +91,7 @@ def phasewise(
     calibration: int | None = None,
     evaluation: int | None = None,
     seed: int = 0,
+    transition: Transition | None = None,
     out: str | Path | None = None,
     arguments: str | None = None,
     progress: Progress = silent,
@@ -105,6 +106,8 @@ def phasewise(
         calibration: number of questions that the phases are found on.
         evaluation: number of other questions that all accuracies are of.
         seed: of the split, of the sets, and of all intervals.
+        transition: the phases, where they were found on other (more) questions; by default they
+            are found on the calibration questions.
         out: run directory; an unfinished run in it goes on. None keeps nothing on disk.
         arguments: the command line, for the manifest.
         progress: told of each block pass.
@@ -124,15 +127,17 @@ def phasewise(
     }
     inputs = {n: count + rows.input_counts[n] for n, count in traced_rows.input_counts.items()}
     identity = run_identity(
-        "phasewise", decoder, task, seed, {"draws": draws, "most": most} | counts
-    )
+        "phasewise", decoder, task, seed,
+        {"draws": draws, "most": most} | counts | phases_option(transition),
+    )  # fmt: skip
     with tempfile.TemporaryDirectory() as scratch:
         run = RunDirectory(Path(scratch if out is None else out))
         state = run.begin(identity, {"arguments": arguments, **counts, **inputs})
         with run.work():
             trace = recorded_trace(
-                run, decoder, traced_rows, seed, progress, "full model, calibration questions"
-            )
+                run, decoder, traced_rows, seed, progress, "full model, calibration questions",
+                transition,
+            )  # fmt: skip
             largest = _largest(trace.transition, most, calibration_task)
             if state != "finished":
                 _score(run, decoder, rows, trace.transition, largest, draws, seed, progress)
@@ -163,7 +168,8 @@ def _largest(transition: Transition, most: int | None, task: Task) -> int:
     """
     if not transition.found:
         raise UserError(
-            f"{task.name}: no transition is found on {len(task.questions)} calibration questions, "
+            f"{task.name}: no transition is found on "
+            f"{transition.questions or len(task.questions)} calibration questions, "
             f"so there are no phases to compare ({transition.reason}); give more by --calibration, "
             "or a task that the model can do"
         )

@@ -14,6 +14,7 @@ from phaseprune.decision.collapse import find_cliff
 from phaseprune.decision.dynamics import run_dynamics
 from phaseprune.decision.paired import mcnemar
 from phaseprune.decision.trace import Trace
+from phaseprune.decision.transition import Transition
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.errors import UserError
 from phaseprune.progress import Progress, silent
@@ -31,7 +32,7 @@ from phaseprune.sweep.kept import Kept
 from phaseprune.sweep.measure import prepare
 from phaseprune.sweep.memory import kept_budget
 from phaseprune.sweep.precision import faster_products
-from phaseprune.sweep.recorded import recorded_trace, run_identity
+from phaseprune.sweep.recorded import phases_option, recorded_trace, run_identity
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,7 @@ def prune(
     calibration: int | None = None,
     evaluation: int | None = None,
     seed: int = 0,
+    transition: Transition | None = None,
     out: str | Path | None = None,
     arguments: str | None = None,
     progress: Progress = silent,
@@ -110,6 +112,8 @@ def prune(
         calibration: number of questions to choose on.
         evaluation: number of questions to report on.
         seed: of the split and of all intervals.
+        transition: the phases, where they were found on other (more) questions; by default they
+            are found on the evaluation questions.
         out: run directory; an unfinished run in it goes on, a finished one is read. None keeps
             nothing on disk.
         arguments: the command line, for the manifest.
@@ -134,7 +138,7 @@ def prune(
         for name, count in calibration_rows.input_counts.items()
     }
     options = {"objective": objective, "remove": stop.most, "keep_accuracy": stop.keep_accuracy}
-    options |= chosen_by.identity if chosen_by else {}
+    options |= (chosen_by.identity if chosen_by else {}) | phases_option(transition)
     identity = run_identity("prune", decoder, task, seed, options | how | counts)
     with tempfile.TemporaryDirectory() as scratch:
         run = RunDirectory(Path(scratch if out is None else out))
@@ -143,8 +147,9 @@ def prune(
             {"arguments": arguments, "task_settings": dict(task.settings), **counts, **inputs},
         )
         full = recorded_trace(
-            run, decoder, evaluation_rows, seed, progress, "full model, evaluation questions"
-        )
+            run, decoder, evaluation_rows, seed, progress, "full model, evaluation questions",
+            transition,
+        )  # fmt: skip
         judge = question_judge(decoder, calibration_rows)
         if chosen_by:
             judge = text_judge(decoder, chosen_by.windows, chosen_by.rows)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from phaseprune.decision.trace import Trace
+from phaseprune.decision.transition import Transition
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.progress import Progress, silent
 from phaseprune.questions.question import Task
@@ -85,17 +87,31 @@ def recorded_trace(
     seed: int,
     progress: Progress = silent,
     label: str = "trace",
+    transition: Transition | None = None,
 ) -> Trace:
-    """The full model's trace: read back where the run has it, else measured and written."""
+    """The full model's trace: read back where the run has it, else measured and written.
+
+    With ``transition``, found on other questions, its phases are this one's.
+    """
     if run.trace_path.exists():  # written last, so the scores are there too
         raw = read_scores(run.scores_path, prepared.task.options, len(decoder.blocks) + 1)
-        return summarize_scores(decoder, prepared, raw, seed)
+        return with_phases(summarize_scores(decoder, prepared, raw, seed), transition)
     began = time.perf_counter()
     raw = trace_scores(
         decoder, prepared.rows, prepared.needs_vocabulary, progress=progress, label=label
     )
-    trace = summarize_scores(decoder, prepared, raw, seed)
+    trace = with_phases(summarize_scores(decoder, prepared, raw, seed), transition)
     write_scores(run.scores_path, trace.question_ids, raw, trace.decisions.probabilities)
     write_json(run.trace_path, trace.to_dict())
     run.add_timings(trace=time.perf_counter() - began)
     return trace
+
+
+def with_phases(trace: Trace, transition: Transition | None) -> Trace:
+    """The trace with a transition that was found on other questions, where one is given."""
+    return trace if transition is None else replace(trace, transition=transition)
+
+
+def phases_option(transition: Transition | None) -> dict[str, Any]:
+    """What a run's identity says of phases that were found on other questions."""
+    return {} if transition is None else {"phases_from": transition.readout}
