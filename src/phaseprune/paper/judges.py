@@ -35,6 +35,8 @@ NEAR = 2.0
 LEVELS_OFF = 0.406
 #: "Everywhere": at this share of the readouts of all healed depths.
 EVERYWHERE = 0.9
+#: Hidden states "stay alike" where their CKA at the outputs is at least this.
+ALIKE = 0.5
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,8 @@ def sharp(results: Results) -> Finding:
     return Finding(
         "agrees" if sharpness >= SHARP else "partly",
         f"{phases_line(trace)} One block makes {percent(sharpness, 0)} % of the whole rise of DM "
-        f"(sharp is {SHARP:.0%} or more); the fit of two levels has R² {transition['r2']:.2f}.",
+        f"(sharp is {percent(SHARP, 0)} % or more); the fit of two levels has R² "
+        f"{transition['r2']:.2f}.",
     )
 
 
@@ -96,8 +99,8 @@ def plateau(results: Results) -> Finding:
         "agrees" if sharp else "partly",
         f"Retained is {percent(before)} % on average up to step {fit['step'] - 1} and "
         f"{percent(after)} % from step {fit['step']} on (95 % CI of the step {low} to {high}, R² "
-        f"{fit['r2']:.2f}; a cliff after a plateau keeps {PLATEAU:.0%} before and takes "
-        f"{100 * FALL:.0f} points).",
+        f"{fit['r2']:.2f}; a cliff after a plateau keeps {percent(PLATEAU, 0)} % before and takes "
+        f"{percent(FALL, 0)} points).",
     )
 
 
@@ -159,7 +162,7 @@ def features(results: Results) -> Finding:
     """Whether a collapsed model is more alike in its states than in its decisions."""
     model = shown_model(results["similarity"])
     text = (
-        f"Without {blocks_in_words(model['removed'])} "
+        f"Without {blocks_in_words(model['removed'])}: "
         f"{percent_with_interval(model['retained'], model['retained_ci'])} of the accuracy above "
         f"chance are retained; at the outputs CKA of hidden states is "
         f"{with_interval(model['cka_output'])}, behind the same blocks "
@@ -169,8 +172,9 @@ def features(results: Results) -> Finding:
     )
     if not model["collapsed"]:
         return Finding("undecided", f"No model of the search collapses. {text}")
-    verdict = {"states": "agrees", "decisions": "disagrees", None: "undecided"}
-    return Finding(verdict[model["more_alike"]], text)
+    stay = "agrees" if (model["cka_output"]["mean"] or 0) >= ALIKE else "partly"
+    verdict = {"states": stay, "decisions": "disagrees", None: "undecided"}
+    return Finding(verdict[model["more_alike"]], f"{text} Alike is a CKA of {ALIKE:g} or more.")
 
 
 def silent_breaks(results: Results) -> Finding:
