@@ -110,8 +110,8 @@ def frequency_distance(
     distances, errors = _with_errors(decided, gold, options, seed)
     phases = None
     if transition.found:
-        phases = _by_phase(distances, errors, transition.readout)
-    return FrequencyDistance(_bounded(distances, errors), phases)
+        phases = _by_phase(distances, errors, transition.readout, len(gold))
+    return FrequencyDistance(_bounded(distances, errors, len(gold)), phases)
 
 
 def output_frequency(
@@ -129,7 +129,7 @@ def output_frequency(
     return OutputFrequency(
         option_frequency(decided, options),
         gold_frequency(gold, options),
-        _bounded(distances[0], errors[:, 0]),
+        _bounded(distances[0], errors[:, 0], len(gold)),
     )
 
 
@@ -149,20 +149,32 @@ def _with_errors(
     return total_variation(centre.reshape(-1, options)), np.concatenate(errors)
 
 
-def _bounded(distances: np.ndarray, errors: np.ndarray) -> Distance:
-    reach = np.quantile(errors, CONFIDENCE, axis=0)
+def _reach(errors: np.ndarray, confidence: float, questions: int) -> np.ndarray:
+    """How far off a distance may be; never less than the rule of three, about 3 / questions.
+
+    Where nearly all questions are decided rightly the bootstrap sees hardly any error, though a few
+    in a hundred more could be wrong.
+    """
+    never_seen = 1 - (1 - confidence) ** (1 / questions)
+    return np.maximum(np.quantile(errors, confidence, axis=0), never_seen)
+
+
+def _bounded(distances: np.ndarray, errors: np.ndarray, questions: int) -> Distance:
+    reach = _reach(errors, CONFIDENCE, questions)
     low, high = np.clip([distances - reach, distances + reach], 0.0, 1.0)
     return Distance(distances, low, high, errors.mean(axis=0))
 
 
-def _by_phase(distances: np.ndarray, errors: np.ndarray, readout: int) -> PhaseDistances:
+def _by_phase(
+    distances: np.ndarray, errors: np.ndarray, readout: int, questions: int
+) -> PhaseDistances:
     silent, decisive = (
-        _bounded(distances[part].mean(), errors[:, part].mean(axis=1))
+        _bounded(distances[part].mean(), errors[:, part].mean(axis=1), questions)
         for part in (slice(readout), slice(readout, None))
     )
     difference = float(silent.mean - decisive.mean)
     # The difference is off by at most the errors of both, drawn from the same questions.
     both = errors[:, :readout].mean(axis=1) + errors[:, readout:].mean(axis=1)
-    reach, far = np.quantile(both, [CONFIDENCE, 1 - SIGNIFICANCE])
+    reach, far = (_reach(both, level, questions) for level in (CONFIDENCE, 1 - SIGNIFICANCE))
     bounds = np.clip([difference - reach, difference + reach], -1.0, 1.0).tolist()
     return PhaseDistances(silent, decisive, (difference, *bounds), bool(abs(difference) > far))
