@@ -67,14 +67,18 @@ def sharp(results: Results) -> Finding:
 def one_sided(results: Results) -> Finding:
     """Whether Option Frequency is farther from the gold shares before the transition."""
     trace = results["trace"]
-    phases = (trace.get("option_frequency_distance") or {}).get("phases")
+    distance = trace.get("option_frequency_distance")
+    if not distance:
+        return Finding("undecided", "The trace is of an older version, without these distances.")
+    phases = distance["phases"]
     if not phases:
-        return Finding("undecided", "Without a transition there are no phases to compare.")
+        return _no_phases()
     silent, decisive, difference = (phases[n] for n in ("silent", "decisive", "difference"))
     text = (
         "Option Frequency is "
         f"{with_bounds(silent)} from the gold shares in the Silent Phase and "
-        f"{with_bounds(decisive)} in the Decisive Phase (0 is equal, total variation); difference {with_bounds(difference)}."
+        f"{with_bounds(decisive)} in the Decisive Phase (0 is equal, total variation); difference "
+        f"{with_bounds(difference)}."
     )
     if not difference["significant"]:
         return Finding("undecided", text)
