@@ -78,7 +78,7 @@ def test_importing_the_package_and_the_commands_is_light():
 def test_public_names_exist():
     import phaseprune
 
-    for name in phaseprune.__all__:
-        assert callable(getattr(phaseprune, name))
+    for name in phaseprune.__all__ * 2:  # a package's import takes the place of its function
+        assert callable(getattr(phaseprune, name)), name
     with pytest.raises(AttributeError, match="nothing_of_that_name"):
         _ = phaseprune.nothing_of_that_name

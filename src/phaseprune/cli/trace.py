@@ -72,6 +72,7 @@ def trace(
         max_memory=max_memory,
     )  # fmt: skip
     from phaseprune.report.depth_words import depth_lines
+    from phaseprune.report.frequency_words import frequency_line
     from phaseprune.report.html import write_report
     from phaseprune.report.lens_words import lens_lines, lens_table
     from phaseprune.report.tables import phases_line, trace_table
@@ -95,7 +96,10 @@ def trace(
         screen.say(lens_table(result))
         for line in lens_lines(result):
             screen.say(line)
-    for line in (unequal_options_line(result), groups_line(result), *depth_lines(result)):
+    for line in (
+        frequency_line(result), unequal_options_line(result), groups_line(result),
+        *depth_lines(result),
+    ):  # fmt: skip
         if line:
             screen.say(line)
     for line in input_lines(RunDirectory(run).manifest):

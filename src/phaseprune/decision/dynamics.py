@@ -14,7 +14,7 @@ import numpy as np
 from scipy import stats
 
 from phaseprune.decision.corrections import holm
-from phaseprune.decision.frequency import gold_frequency, option_frequency
+from phaseprune.decision.frequency import gold_frequency, option_frequency, total_variation
 from phaseprune.decision.transition import (
     FLIPS,
     SIGNIFICANCE,
@@ -104,7 +104,7 @@ def step_dynamics(
         },
         "p_value": max(above_chance(correct, chance), transition.p_value or 0.0),
         "frequency": {
-            "distance": float(np.abs(of - right).sum() / 2),
+            "distance": float(total_variation(of - right)),
             "top_option": int(np.argmax(of)),
             "top_share": float(of.max()),
             "gold_share": float(right[np.argmax(of)]),

@@ -39,3 +39,15 @@ def frequency_where_present(decided: np.ndarray, present: np.ndarray) -> np.ndar
 def gold_frequency(gold: np.ndarray, options: int) -> np.ndarray:
     """``[K]`` share of questions whose right option stands at each position."""
     return option_frequency(gold, options)
+
+
+def total_variation(differences: np.ndarray) -> np.ndarray:
+    """Distance of two shares: half the sum of absolute differences, 0 (equal) to 1.
+
+    Args:
+        differences: ``[..., K]`` the one minus the other.
+
+    Returns:
+        ``[...]``.
+    """
+    return np.abs(differences).sum(axis=-1) / 2

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from phaseprune.decision.corrections import holm
+from phaseprune.decision.frequency_distance import OutputFrequency
 from phaseprune.decision.intervals import bootstrap_mean, wilson
 from phaseprune.decision.transition import (
     FLIPS,
@@ -40,6 +41,7 @@ class GroupTrajectory:
             must hold.
         p_corrected: after it, over the groups.
         transition: found only where ``p_corrected`` is below the level.
+        output: Option Frequency at the output against the gold, where it was asked for.
     """
 
     group: str
@@ -50,6 +52,7 @@ class GroupTrajectory:
     p_value: float
     p_corrected: float
     transition: Transition
+    output: OutputFrequency | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -57,7 +60,8 @@ class GroupTrajectory:
         def named(series: np.ndarray) -> dict[str, list[float]]:
             return dict(zip(("mean", "ci_low", "ci_high"), series.tolist(), strict=True))
 
-        return {
+        output = {} if self.output is None else self.output.to_dict()
+        return output | {
             "questions": self.questions,
             "chance": self.chance,
             "decision_margin": named(self.decision_margin),
@@ -69,6 +73,11 @@ class GroupTrajectory:
                 for key, value in asdict(self.transition).items()
             },
         }
+
+
+def group_names(groups: Sequence[str | None]) -> np.ndarray:
+    """``[Q]`` the name of each question's group; that of None is ``none``."""
+    return np.array(["none" if group is None else str(group) for group in groups])
 
 
 def group_trajectories(
@@ -87,7 +96,7 @@ def group_trajectories(
         groups: the group of each question; None is one too.
         seed: of intervals and tests.
     """
-    names = np.array(["none" if group is None else str(group) for group in groups])
+    names = group_names(groups)
     order = list(dict.fromkeys(names.tolist()))
     if len(order) < 2:
         return ()

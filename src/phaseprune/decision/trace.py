@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -15,7 +15,12 @@ from phaseprune.decision.frequency import (
     gold_frequency,
     option_frequency,
 )
-from phaseprune.decision.groups import GroupTrajectory, group_trajectories
+from phaseprune.decision.frequency_distance import (
+    FrequencyDistance,
+    frequency_distance,
+    output_frequency,
+)
+from phaseprune.decision.groups import GroupTrajectory, group_names, group_trajectories
 from phaseprune.decision.intervals import bootstrap_mean, wilson
 from phaseprune.decision.lens import LensComparison
 from phaseprune.decision.margin import (
@@ -108,11 +113,11 @@ class Trace:
     """Decision Margin, Option Frequency and accuracy at every readout, and the transition.
 
     ``decision_margin`` has bootstrap, ``accuracy`` Wilson intervals; ``option_frequency`` is
-    ``[R, K]``. ``by_group`` and ``group_trajectories`` are empty where the questions are not of
-    several groups, ``option_count_trajectories`` where all have the same number of options.
-    ``decisions`` holds the questions' own figures and ``raw_scores`` the ``[Q, R, K]`` logits or
-    log-likelihoods before any normalisation by length. ``lens`` is of a tuned lens: what the plain
-    logit lens says.
+    ``[R, K]``, ``option_frequency_distance`` how far it is from the gold shares. ``by_group`` and
+    ``group_trajectories`` are empty where the questions are not of several groups,
+    ``option_count_trajectories`` where all have the same number of options. ``decisions`` holds the
+    questions' own figures and ``raw_scores`` the ``[Q, R, K]`` logits or log-likelihoods before any
+    normalisation by length. ``lens`` is of a tuned lens: what the plain logit lens says.
     """
 
     model: str
@@ -123,6 +128,7 @@ class Trace:
     accuracy: Interval
     option_frequency: np.ndarray
     gold_frequency: np.ndarray
+    option_frequency_distance: FrequencyDistance
     chance: float
     transition: Transition
     option_labels: tuple[str, ...]
@@ -163,6 +169,7 @@ class Trace:
             "option_labels": list(self.option_labels),
             "option_frequency": self.option_frequency.tolist(),
             "gold_frequency": self.gold_frequency.tolist(),
+            "option_frequency_distance": self.option_frequency_distance.to_dict(),
             "where_present": self.where_present(),
             "chance": self.chance,
             "accuracy_by_group": {
@@ -203,8 +210,19 @@ def summarize(
     accuracy_low, accuracy_high = wilson(decisions.correct.sum(axis=0), questions)
     chance = float(decisions.chances.mean())
 
+    options = decisions.scores.shape[-1]
+    transition = find_transition(decisions.margins, decisions.correct[:, -1], chance, seed)
+
     def trajectories(of: Sequence[str | None]) -> tuple[GroupTrajectory, ...]:
-        return group_trajectories(decisions.margins, decisions.correct, decisions.chances, of, seed)
+        found = group_trajectories(
+            decisions.margins, decisions.correct, decisions.chances, of, seed
+        )
+        names, decided = group_names(of), decisions.decided[:, -1]
+        members = [names == one.group for one in found]
+        return tuple(
+            replace(one, output=output_frequency(decided[own], decisions.gold[own], options, seed))
+            for one, own in zip(found, members, strict=True)
+        )
 
     return Trace(
         model=model,
@@ -214,9 +232,12 @@ def summarize(
         decision_margin=Interval(decisions.margins.mean(axis=0), margin_low, margin_high),
         accuracy=Interval(decisions.correct.mean(axis=0), accuracy_low, accuracy_high),
         option_frequency=decisions.option_frequency(),
-        gold_frequency=gold_frequency(decisions.gold, decisions.scores.shape[-1]),
+        gold_frequency=gold_frequency(decisions.gold, options),
+        option_frequency_distance=frequency_distance(
+            decisions.decided, decisions.gold, options, transition, seed
+        ),
         chance=chance,
-        transition=find_transition(decisions.margins, decisions.correct[:, -1], chance, seed),
+        transition=transition,
         option_labels=option_labels,
         question_ids=question_ids,
         by_group=_by_group(groups, decisions.correct[:, -1]),

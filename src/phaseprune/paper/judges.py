@@ -13,6 +13,7 @@ from typing import Any
 from phaseprune.decision.perturbation import PAPER
 from phaseprune.paper.results import Results
 from phaseprune.report.dynamics_words import transition_line
+from phaseprune.report.frequency_words import with_bounds
 from phaseprune.report.heal_words import levelling_line, trend_line
 from phaseprune.report.phasewise_words import difference_line
 from phaseprune.report.similarity_words import shown_model, with_interval
@@ -69,14 +70,18 @@ def sharp(results: Results) -> Finding:
 def one_sided(results: Results) -> Finding:
     """Whether Option Frequency is farther from the gold shares before the transition."""
     trace = results["trace"]
-    phases = (trace.get("option_frequency_distance") or {}).get("phases")
+    distance = trace.get("option_frequency_distance")
+    if not distance:
+        return Finding("undecided", "The trace is of an older version, without these distances.")
+    phases = distance["phases"]
     if not phases:
-        return Finding("undecided", "Without a transition there are no phases to compare.")
+        return _no_phases()
     silent, decisive, difference = (phases[n] for n in ("silent", "decisive", "difference"))
     text = (
         "Option Frequency is "
-        f"{_figure(silent)} from the gold shares in the Silent Phase and {_figure(decisive)} in "
-        f"the Decisive Phase (0 is equal, total variation); difference {_figure(difference)}."
+        f"{with_bounds(silent)} from the gold shares in the Silent Phase and "
+        f"{with_bounds(decisive)} in the Decisive Phase (0 is equal, total variation); difference "
+        f"{with_bounds(difference)}."
     )
     if not difference["significant"]:
         return Finding("undecided", text)
@@ -265,7 +270,3 @@ def lifts(results: Results) -> Finding:
     if not higher and not lower:
         return Finding("undecided", text)
     return Finding("partly" if higher > lower else "disagrees", text)
-
-
-def _figure(of: Mapping[str, float]) -> str:
-    return f"{of['mean']:.2f} (95 % CI {of['ci_low']:.2f} to {of['ci_high']:.2f})"

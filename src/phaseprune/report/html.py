@@ -10,6 +10,7 @@ from jinja2 import UndefinedError
 
 from phaseprune.errors import UserError
 from phaseprune.report import depth_words, dynamics_words, figures, words
+from phaseprune.report.frequency_words import frequency_caption, frequency_line
 from phaseprune.report.lens_words import lens_lines
 from phaseprune.report.pages import render
 from phaseprune.report.parts import Part, read_parts
@@ -150,6 +151,7 @@ def _sentences(
             )
         sentences.insert(0 if not result else 1, words.phases_line(trace))
         sentences += lens_lines(trace)
+        sentences += [line] if (line := frequency_line(trace)) else []
         sentences += depth_words.depth_lines(trace)
     return sentences or ["There is nothing to show yet: no readout is traced, no block removed."]
 
@@ -232,7 +234,8 @@ def _figures(
             "frequency",
             figures.option_frequency_figure(trace),
             "Which option each readout picks, beside the share of questions for which it is right "
-            "(gold). One option that fills a bar is a readout that picks it whatever the question.",
+            "(gold). One option that fills a bar is a readout that picks it whatever the question."
+            + frequency_caption(trace),
         )
         add(
             "accuracy",
