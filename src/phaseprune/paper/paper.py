@@ -129,7 +129,8 @@ def paper(
     run = RunDirectory(Path(out))
     names = [task.name for task in tasks]
     state = run.begin(
-        _identity(decoder, tasks, each, seed), {"arguments": arguments, "tasks": names, "done": {}}
+        _identity(decoder, tasks, dict(zip(folders, each, strict=True)), seed),
+        {"arguments": arguments, "tasks": names, "done": {}},
     )
     jobs = [
         Job(decoder, task, own, run.path / folder, seed, loading or {}, arguments, progress)
@@ -167,19 +168,23 @@ def task_folders(names: Sequence[str]) -> list[str]:
 
 
 def _identity(
-    decoder: Decoder, tasks: Sequence[Task], settings: Sequence[Settings], seed: int
+    decoder: Decoder, tasks: Sequence[Task], settings: Mapping[str, Settings], seed: int
 ) -> dict[str, Any]:
     """Which run it is. What is skipped is no part of it, so that it can be added later."""
     identity = run_identity("paper", decoder, tasks[0], seed, {})
     told = [{k: v for k, v in task.identity.items() if k != "name"} for task in tasks]
-    sizes = [{k: v for k, v in one.to_dict().items() if k != "skip"} for one in settings]
     return identity | {
         "task": {
             "name": ", ".join(task.name for task in tasks),
             **{str(number): one for number, one in enumerate(told, start=1)},
         },
         "prompt_format": [task.prompt_format for task in tasks],
-        "options": {str(number): one for number, one in enumerate(sizes, start=1)},
+        "options": {
+            f"{name} of {folder}": value
+            for folder, one in settings.items()
+            for name, value in one.to_dict().items()
+            if name != "skip"
+        },
     }
 
 
