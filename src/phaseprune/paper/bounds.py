@@ -23,7 +23,7 @@ def phasewise_passes(blocks: int, draws: int, most: int | None) -> tuple[int, in
     Args:
         blocks: L.
         draws: sets of each kind and number of blocks.
-        most: the largest number of blocks; None for the smaller phase's.
+        most: the largest number of blocks; where the smaller phase has fewer, and for None, its.
 
     Returns:
         Block passes of the full model and of all sets, and how many models are read. Sets are
@@ -31,11 +31,9 @@ def phasewise_passes(blocks: int, draws: int, most: int | None) -> tuple[int, in
     """
     bounds = [(0, 0)]
     for silent in range(1, blocks):
-        largest = min(silent, blocks - silent)
-        if most is not None and most > largest:
-            continue
+        largest = min(silent, blocks - silent, most or blocks)
         passes, readings = blocks, 1
-        for count in range(1, (most or largest) + 1):
+        for count in range(1, largest + 1):
             passes += set_passes(blocks, silent, count, draws)
             readings += min(comb(blocks, count), sum(sets_of(blocks, silent, count, draws)))
         bounds.append((passes, readings))

@@ -34,7 +34,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from phaseprune.heal.data import HELD_OUT_MOST, HELD_OUT_SHARE
+from phaseprune.heal.data import HELD_OUT_SHARE
 from phaseprune.heal.recipe import Recipe
 from phaseprune.paper.bounds import ladder_passes, phasewise_passes
 from phaseprune.paper.settings import Settings
@@ -215,7 +215,7 @@ def _phasewise(settings: Settings, sides: Sides, shape: Shape) -> Experiment:
 
 def _heal(settings: Settings, sides: Sides, shape: Shape) -> Experiment:
     recipe = Recipe(**settings.recipe)
-    held_out = min(HELD_OUT_MOST, max(1, int(HELD_OUT_SHARE * sides.training.questions)))
+    held_out = min(recipe.held_out, max(1, int(HELD_OUT_SHARE * sides.training.questions)))
     looks = 1 + -(-recipe.steps // recipe.between)
     steps = TRAINING_FORWARDS * recipe.steps
     batch, held = sides.training.share(recipe.batch), sides.training.share(held_out)
