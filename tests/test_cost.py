@@ -304,7 +304,9 @@ def test_check_tells_it(check, demo):
     lines = out.split("✓ paper: ")[1].splitlines()
     assert lines[0].startswith("up to about ") and "with its default settings" in lines[0]
     assert [line.split()[0] for line in lines[1:9]] == list(EXPERIMENTS)
-    assert max(map(len, lines[:9])) < 80 and all(line.endswith(" s") for line in lines[1:9])
+    assert max(map(len, lines[:9])) < 80 and all(
+        line.endswith((" s", " min")) for line in lines[1:9]
+    )
     _, out = check("demo", "--limit", 40)
     assert [line.split()[-1] for line in out.split("✓ paper: ")[1].splitlines()[1:9]] == (
         ["TFLOP"] * 8
