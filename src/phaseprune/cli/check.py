@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from phaseprune.cli import options as o
+from phaseprune.cli.check_task import Checks, cost_lines, load_questions, task_lines
 from phaseprune.cli.console import (
     Screen,
     command_line,
@@ -67,7 +68,7 @@ def check(
     settings = task_settings(locals())
     where = {"device": device, "dtype": dtype}
     trust = {"revision": revision, "trust_remote_code": trust_remote_code, "blocks": blocks}
-    checks, found = _Checks(screen), {"full": full}
+    checks, found = Checks(screen), {"full": full}
     questions = None
     try:
         source, seen = _read(model, screen, device, stream, **trust)
@@ -75,7 +76,7 @@ def check(
         _streaming_line(checks, seen, stream, max_memory, **where)
         if task is not None:
             checks.stage = "task"
-            questions = _load_questions(checks, task, limit, settings)
+            questions = load_questions(checks, task, limit, settings)
         if full and not checks.refused:
             checks.stage = "readout"
             decoder = load_checked(
@@ -84,13 +85,13 @@ def check(
             found |= _readout_line(checks, decoder)
             if questions is not None:
                 checks.stage = "tokens"
-                found |= _cost_lines(checks, decoder, questions, calibration, seed)
+                found |= cost_lines(checks, decoder, seen, questions, calibration, seed)
         elif questions is not None:
             checks.stage = "tokens"
             from phaseprune.decoder.load import load_tokenizer
 
             tokenizer = load_tokenizer(source, trust_remote_code)
-            found |= _task_lines(checks, questions, tokenizer, seen, device, calibration, seed)
+            found |= task_lines(checks, questions, tokenizer, seen, device, calibration, seed)
     except UserError as error:
         checks.refuse(checks.stage, str(error))
     _finish(screen, out, {"ok": not checks.refused, "checks": checks.lines, **found})
@@ -105,24 +106,6 @@ def check(
     else:
         words = prompt_words(settings, questions.scoring)
         screen.next(command_line("trace", model, "--task", task, *words, *same))
-
-
-class _Checks:
-    """The lines told so far and, in one sentence each, why a run would be refused."""
-
-    def __init__(self, screen: Screen):
-        self.screen, self.stage = screen, "model"
-        self.lines: list[dict] = []
-        self.refused: list[str] = []
-
-    def tell(self, name: str, text: str, ok: bool = True) -> None:
-        self.lines.append({"check": name, "ok": ok, "text": text})
-        if not (self.screen.as_json or self.screen.quiet):
-            self.screen.out.print(f"{'✓' if ok else '✗'} {name}: {text}", markup=False)
-
-    def refuse(self, name: str, text: str) -> None:
-        self.tell(name, text, ok=False)
-        self.refused.append(text)
 
 
 def _finish(screen: Screen, out: Path | None, result: dict) -> None:
@@ -152,7 +135,7 @@ def _read(
         return source, preflight(source, config, trust_remote_code, blocks)
 
 
-def _model_lines(checks: _Checks, seen, device: str, dtype: str) -> dict:
+def _model_lines(checks: Checks, seen, device: str, dtype: str) -> dict:
     """What is known without the weights."""
     from phaseprune.cli import check_words as words
     from phaseprune.decoder.load import pick_device, pick_dtype
@@ -182,7 +165,7 @@ def _model_lines(checks: _Checks, seen, device: str, dtype: str) -> dict:
 
 
 def _streaming_line(
-    checks: _Checks, seen, stream: bool | None, max_memory: str | None, device: str, dtype: str
+    checks: Checks, seen, stream: bool | None, max_memory: str | None, device: str, dtype: str
 ) -> None:
     from phaseprune.cli import check_words as words
     from phaseprune.decoder.budget import parse_bytes
@@ -196,103 +179,7 @@ def _streaming_line(
         (checks.tell if told[0] else checks.refuse)("streaming", told[1])
 
 
-def _load_questions(checks: _Checks, task: str, limit: int | None, settings: dict):
-    from phaseprune.questions.catalog import load_task
-
-    questions = load_task(task, limit=limit, **settings)
-    options = "/".join(map(str, sorted(set(questions.options.tolist()))))
-    checks.tell("task", f"{len(questions.questions)} questions with {options} options, "
-                f"{questions.scoring} scoring, chance {questions.chance:.3f}")  # fmt: skip
-    return questions
-
-
-def _task_lines(
-    checks: _Checks, questions, tokenizer, seen, device: str, calibration: int | None, seed: int
-) -> dict:  # fmt: skip
-    """What is known of the questions by the tokenizer alone."""
-    import torch
-
-    from phaseprune.decoder.load import pick_device
-    from phaseprune.questions.split import split
-    from phaseprune.sweep.measure import encode_inputs
-    from phaseprune.sweep.memory import usual_tokens
-    from phaseprune.sweep.probe import ANY_LENGTH
-    from phaseprune.sweep.rows import make_rows
-
-    inputs = encode_inputs(questions, tokenizer, seen.max_length)
-    counts = {"truncated_questions": inputs.truncated, **questions.input_counts}
-    _input_lines(checks, questions, inputs.questions[0], tokenizer, counts)
-    together = usual_tokens(seen.width, torch.device(pick_device(device)))
-    rows, plain = (
-        make_rows(inputs.questions, together, "cpu", length, inputs.orders)
-        for length in (ANY_LENGTH, 0)
-    )
-    checks.tell("tokens", f"{rows.tokens:,} if the model runs packed rows, else {plain.tokens:,} "
-                f"in {plain.rows:,} plain rows (--full tries it out)")  # fmt: skip
-    chosen_on, _ = split(questions, calibration, None, seed)
-    return {
-        "questions": len(questions.questions),
-        **counts,
-        "calibration_questions": len(chosen_on.questions),
-        "tokens": rows.tokens,
-        "plain_rows": plain.rows,
-        "plain_tokens": plain.tokens,
-    }
-
-
-def _input_lines(checks: _Checks, questions, first, tokenizer, counts: dict) -> None:
-    from phaseprune.report.words import input_lines
-
-    if questions.scoring == "letter":
-        ids = [ending[0] for ending in first.continuations]
-        shown = ", ".join(map(repr, tokenizer.convert_ids_to_tokens(ids)))
-        checks.tell("labels", f"single and distinct tokens, as {shown}")
-    for line in input_lines(counts):
-        checks.tell("input", line)
-
-
-def _readout_line(checks: _Checks, decoder) -> dict:
+def _readout_line(checks: Checks, decoder) -> dict:
     difference = decoder.readout_difference
     checks.tell("readout", f"equals the model's own logits, max |difference| {difference:.2g}")
     return {"readout_difference": difference}
-
-
-def _cost_lines(checks: _Checks, decoder, questions, calibration: int | None, seed: int) -> dict:
-    """What a run will cost, measured on the loaded model."""
-    from phaseprune.questions.encode import encode_task
-    from phaseprune.questions.split import split
-    from phaseprune.sweep.estimate import estimate
-    from phaseprune.sweep.measure import prepare
-
-    prepared = prepare(decoder, questions)
-    first = encode_task(questions.head(1), decoder.tokenizer, decoder.max_length)[0]
-    _input_lines(checks, questions, first, decoder.tokenizer, prepared.input_counts)
-    rows = prepared.rows
-    padding = 1 - rows.tokens / rows.padded_tokens
-    kind = "packed" if decoder.packed_length else "plain"
-    checks.tell("tokens", f"{rows.tokens:,} in {rows.rows:,} {kind} rows ({padding:.0%} padding "
-                "besides)")  # fmt: skip
-    chosen_on, _ = split(questions, calibration, None, seed)
-    cost = estimate(decoder, prepared, prepare(decoder, chosen_on))
-    checks.tell("trace", f"{cost.trace_block_passes} block passes, about "
-                f"{_duration(cost.trace_seconds)}")  # fmt: skip
-    checks.tell("prune", f"{cost.step_block_passes} block passes over {len(chosen_on.questions)} "
-                "calibration questions for the first step, about "
-                f"{_duration(cost.step_seconds)}; later steps cost less")  # fmt: skip
-    return {
-        "questions": len(questions.questions),
-        **prepared.input_counts,
-        "calibration_questions": len(chosen_on.questions),
-        "rows": rows.rows,
-        "tokens": rows.tokens,
-        "padded_tokens": rows.padded_tokens,
-        **{name: getattr(cost, name) for name in cost.__dataclass_fields__},
-    }
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.1f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from phaseprune.decoder.budget import LOGIT_BYTES
@@ -135,3 +136,42 @@ def data(count: int) -> str:
         if count >= scale:
             return f"{count / scale:.1f} {unit}"
     return f"{count} bytes"
+
+
+def paper_line(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What all experiments take together.
+
+    Args:
+        rows: ``paper.cost.Experiment`` as JSON values, with ``seconds`` (None where unknown).
+    """
+    text = f"up to about {flop(sum(row['flop'] for row in rows))}"
+    if rows[0]["seconds"] is not None:
+        text += f" and {duration(sum(row['seconds'] for row in rows))}"
+    return f"{text} with its default settings:"
+
+
+def experiment_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A line an experiment, of less than 80 columns; ``rows`` as above."""
+    return [
+        f"{row['name']:<10} {'' if row['kind'] == 'exact' else row['kind']:>7} "
+        f"{row['block_passes']:>9,} block passes {flop(row['flop']):>12}"
+        + ("" if row["seconds"] is None else f" {duration(row['seconds']):>9}")
+        for row in rows
+    ]
+
+
+def flop(count: float) -> str:
+    """Operations in words: ``1.2 PFLOP``."""
+    for unit, scale in (("EFLOP", 1e18), ("PFLOP", 1e15), ("TFLOP", 1e12)):
+        if count >= scale:
+            return f"{count / scale:.1f} {unit}"
+    return f"{count / 1e12:.2g} TFLOP"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words: ``12 min``."""
+    if seconds < 90:
+        return f"{seconds:.1f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

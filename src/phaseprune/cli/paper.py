@@ -175,6 +175,21 @@ def paper(
     screen.result(result)
 
 
+def configuration(config: Path | None):
+    """What ``--config`` says (``paper.settings.Configuration``); nothing for None."""
+    from dataclasses import fields
+    from inspect import signature
+
+    from phaseprune.paper.settings import Configuration, Settings, read_configuration
+    from phaseprune.questions.catalog import load_task
+
+    if config is None:
+        return Configuration()
+    of_tasks = [name for name in signature(load_task).parameters if name not in ("name", "seed")]
+    of_tasks += [one.name for one in fields(Settings)]
+    return read_configuration(config, [*of_tasks, *LOADING, "out", "seed"], of_tasks)
+
+
 def _options(
     context: typer.Context, config: Path | None, task: str | None, given: dict[str, Any]
 ) -> tuple[str, dict[str, dict[str, Any]], dict[str, Any]]:
@@ -183,17 +198,7 @@ def _options(
     What is typed goes before what the configuration says of a task, that before what it says of
     all tasks, and that before the defaults.
     """
-    from dataclasses import fields
-    from inspect import signature
-
-    from phaseprune.paper.settings import Configuration, Settings, read_configuration
-    from phaseprune.questions.catalog import load_task
-
-    of_tasks = [name for name in signature(load_task).parameters if name not in ("name", "seed")]
-    of_tasks += [one.name for one in fields(Settings)]
-    read = Configuration()
-    if config is not None:
-        read = read_configuration(config, [*of_tasks, *LOADING, "out", "seed"], of_tasks)
+    read = configuration(config)
     typed = {
         name: value
         for name, value in given.items()

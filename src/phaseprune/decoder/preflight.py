@@ -48,7 +48,9 @@ class Preflight:
         width: D, the values of a token's hidden state.
         tied: whether the head is the embeddings.
         parameters: of the whole model, tied ones once.
+        block_parameters: of each block.
         block_bytes: of each block, as stored.
+        vocabulary: rows of the output head.
         dtype: most of the stored bytes' dtype.
         itemsize: bytes of a value in the configuration's own dtype.
         disk_bytes: of the weights' files; None where they are not known yet.
@@ -66,7 +68,9 @@ class Preflight:
     width: int
     tied: bool
     parameters: int
+    block_parameters: tuple[int, ...]
     block_bytes: tuple[int, ...]
+    vocabulary: int
     dtype: str
     itemsize: int
     disk_bytes: int | None
@@ -119,6 +123,10 @@ def preflight(
         width=model.get_input_embeddings().weight.shape[1],
         tied=head.weight is model.get_input_embeddings().weight,
         parameters=sum(p.numel() for p in model.parameters()),
+        block_parameters=tuple(
+            sum(p.numel() for p in block.parameters()) for block in model.get_submodule(blocks_path)
+        ),
+        vocabulary=head.weight.shape[0],
         block_bytes=_block_bytes(model, blocks_path, checkpoint, own_dtype.itemsize),
         dtype=checkpoint.file_type or checkpoint.dtype or str(own_dtype).removeprefix("torch."),
         itemsize=own_dtype.itemsize,

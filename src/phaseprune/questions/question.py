@@ -172,6 +172,11 @@ class Task:
         return {"duplicated_options": self.duplicated, "begun_options": self.begun}
 
     @property
+    def needs_vocabulary(self) -> bool:
+        """Whether scores are log-probabilities over the vocabulary (else plain logits)."""
+        return self.scoring == "text" or self.probability == "vocabulary"
+
+    @property
     def gold(self) -> np.ndarray:
         """``[Q]`` right options."""
         return np.array([q.answer for q in self.questions])

@@ -32,14 +32,28 @@ class Cost:
     step_seconds: float
 
 
+@dataclass(frozen=True)
+class Rates:
+    """How long things take on this machine, in seconds.
+
+    Attributes:
+        token: a token (with padding) of one stream in one block.
+        read: a position at which the head is read as the task scores.
+        vocabulary_read: one at which it is read over the whole vocabulary.
+    """
+
+    token: float
+    read: float
+    vocabulary_read: float
+
+
 @torch.no_grad()
-def estimate(decoder: Decoder, evaluation: Prepared, calibration: Prepared) -> Cost:
-    """Time one block and one readout on about a batch of the evaluation questions, and scale.
+def measure_rates(decoder: Decoder, evaluation: Prepared) -> Rates:
+    """Time one block and one readout on about a batch of the evaluation questions.
 
     Args:
         decoder: the loaded model.
         evaluation: what a trace would run.
-        calibration: what a pruning step would run.
     """
     blocks = len(decoder.blocks)
     task, rows = evaluation.task, evaluation.rows
@@ -54,18 +68,39 @@ def estimate(decoder: Decoder, evaluation: Prepared, calibration: Prepared) -> C
     needs = evaluation.needs_vocabulary
     a_token = _seconds(lambda: walker.run(blocks // 2, embedded), decoder)
     a_token /= sum(batch.input_ids.numel() for batch in shard.batches)
-    a_read = _seconds(lambda: add_scores(decoder, shard, states, needs, sums), decoder)
-    a_read /= shard.reads
+    reads = {
+        vocabulary: _seconds(
+            lambda vocabulary=vocabulary: add_scores(decoder, shard, states, vocabulary, sums),
+            decoder,
+        ) / shard.reads
+        for vocabulary in {needs, True}
+    }  # fmt: skip
+    return Rates(a_token, reads[needs], reads[True])
+
+
+def estimate(
+    decoder: Decoder, evaluation: Prepared, calibration: Prepared, rates: Rates | None = None
+) -> Cost:
+    """What a trace and the first pruning step will take, from ``measure_rates``.
+
+    Args:
+        decoder: the loaded model.
+        evaluation: what a trace would run.
+        calibration: what a pruning step would run.
+        rates: measured before; None measures them on the evaluation questions.
+    """
+    rates = rates or measure_rates(decoder, evaluation)
+    blocks = len(decoder.blocks)
     step_passes = blocks * (blocks + 1) // 2
     return Cost(
         trace_block_passes=blocks,
         step_block_passes=step_passes,
         memory_bytes=decoder.weight_bytes + WORKING_BYTES
         + 2 * (blocks + 1) * stream_bytes(decoder, calibration.rows.largest_shard),
-        trace_seconds=a_token * blocks * rows.padded_tokens
-        + a_read * (blocks + 1) * _reads(evaluation),
-        step_seconds=a_token * step_passes * calibration.rows.padded_tokens
-        + a_read * blocks * _reads(calibration),
+        trace_seconds=rates.token * blocks * evaluation.rows.padded_tokens
+        + rates.read * (blocks + 1) * _reads(evaluation),
+        step_seconds=rates.token * step_passes * calibration.rows.padded_tokens
+        + rates.read * blocks * _reads(calibration),
     )
 
 

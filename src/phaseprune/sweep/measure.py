@@ -39,7 +39,7 @@ class Prepared:
     @property
     def needs_vocabulary(self) -> bool:
         """Whether scores are log-probabilities over the vocabulary (else plain logits)."""
-        return self.task.scoring == "text" or self.task.probability == "vocabulary"
+        return self.task.needs_vocabulary
 
     def decide(self, raw_scores: np.ndarray) -> Decisions:
         """Decisions from ``[Q, R, K]`` raw scores.
