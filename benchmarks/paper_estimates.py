@@ -162,14 +162,14 @@ def memory(model: Model, settings: Settings, item: int) -> tuple[int, int, int]:
     """Bytes of the weights; of these and of a tuned lens's fit; and of the models when healing.
 
     The fit holds its maps five times in float32 (with gradient, two moments, the best ones) and the
-    states that it is fitted to. Healing holds the model twice (that of the other experiments, and
-    its own), and the shortened one twice (trained, and read back from disk to be measured).
+    states that it is fitted to. Healing holds the model, and the shortened one
+    twice (trained, and read back from disk to be measured).
     """
     weights = model.parameters * item
     maps = 5 * model.blocks * model.width**2 * 4
     states = (model.blocks + 1) * (TOKENS + HELD_TOKENS) * model.width * 4
     shortened = weights - min(settings.ladder) * model.block_parameters * item
-    return weights, weights + maps + states + WORKING_BYTES, 2 * (weights + shortened)
+    return weights, weights + maps + states + WORKING_BYTES, weights + 2 * shortened
 
 
 def told(path: Path, folder: Path) -> Iterator[str]:
@@ -202,7 +202,7 @@ def told(path: Path, folder: Path) -> Iterator[str]:
     yield ""
     weights, lens, healing = (data(one) for one in memory(model, settings, item))
     yield f"Memory: {weights} for the weights in {'bfloat16' if item == 2 else 'float32'}, about"
-    yield f"{lens} while the lens is fitted, {healing} for the four models that are there while"
+    yield f"{lens} while the lens is fitted, {healing} for the three models that are there while"
     yield "healing; hidden states take what is free besides."
     if not stand_in:
         yield "`phaseprune check demo --full` says what the defaults take on this machine."

@@ -143,6 +143,7 @@ def heal_ladder(
     revision: str | None = None,
     trust_remote_code: bool = False,
     blocks: str | None = None,
+    full: Decoder | None = None,
     arguments: str | None = None,
     progress: Progress = silent,
     **recipe: Any,
@@ -163,6 +164,8 @@ def heal_ladder(
         revision: see there.
         trust_remote_code: see there.
         blocks: see there.
+        full: the run's base model where it is loaded already, whole in memory; by default it is
+            loaded, as named by the run.
         arguments: see there.
         progress: told of each step of all models together.
         **recipe: see there.
@@ -182,7 +185,7 @@ def heal_ladder(
     folder = sources.run.directory.path / "heal" / (name or _default_name(identity))
     directory = RunDirectory(folder)
     state = directory.begin(identity, {"arguments": arguments})
-    full: list[Decoder] = []
+    loaded = [] if full is None else [full]
     with directory.work():
         members = len(steps) * seeds
         rows = []
@@ -193,7 +196,7 @@ def heal_ladder(
                 one = replace(sources, recipe=replace(sources.recipe, seed=_seed(sources, seed)))
                 row.append(
                     heal_step(
-                        one, step, arguments=arguments, full=full,
+                        one, step, arguments=arguments, full=loaded,
                         progress=_among(progress, place, members),
                         label=f"healing {members} models",
                     )

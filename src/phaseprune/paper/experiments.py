@@ -142,10 +142,12 @@ def _phasewise(job: Job) -> None:
 def _heal(job: Job) -> None:
     told = job.told("heal")
     del told["out"]
+    whole = job.decoder.stream is None and job.decoder.device_map is None
     heal_ladder(
         job.folder / "prune", job.settings.ladder, seeds=job.settings.heal_seeds,
-        train=job.settings.train, name=LADDER.name, model=job.decoder.name,
-        device=str(job.decoder.device), **job.loading, **job.settings.recipe, **told,
+        train=job.settings.train, drop_overlap=True, name=LADDER.name, model=job.decoder.name,
+        full=job.decoder if whole else None, device=str(job.decoder.device), **job.loading,
+        **job.settings.recipe, **told,
     )  # fmt: skip
 
 

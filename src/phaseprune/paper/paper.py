@@ -220,7 +220,7 @@ def _no_training(job: Job) -> str | None:
     chosen, _ = split(job.task, job.settings.calibration, job.settings.evaluation, job.seed)
     try:
         training = training_questions(job.task, job.settings.train)
-        disjoint_training(training, [*chosen.questions, *scored.questions])
+        disjoint_training(training, [*chosen.questions, *scored.questions], drop=True)
     except UserError as error:
         return str(error)
     return None
