@@ -485,8 +485,15 @@ def test_the_command_and_its_configuration(tmp_path, capsys):
         steps = read_results(out / folder)["prune"]["steps"]
         assert len(steps) == 3 and len(steps[0]["evaluation"]["correct"]) == evaluated
     (out / "report.html").unlink()
-    code, told = call(capsys, "report", out)
-    assert code == 0 and (out / "report.html").exists()
+    copy = tmp_path / "alone.html"
+    code, told = call(capsys, "report", out, "--copy", copy)
+    assert code == 0 and 'href="demo/prune/report.html"' in (out / "report.html").read_text()
+    links = re.findall(r'href="([^"]+)"', copy.read_text())
+    assert links and all(link.startswith(("#", "data:")) for link in links)
+    code, told = call(capsys, "report", out / "demo" / "prune", "--copy", copy)
+    assert copy.read_bytes() == (out / "demo" / "prune" / "report.html").read_bytes()
+    code, told = call(capsys, "report", out, "--copy", config / "alone.html")
+    assert code == 2 and "Cannot write" in told.err
     code, told = call(capsys, "paper", "--config", config, "--remove", 2, "--out", out)
     assert code == 0 and "was finished before" in " ".join(told.err.split())
     assert "held against the paper" in told.out and "phaseprune report" in told.out
