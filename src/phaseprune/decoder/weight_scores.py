@@ -25,7 +25,11 @@ def block_matrices(decoder: Decoder, block: int) -> list[nn.Parameter]:
     Raises:
         UserError: a block without any, or with quantised ones.
     """
-    found = [p for p in decoder.blocks[block].parameters() if p.dim() >= 2]
+    found = [
+        parameter
+        for name, parameter in decoder.blocks[block].named_parameters()
+        if parameter.dim() >= 2 and not name.endswith("bias")  # experts stack their biases
+    ]
     quantised = any(not p.is_floating_point() or p.dtype.itemsize < 2 for p in found)
     if quantised or not found:
         why = "are quantised" if found else "are none"

@@ -176,8 +176,8 @@ METHODS = {
             (TEXT,), "perplexity", one_sweep, "L(L+1)/2",
         ),
         Method(
-            "ppl_plus", "The same, first 4 and last 2 blocks kept", *_SHORTENED,
-            "as ppl; the first four blocks and the last two are never removed",
+            "ppl_plus", "Perplexity without the block, first 4 and last 2 kept", *_SHORTENED,
+            "as ppl, with the protection that the paper gives to Taylor+ and Mag+",
             (TEXT,), "perplexity", one_sweep_plus, "< L(L+1)/2", ends=PLUS,
         ),
         Method(
@@ -186,7 +186,7 @@ METHODS = {
             (TEXT, GRADIENTS), "taylor", with_gradients, "3L",
         ),
         Method(
-            "taylor_plus", "Taylor+, first 4 and last 2 blocks kept", *_SHORTENED,
+            "taylor_plus", "Taylor+: first 4 and last 2 blocks kept", *_SHORTENED,
             "as taylor; the first four blocks and the last two are never removed",
             (TEXT, GRADIENTS), "taylor", with_gradients, "3L", ends=PLUS,
         ),
@@ -196,7 +196,7 @@ METHODS = {
             (), "magnitude", nothing, "0",
         ),
         Method(
-            "magnitude_plus", "Mag+, first 4 and last 2 blocks kept", *_SHORTENED,
+            "magnitude_plus", "Mag+: first 4 and last 2 blocks kept", *_SHORTENED,
             "as magnitude; the first four blocks and the last two are never removed",
             (), "magnitude", nothing, "0", ends=PLUS,
         ),
