@@ -1,6 +1,6 @@
 """How much the weights of each block weigh: by their size, or by what the loss would do without.
 
-The two block scores of Shortened LLaMA (arXiv 2402.02834, section 3) that look at single weights,
+The two block scores of Shortened LLaMA (arXiv 2402.02834) that look at single weights,
 over the matrices of a block: norms and biases do not count.
 """
 

@@ -53,7 +53,7 @@ class Changes:
 
     Attributes:
         influence: ``[L]`` 1 - mean over tokens of the cosine of a block's input and output (Block
-            Influence, arXiv 2403.03853, equation 1).
+            Influence, arXiv 2403.03853).
         relative: ``[L]`` mean over tokens of the length of what a block adds over the length of its
             output (arXiv 2312.09299).
         angles: ``[n+1, n+1]`` mean over sequences of the angle over pi, in [0, 1], of their last
