@@ -184,10 +184,11 @@ def test_one_sided_options(results, difference, verdict):
 def test_a_cliff_after_a_plateau(results):
     dynamics = results["prune"]["result"]["dynamics"]
     fit = {"found": True, "step": 5, "ci": [5, 5], "r2": 0.9, "p_value": 0.001}
-    for before, after, verdict in (
-        (0.9, 0.1, "agrees"), (0.6, 0.1, "partly"), (0.9, 0.6, "partly"),
+    for before, after, interval, verdict in (
+        (0.9, 0.1, [4, 6], "agrees"), (0.6, 0.1, [5, 5], "partly"), (0.9, 0.6, [5, 5], "partly"),
+        (0.9, 0.1, [4, 7], "partly"),
     ):  # fmt: skip
-        dynamics["cliff_fit"] = fit | {"before": before, "after": after}
+        dynamics["cliff_fit"] = fit | {"before": before, "after": after, "ci": interval}
         assert judges.plateau(results).verdict == verdict
     dynamics["cliff_fit"] = {"found": False}
     assert judges.plateau(results).verdict == "undecided"
