@@ -32,7 +32,7 @@ class Recipe:
         minutes: time budget of training; None for none. Where it ends a run, how far that came
             depends on the machine.
         check_every: steps between two looks at the held-out part, at which the state is saved too;
-            None for a twentieth of the steps.
+            None for a twentieth of the steps, but as many as cost what a look costs.
         patience: looks without a better held-out loss after which training stops.
     """
 
@@ -54,8 +54,9 @@ class Recipe:
 
     @property
     def between(self) -> int:
-        """Steps between two looks."""
-        return self.check_every or max(1, self.steps // 20)
+        """Steps between two looks; by default on no more examples than the looks cost."""
+        enough = math.ceil(self.held_out / (3 * self.batch))  # forward and backward are three
+        return self.check_every or max(1, self.steps // 20, enough)
 
     @property
     def held_out(self) -> int:
