@@ -9,10 +9,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from families import save_family
 from phaseprune.decision.guards import common_prefix, guard_figures, repetition
 from phaseprune.decision.intervals import resamples
 from phaseprune.decoder.export import export
 from phaseprune.decoder.greedy import greedy_tokens
+from phaseprune.decoder.load import load_model
 from phaseprune.errors import UserError
 from phaseprune.probes.guards import Guard, guard_model, open_guard
 from phaseprune.questions.catalog import load_task
@@ -81,6 +83,7 @@ def test_loss_and_tokens_are_those_of_the_shortened_model(tiny, tmp_path, family
         loss = plain_loss(short, [opened.windows[number]])
         assert found["losses"][number] == pytest.approx(loss, abs=1e-4)
     assert full["text_loss"] == pytest.approx(plain_loss(decoder.model, opened.windows), abs=1e-4)
+    assert full["guessing"] == found["guessing"] == pytest.approx(np.log(320))
     export(decoder, removed, tmp_path / "short")
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "short").eval()
     assert loaded.config.num_hidden_layers == 3
@@ -89,6 +92,26 @@ def test_loss_and_tokens_are_those_of_the_shortened_model(tiny, tmp_path, family
     whole = AutoModelForCausalLM.from_pretrained(decoder.source.directory).eval()
     assert full["continuations"] == generated(whole, opened.prompts, 6).tolist()
     assert full["continuations"] != found["continuations"]  # else this compares nothing
+
+
+@pytest.mark.parametrize("family", ["mamba2", "lfm2", "qwen3_moe", "bloom", "gemma3_text"])
+def test_families_of_other_kinds(tmp_path, family):
+    """State spaces, convolutions, experts, other positions: the continuations of the export."""
+    decoder = load_model(str(save_family(family, tmp_path / "full")))
+    opened = open_guard(decoder, SMALL)
+    found = opened.figures([2, 4], opened.figures())
+    export(decoder, [2, 4], tmp_path / "short")
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "short").eval()
+    assert found["continuations"] == generated(loaded, opened.prompts, 6).tolist()
+    assert found["text_loss"] == pytest.approx(plain_loss(loaded, opened.windows), abs=1e-3)
+
+
+def test_a_streamed_model_has_the_same_figures(tiny, tiny_dirs):
+    streamed = load_model(str(tiny_dirs["llama"]), stream=True)
+    told = [guard_model(one, [0, 2], guard=SMALL) for one in (streamed, tiny["llama"])]
+    for name in ("full", "pruned"):
+        assert told[0][name]["continuations"] == told[1][name]["continuations"]
+        np.testing.assert_allclose(told[0][name]["losses"], told[1][name]["losses"], atol=1e-5)
 
 
 def test_a_guess_changes_the_work_alone(tiny):

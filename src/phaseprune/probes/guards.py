@@ -92,6 +92,8 @@ class TextGuard:
     ) -> dict[str, Any]:
         """The figures of the model without some blocks (``decision.guards.guard_figures``).
 
+        With ``guessing``, the loss of taking all tokens of the vocabulary for equally likely.
+
         Args:
             removed: original indices.
             full: the full model's figures; None if these are the full model's.
@@ -118,7 +120,8 @@ class TextGuard:
             label=f"{label}: continuations",
         )
         losses = -raw[:, 0, 0] / (len(self.windows[0]) - 1)
-        return guard_figures(losses, continuations, full, self.seed)
+        guessing = {"guessing": float(np.log(_vocabulary(self.decoder)))}
+        return guard_figures(losses, continuations, full, self.seed) | guessing
 
 
 def open_guard(
@@ -207,7 +210,10 @@ def guard_model(
 
 def _rows_at_once(decoder: Decoder, length: int) -> int:
     """Rows of one forward, whose logits are of every token of the vocabulary."""
-    vocabulary = decoder.model.get_input_embeddings().weight.shape[0]
     room = min(LOGIT_BYTES, state_budget(decoder) // 2)
-    by_logits = room // (length * vocabulary * 4)
+    by_logits = room // (length * _vocabulary(decoder) * 4)
     return max(1, min(batch_tokens(decoder) // length, by_logits))
+
+
+def _vocabulary(decoder: Decoder) -> int:
+    return decoder.model.get_input_embeddings().weight.shape[0]

@@ -27,6 +27,12 @@ def guard_lines(result: Mapping[str, Any]) -> list[str]:
     if not guards or not result["removed"]:
         return []
     full, pruned = guards["full"], guards["pruned"]
+    if full["text_loss"] >= full["guessing"]:
+        return [
+            f"Plain text: the full model's loss, {full['text_loss']:.3f} nats a token, is no "
+            f"better than guessing among all tokens ({full['guessing']:.3f}), so this text tells "
+            "nothing of it; give one that the model knows with --text."
+        ]
     rise, bounds = pruned["text_loss_rise"], pruned["text_loss_rise_ci"]
     lines = [
         f"Plain text: the loss is {full['text_loss']:.3f} nats a token in the full model and "
@@ -82,8 +88,8 @@ def guards_table(steps: Sequence[Mapping[str, Any]]) -> Table | None:
         return None
     table = new_table(
         "Guards",
-        "Rise of the loss on plain text; tokens of greedy continuations equal to the\n"
-        "full model's, and how many are so from the start; repeated 4-grams",
+        "Loss on plain text, nats a token, and its rise; tokens of greedy continuations equal to "
+        "the full model's, and how many are so from the start; repeated 4-grams",
     )
     for name in ("Step", "Block", "Loss", "Rise % [CI]", "Equal % [CI]", "From start",
                  "Repeated % [CI]"):  # fmt: skip
@@ -96,9 +102,10 @@ def guards_table(steps: Sequence[Mapping[str, Any]]) -> Table | None:
 
 
 def _cells(guard: Mapping[str, Any]) -> list[str]:
+    digits = 1 if abs(guard["text_loss_rise"]) < 1 else 0
     return [
         f"{guard['text_loss']:.2f}",
-        interval_cell(guard["text_loss_rise"], guard["text_loss_rise_ci"], 0),
+        interval_cell(guard["text_loss_rise"], guard["text_loss_rise_ci"], digits),
         interval_cell(guard["agreement"], guard["agreement_ci"], 0),
         f"{guard['common_prefix']:.1f}",
         interval_cell(guard["repetition"], guard["repetition_ci"], 0),
