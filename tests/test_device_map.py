@@ -34,6 +34,7 @@ from phaseprune.decoder.source import Source
 from phaseprune.errors import UserError
 from phaseprune.questions.catalog import load_task
 from phaseprune.search.prune import prune
+from phaseprune.search.rank import rank_blocks
 from phaseprune.sweep import scoring
 from phaseprune.sweep.kept import Kept
 from phaseprune.sweep.measure import prepare
@@ -346,6 +347,26 @@ def test_nothing_assumes_one_device(directories, question_file, tmp_path, played
     assert spread.packed_length == resident.packed_length
     ours = export(spread, [1, 3], tmp_path / "spread")
     assert ours.max_abs_logit_difference <= 1e-5 and ours.generated_tokens == 8
+
+
+@pytest.mark.parametrize("method", ["block_influence", "angular", "cka", "magnitude", "loss"])
+def test_rankings_are_those_of_the_resident_model(directories, question_file, played, method):
+    name, task = str(directories["qwen3"]), load_task(str(question_file), scoring="text")
+    resident = load_model(name)
+    blocks = ["lazy:0", "lazy:1", "cpu", "lazy:0", "lazy:1"]
+    spread = load_model(name, device=a_map(resident, blocks, "lazy:0"))
+    found, expected = (
+        rank_blocks(decoder, task, method=method, remove=2) for decoder in (spread, resident)
+    )
+    assert found.order == expected.order and found.block_passes == expected.block_passes
+    compare([found.scores], [expected.scores], atol=1e-5 * np.nanmax(np.abs(expected.scores)))
+
+
+def test_a_spread_model_gives_no_gradients(directories, tmp_path):
+    (tmp_path / "text.txt").write_text("the sky is blue " * 200)
+    spread = load_model(str(directories["llama"]), device={"": "disk"})
+    with pytest.raises(UserError, match="gives no gradients"):
+        rank_blocks(spread, tmp_path / "text.txt", method="taylor")
 
 
 def test_plain_rows_are_run_where_a_map_lets_no_packed_ones(directories, question_file, played):

@@ -184,10 +184,11 @@ def test_one_sided_options(results, difference, verdict):
 def test_a_cliff_after_a_plateau(results):
     dynamics = results["prune"]["result"]["dynamics"]
     fit = {"found": True, "step": 5, "ci": [5, 5], "r2": 0.9, "p_value": 0.001}
-    for before, after, verdict in (
-        (0.9, 0.1, "agrees"), (0.6, 0.1, "partly"), (0.9, 0.6, "partly"),
+    for before, after, interval, verdict in (
+        (0.9, 0.1, [4, 6], "agrees"), (0.6, 0.1, [5, 5], "partly"), (0.9, 0.6, [5, 5], "partly"),
+        (0.9, 0.1, [4, 7], "partly"),
     ):  # fmt: skip
-        dynamics["cliff_fit"] = fit | {"before": before, "after": after}
+        dynamics["cliff_fit"] = fit | {"before": before, "after": after, "ci": interval}
         assert judges.plateau(results).verdict == verdict
     dynamics["cliff_fit"] = {"found": False}
     assert judges.plateau(results).verdict == "undecided"
@@ -485,8 +486,15 @@ def test_the_command_and_its_configuration(tmp_path, capsys):
         steps = read_results(out / folder)["prune"]["steps"]
         assert len(steps) == 3 and len(steps[0]["evaluation"]["correct"]) == evaluated
     (out / "report.html").unlink()
-    code, told = call(capsys, "report", out)
-    assert code == 0 and (out / "report.html").exists()
+    copy = tmp_path / "alone.html"
+    code, told = call(capsys, "report", out, "--copy", copy)
+    assert code == 0 and 'href="demo/prune/report.html"' in (out / "report.html").read_text()
+    links = re.findall(r'href="([^"]+)"', copy.read_text())
+    assert links and all(link.startswith(("#", "data:")) for link in links)
+    code, told = call(capsys, "report", out / "demo" / "prune", "--copy", copy)
+    assert copy.read_bytes() == (out / "demo" / "prune" / "report.html").read_bytes()
+    code, told = call(capsys, "report", out, "--copy", config / "alone.html")
+    assert code == 2 and "Cannot write" in told.err
     code, told = call(capsys, "paper", "--config", config, "--remove", 2, "--out", out)
     assert code == 0 and "was finished before" in " ".join(told.err.split())
     assert "held against the paper" in told.out and "phaseprune report" in told.out

@@ -13,6 +13,7 @@ from phaseprune.cli import (
     demo,
     export,
     heal,
+    methods,
     paper,
     perturb,
     phasewise,
@@ -39,6 +40,7 @@ COMMANDS = {
     "export": export.export,
     "report": report.report,
     "tasks": tasks.tasks,
+    "methods": methods.methods,
 }
 
 app = typer.Typer(

@@ -15,17 +15,42 @@ def report(
     run: Annotated[
         Path, typer.Argument(metavar="RUN", help="A run directory.", show_default=False)
     ],
+    copy: Annotated[
+        Path | None,
+        typer.Option("--copy", metavar="FILE", help="Write the page to FILE too, alone: without "
+                     "links into RUN."),
+    ] = None,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
-) -> None:
+) -> None:  # fmt: skip
     """Write RUN/report.html again from the run's files: one page that opens offline."""
     screen = Screen(as_json, quiet)
     from phaseprune.report.html import write_report
     from phaseprune.report.run_files import read_json
 
     manifest = read_json(run / "manifest.json", ()) or {}
-    if manifest.get("command") == "paper":
+    of_paper = manifest.get("command") == "paper"
+    if of_paper:
         from phaseprune.paper.page import write_paper_report as write_report
     path = write_report(run)
     screen.say(f"report: {path}")
-    screen.result({"report": str(path)})
+    if copy is not None:
+        _copy(run, path, copy, of_paper)
+        screen.say(f"copy: {copy}")
+    screen.result({"report": str(path), "copy": None if copy is None else str(copy)})
+
+
+def _copy(run: Path, page: Path, copy: Path, of_paper: bool) -> None:
+    """Write the page elsewhere; that of paper without its links."""
+    if of_paper:
+        from phaseprune.paper.page import write_paper_copy
+
+        write_paper_copy(run, copy)
+        return
+    from phaseprune.errors import UserError
+    from phaseprune.runs.atomic import write_text
+
+    try:
+        write_text(copy, page.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"Cannot write {copy} ({error}); name another file.") from error

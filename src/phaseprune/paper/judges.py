@@ -30,6 +30,8 @@ VERDICTS = ("agrees", "partly", "disagrees", "undecided")
 SHARP = 0.5
 #: A plateau keeps this much of retained before the cliff, which takes at least that much of it.
 PLATEAU, FALL = 0.7, 0.4
+#: Accuracy falls "at once" where the interval of the step at which it falls is at most so wide.
+ABRUPT = 2
 #: "Near" a variance of noise: within this factor of it.
 NEAR = 2.0
 #: Past this share of pruned blocks recovery levels off (paper: 13 of 32 blocks).
@@ -99,13 +101,13 @@ def plateau(results: Results) -> Finding:
         )
     low, high = fit["ci"]
     before, after = fit["before"], fit["after"]
-    sharp = before >= PLATEAU and before - after >= FALL
+    sharp = before >= PLATEAU and before - after >= FALL and high - low <= ABRUPT
     return Finding(
         "agrees" if sharp else "partly",
         f"Retained is {percent(before)} % on average up to step {fit['step'] - 1} and "
         f"{percent(after)} % from step {fit['step']} on (95 % CI of the step {low} to {high}, R² "
-        f"{fit['r2']:.2f}; a cliff after a plateau keeps {percent(PLATEAU, 0)} % before and takes "
-        f"{percent(FALL, 0)} points).",
+        f"{fit['r2']:.2f}; a cliff after a plateau keeps {percent(PLATEAU, 0)} % before, takes "
+        f"{percent(FALL, 0)} points, and is known to within {ABRUPT} steps).",
     )
 
 
@@ -225,7 +227,8 @@ def _holds(phase: Mapping[str, Any]) -> tuple[str, str]:
 
 def _noise(phase: Mapping[str, Any], judge: Callable) -> Finding:
     if phase["halving"]["value"] is None and "not above 0" in (phase["halving"]["reason"] or ""):
-        return Finding("undecided", f"Without noise {phase['halving']['reason']}.")
+        reason = phase["halving"]["reason"]
+        return Finding("undecided", f"{reason[0].upper()}{reason[1:]}.")
     return Finding(*judge(phase))
 
 

@@ -45,12 +45,31 @@ def write_paper_report(path: str | Path) -> Path:
     return report
 
 
-def paper_page(found: Paper, manifest: dict[str, Any]) -> str:
+def write_paper_copy(path: str | Path, copy: str | Path) -> None:
+    """Write the page to a file elsewhere, without links to the runs' own reports.
+
+    Args:
+        path: the run directory.
+        copy: the file.
+
+    Raises:
+        UserError: as ``write_paper_report``.
+    """
+    found = open_paper(path)
+    page = paper_page(found, RunDirectory(found.path).manifest, linked=False)
+    try:
+        write_text(Path(copy), page)
+    except OSError as error:
+        raise UserError(f"Cannot write {copy} ({error}); make room or allow writing.") from error
+
+
+def paper_page(found: Paper, manifest: dict[str, Any], linked: bool = True) -> str:
     """The page.
 
     Args:
         found: what was found.
         manifest: of the run.
+        linked: whether it links to the reports of the runs beside it.
 
     Returns:
         HTML that opens offline.
@@ -71,7 +90,7 @@ def paper_page(found: Paper, manifest: dict[str, Any]) -> str:
             }
             for claim in CLAIMS
         ],
-        sections=[_section(section, found) for section in SECTIONS],
+        sections=[_section(section, found, linked) for section in SECTIONS],
         provenance=_provenance(found, manifest),
         command=manifest.get("arguments"),
     )
@@ -105,7 +124,7 @@ def _status(manifest: dict[str, Any]) -> str | None:
     return "This run is not finished. The same command again goes on where it was."
 
 
-def _section(section: Section, found: Paper) -> dict[str, Any]:
+def _section(section: Section, found: Paper, linked: bool) -> dict[str, Any]:
     claims = [claim for claim in CLAIMS if claim.name in section.claims]
     return {
         "name": section.name,
@@ -120,16 +139,16 @@ def _section(section: Section, found: Paper) -> dict[str, Any]:
             }
             for claim in claims
         ],
-        "tasks": [_task(section, task, found.path) for task in found.tasks],
+        "tasks": [_task(section, task, found.path if linked else None) for task in found.tasks],
     }
 
 
-def _task(section: Section, task: PaperTask, root: Path) -> dict[str, Any]:
+def _task(section: Section, task: PaperTask, root: Path | None) -> dict[str, Any]:
     done = [name for name in section.experiments if name in task.results]
     told = {name: how for name, how in task.experiments.items() if name in section.experiments}
     missing = left_out_lines({"tasks": [{"task": task.name, "experiments": told}]})
     link = None
-    if done:
+    if done and root is not None:
         link = os.path.relpath(place(task.folder, done[0]) / "report.html", root)
     drawings = [one for one in section.drawings if one.experiment in task.results]
     return {

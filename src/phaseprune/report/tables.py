@@ -12,7 +12,7 @@ from rich.text import Text
 
 from phaseprune.report.words import DASH, PHASE_NAMES, percent, phases_line, signed
 
-__all__ = ["phases_line", "steps_table", "trace_table"]
+__all__ = ["methods_table", "phases_line", "steps_table", "trace_table"]
 
 WIDTH = 80
 BAR_HALF = 5
@@ -99,6 +99,32 @@ def steps_table(
             interval_cell(step["retained"], step.get("retained_ci"), 0),
             ", ".join(step_marks(step, result)),
         )
+    return table
+
+
+def methods_table(methods: Sequence[Mapping[str, Any]], blocks: int, removed: int) -> Table:
+    """Tabulate the ways to choose blocks, a row a method.
+
+    Args:
+        methods: Entries of `methods --json`.
+        blocks: Of the model that costs are stated for.
+        removed: How many of them are removed.
+
+    Returns:
+        A table of at most 80 columns.
+    """
+    table = new_table("Which blocks to remove", f"passes: to remove {removed} of {blocks} blocks")
+    table.add_column("method", no_wrap=True)
+    table.add_column("looks at", no_wrap=True)
+    table.add_column("block passes", no_wrap=True)
+    table.add_column("passes", justify="right", no_wrap=True)
+    table.add_column("arXiv", no_wrap=True)
+    for method in methods:
+        needs = ", ".join(method["needs"])
+        add_row(
+            table, method["name"], needs or DASH, method["cost"], f"{method['block_passes']:,}",
+            method["arxiv"] or DASH,
+        )  # fmt: skip
     return table
 
 

@@ -1,0 +1,62 @@
+"""``phaseprune methods``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from phaseprune.cli import options as o
+from phaseprune.cli.console import Screen, command_line
+from phaseprune.errors import UserError
+
+
+def methods(
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="METHOD", help="Say all about this one.", show_default=False),
+    ] = None,
+    blocks: Annotated[
+        int, typer.Option("--of", help="Costs are of a model with so many blocks,")
+    ] = 32,
+    remove: Annotated[
+        int, typer.Option("--remove", help="of which so many are removed.")
+    ] = 8,
+    as_json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:  # fmt: skip
+    """List the training-free ways to choose blocks, with paper, needs and cost."""
+    screen = Screen(as_json, quiet)
+    from phaseprune.report.tables import methods_table
+    from phaseprune.search.methods import METHODS, find_method
+
+    if not 1 <= remove < blocks:
+        raise UserError(
+            f"--remove {remove} of --of {blocks} blocks: one at least goes and one stays; give "
+            f"1 to {max(1, blocks - 1)}" + ("" if blocks > 1 else ", and a larger --of")
+        )
+    chosen = METHODS if name is None else {name: find_method(name)}
+    entries = [
+        method.to_dict() | {"block_passes": method.passes(blocks, remove)}
+        for method in chosen.values()
+    ]
+    if name is None:
+        screen.say(methods_table(entries, blocks, remove))
+        screen.say("phaseprune.rank_blocks(model, task, method=…) runs any of them; n: blocks left")
+        screen.next(command_line("methods", next(iter(METHODS))))
+    else:
+        _show(screen, entries[0], blocks, remove)
+    screen.result({"blocks": blocks, "remove": remove, "methods": entries})
+
+
+def _show(screen: Screen, method: dict, blocks: int, remove: int) -> None:
+    paper = method["paper"] + (f", arXiv {method['arxiv']}" if method["arxiv"] else "")
+    screen.say(f"{method['name']}: {method['title']} ({paper})")
+    screen.say(f"  formula  {method['formula']}", whole=True)
+    screen.say(f"  needs    {' and '.join(method['needs']) or 'nothing but the model'}")
+    screen.say(
+        f"  cost     {method['cost']} block passes: {method['block_passes']:,} to remove {remove} "
+        f"of {blocks} blocks"
+    )
+    if method["command"]:
+        screen.next(command_line(*method["command"].split(), "--help"))

@@ -1,0 +1,178 @@
+"""What each method measures, and the order that comes of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from phaseprune.decision import rankings
+from phaseprune.decoder.decoder import Decoder
+from phaseprune.decoder.weight_scores import magnitudes, taylor_scores
+from phaseprune.progress import Progress
+from phaseprune.questions.question import Task
+from phaseprune.search.judge import Judge, question_judge, text_judge
+from phaseprune.search.methods import Method
+from phaseprune.search.objectives import best
+from phaseprune.search.plain_text import PlainText
+from phaseprune.sweep.changes import (
+    Changes,
+    Sequences,
+    block_changes,
+    task_sequences,
+    window_sequences,
+)
+from phaseprune.sweep.kept import Kept
+from phaseprune.sweep.measure import prepare
+from phaseprune.sweep.memory import kept_budget
+from phaseprune.sweep.walk import sweep_scores
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a measure works with; ``number`` blocks of the ``candidates`` are to go."""
+
+    decoder: Decoder
+    method: Method
+    task: Task | None
+    text: PlainText | None
+    candidates: tuple[int, ...]
+    number: int
+    seed: int
+    progress: Progress
+
+    def sequences(self) -> Sequences:
+        """What hidden states are taken of."""
+        if self.text is not None:
+            return window_sequences(self.decoder, self.text.windows)
+        return task_sequences(self.decoder, self.task)
+
+    def judge(self) -> Judge:
+        """What candidates are judged on."""
+        if self.text is not None:
+            return text_judge(self.decoder, self.text.windows, self.text.rows)
+        return question_judge(self.decoder, prepare(self.decoder, self.task))
+
+    def without(self) -> np.ndarray:
+        """``[L]`` without any score."""
+        return np.full(len(self.decoder.blocks), np.nan)
+
+
+#: Order, ``[L]`` scores, block passes.
+Found = tuple[tuple[int, ...], np.ndarray, int]
+
+
+def _changes(work: Work) -> Changes:
+    return block_changes(work.decoder, work.sequences(), seed=work.seed, progress=work.progress)
+
+
+def _influence(work: Work) -> Found:
+    found = _changes(work)
+    order = rankings.least_first(found.influence, work.candidates)
+    return order, found.influence, found.block_passes
+
+
+def _relative(work: Work) -> Found:
+    found = _changes(work)
+    return rankings.least_first(found.relative, work.candidates), found.relative, found.block_passes
+
+
+def _cka(work: Work) -> Found:
+    found = _changes(work)
+    scores = 1 - found.cka
+    return rankings.least_first(scores, work.candidates), scores, found.block_passes
+
+
+def _influence_again(work: Work) -> Found:
+    sequences, scores, passes = work.sequences(), work.without(), 0
+    order: list[int] = []
+    for step in range(1, work.number + 1):
+        found = block_changes(
+            work.decoder, sequences, removed=order, seed=work.seed, progress=work.progress,
+            label=f"step {step}: hidden states",
+        )  # fmt: skip
+        left = [block for block in work.candidates if block not in order]
+        chosen = rankings.least_first(found.influence, left)[0]
+        scores[chosen] = found.influence[chosen]
+        passes += found.block_passes
+        order.append(chosen)
+    return tuple(order), scores, passes
+
+
+def _window(work: Work) -> Found:
+    rankings.window_scores(  # before anything is paid for
+        np.zeros((len(work.decoder.blocks) + 1,) * 2), work.number, work.candidates
+    )
+    found = _changes(work)
+    scores = rankings.window_scores(found.angles, work.number, work.candidates)
+    return rankings.least_window(scores, work.number), scores, found.block_passes
+
+
+def _perplexity(work: Work) -> Found:
+    judge, scores = work.judge(), work.without()
+    sweep = sweep_scores(
+        work.decoder, judge.rows, judge.needs_vocabulary, list(range(len(work.decoder.blocks))),
+        candidates=work.candidates, progress=work.progress,
+    )  # fmt: skip
+    for block, raw in zip(sweep.blocks, sweep.scores, strict=True):
+        scores[block] = np.exp(judge.figures(raw)["text_loss"])
+    return rankings.least_first(scores, work.candidates), scores, sweep.block_passes
+
+
+def _greedy(work: Work) -> Found:
+    judge, scores, passes = work.judge(), work.without(), 0
+    kept = Kept(kept_budget(work.decoder, judge.rows))
+    objective, order = work.method.objective, []
+    for step in range(1, work.number + 1):
+        live = [block for block in range(len(work.decoder.blocks)) if block not in order]
+        sweep = sweep_scores(
+            work.decoder, judge.rows, judge.needs_vocabulary, live,
+            candidates=[block for block in work.candidates if block not in order], kept=kept,
+            progress=work.progress, label=f"step {step}: sweep over {len(live)} blocks",
+        )  # fmt: skip
+        values = [judge.figures(raw)[objective] for raw in sweep.scores]
+        place = best(objective, values)
+        scores[sweep.blocks[place]] = values[place]
+        order.append(sweep.blocks[place])
+        passes += sweep.block_passes
+    return tuple(order), scores, passes
+
+
+def _taylor(work: Work) -> Found:
+    scores = taylor_scores(work.decoder, work.text.windows, work.progress)
+    passes = 3 * len(work.decoder.blocks)
+    return rankings.least_first(scores, work.candidates), scores, passes
+
+
+def _magnitude(work: Work) -> Found:
+    scores = magnitudes(work.decoder, work.progress)
+    return rankings.least_first(scores, work.candidates), scores, 0
+
+
+def _last_first(work: Work) -> Found:
+    return rankings.last_first(work.candidates), work.without(), 0
+
+
+def _first_first(work: Work) -> Found:
+    return rankings.first_first(work.candidates), work.without(), 0
+
+
+def _random(work: Work) -> Found:
+    return rankings.at_random(work.candidates, work.seed), work.without(), 0
+
+
+#: By the ``measure`` of a method.
+MEASURES = {
+    "greedy": _greedy,
+    "influence": _influence,
+    "influence_again": _influence_again,
+    "window": _window,
+    "relative": _relative,
+    "cka": _cka,
+    "perplexity": _perplexity,
+    "taylor": _taylor,
+    "magnitude": _magnitude,
+    "last_first": _last_first,
+    "first_first": _first_first,
+    "random": _random,
+}

@@ -1,0 +1,238 @@
+"""The training-free ways to choose blocks, each with its paper, what it needs and what it costs.
+
+Costs are in block passes: runs of one block over all rows. ``phaseprune.rank_blocks`` runs any of
+them; the searches are also what ``prune --objective`` runs, with figures at every step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from phaseprune.errors import UserError, near_matches
+
+#: What a method may need.
+QUESTIONS, TEXT, EITHER, GRADIENTS = "questions", "text", "questions or text", "gradients"
+#: The heuristic of Shortened LLaMA's "plus" scores: the first four blocks and the last two stay.
+PLUS = (4, 2)
+PAPER = "2605.07271"
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to choose which blocks to remove.
+
+    Attributes:
+        name: what it is called by.
+        title: in words.
+        paper: whose it is.
+        arxiv: its number; None where it is folklore.
+        formula: what a block is scored by, and which goes first.
+        needs: what it is given, of ``QUESTIONS``, ``TEXT``, ``EITHER``, ``GRADIENTS``.
+        measure: what computes its order, a name in ``measures.MEASURES``.
+        passes: block passes for L blocks and k removed ones, nothing else protected.
+        cost: the same in words.
+        objective: of a search, what it judges by (``objectives.SIGNS``).
+        ends: how many blocks at the beginning and at the end it never removes.
+    """
+
+    name: str
+    title: str
+    paper: str
+    arxiv: str | None
+    formula: str
+    needs: tuple[str, ...]
+    measure: str
+    passes: Callable[[int, int], int]
+    cost: str
+    objective: str | None = None
+    ends: tuple[int, int] = (0, 0)
+
+    @property
+    def command(self) -> str | None:
+        """What runs the same search on the command line."""
+        return None if self.objective is None else f"prune --objective {self.objective}"
+
+    def protected(self, blocks: int) -> frozenset[int]:
+        """The blocks of a model that it never removes."""
+        first, last = self.ends
+        return frozenset(b for b in range(blocks) if b < first or b >= blocks - last)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for ``methods --json``."""
+        return {
+            "name": self.name,
+            "title": self.title,
+            "paper": self.paper,
+            "arxiv": self.arxiv,
+            "formula": self.formula,
+            "needs": list(self.needs),
+            "cost": self.cost,
+            "command": self.command,
+            "never_removes": {"first": self.ends[0], "last": self.ends[1]},
+        }
+
+
+def one_walk(blocks: int, removed: int) -> int:
+    """One run of the full model."""
+    return blocks
+
+
+def nothing(blocks: int, removed: int) -> int:
+    """No block is run."""
+    return 0
+
+
+def walks(blocks: int, removed: int) -> int:
+    """One run of the model that is left, a step."""
+    return sum(blocks - step for step in range(removed))
+
+
+def sweeps(blocks: int, removed: int) -> int:
+    """One sweep over the model that is left, a step, nothing kept from the step before."""
+    return sum(sweep(blocks - step) for step in range(removed))
+
+
+def sweep(blocks: int, first: int = 0, last: int = 0) -> int:
+    """One sweep in which some blocks at the beginning and at the end are no candidates."""
+    candidates = range(first, blocks - last)
+    if not candidates:
+        return 0
+    return candidates[-1] + 1 + sum(blocks - 1 - block for block in candidates)
+
+
+def one_sweep(blocks: int, removed: int) -> int:
+    """One sweep over the full model."""
+    return sweep(blocks)
+
+
+def one_sweep_plus(blocks: int, removed: int) -> int:
+    """One sweep over the full model, without the protected blocks as candidates."""
+    return sweep(blocks, *PLUS)
+
+
+def with_gradients(blocks: int, removed: int) -> int:
+    """One run forward, and one backward that costs about two."""
+    return 3 * blocks
+
+
+_SHORTENED = ("Kim et al. 2024 (Shortened LLaMA)", "2402.02834")
+_SEARCH = dict(measure="greedy", passes=sweeps, cost="<= sum n(n+1)/2")
+
+METHODS = {
+    method.name: method
+    for method in (
+        Method(
+            "decision_margin", "Iterative Pruning by the Decision Margin", "Shi et al. 2026", PAPER,
+            "the block whose removal leaves the largest mean Decision Margin; then look again",
+            (QUESTIONS,), objective="decision_margin", **_SEARCH,
+        ),
+        Method(
+            "accuracy", "Iterative Pruning by accuracy", "Shi et al. 2026", PAPER,
+            "the block whose removal leaves the largest accuracy; then look again",
+            (QUESTIONS,), objective="accuracy", **_SEARCH,
+        ),
+        Method(
+            "loss", "Iterative Pruning by the gold option's loss", "Shi et al. 2026", PAPER,
+            "the block whose removal leaves the least -log p of the gold option; then look again",
+            (QUESTIONS,), objective="loss", **_SEARCH,
+        ),
+        Method(
+            "sleb", "SLEB: text loss, one at a time", "Song et al. 2024 (SLEB)", "2402.09025",
+            "the block whose removal leaves the least loss on plain text; then look again",
+            (TEXT,), objective="text_loss", **_SEARCH,
+        ),
+        Method(
+            "block_influence", "Block Influence", "Men et al. 2024 (ShortGPT)", "2403.03853",
+            "1 - E cos(h_l, h_l+1) over all tokens; least first",
+            (EITHER,), "influence", one_walk, "L",
+        ),
+        Method(
+            "block_influence_iterative", "Block Influence, measured again after each removal",
+            "Men et al. 2024 (ShortGPT)", "2403.03853",
+            "1 - E cos of a block's input and output in the model that is left; then look again",
+            (EITHER,), "influence_again", walks, "sum of n",
+        ),
+        Method(
+            "angular", "Angular distance of a window", "Gromov et al. 2024", "2403.17887",
+            "arccos(cos(h_l, h_l+k))/pi at the last token; the window of k blocks with the least",
+            (EITHER,), "window", one_walk, "L",
+        ),
+        Method(
+            "relative_magnitude", "Relative magnitude of what a block adds",
+            "Samragh et al. 2023", "2312.09299",
+            "E ||f(x)|| / ||x + f(x)|| over all tokens; least first",
+            (EITHER,), "relative", one_walk, "L",
+        ),
+        Method(
+            "cka", "CKA of a block's input and output", "Kornblith et al. 2019", "1905.00414",
+            "1 - CKA(h_l, h_l+1), debiased, over drawn tokens; least first",
+            (EITHER,), "cka", one_walk, "L",
+        ),
+        Method(
+            "ppl", "Perplexity without the block", *_SHORTENED,
+            "perplexity of plain text with the block removed; least first",
+            (TEXT,), "perplexity", one_sweep, "L(L+1)/2",
+        ),
+        Method(
+            "ppl_plus", "Perplexity without the block, first 4 and last 2 kept", *_SHORTENED,
+            "as ppl, with the protection that the paper gives to Taylor+ and Mag+",
+            (TEXT,), "perplexity", one_sweep_plus, "< L(L+1)/2", ends=PLUS,
+        ),
+        Method(
+            "taylor", "First-order Taylor score", *_SHORTENED,
+            "sum |w dL/dw| over the block's matrices, L the loss on plain text; least first",
+            (TEXT, GRADIENTS), "taylor", with_gradients, "3L",
+        ),
+        Method(
+            "taylor_plus", "Taylor+: first 4 and last 2 blocks kept", *_SHORTENED,
+            "as taylor; the first four blocks and the last two are never removed",
+            (TEXT, GRADIENTS), "taylor", with_gradients, "3L", ends=PLUS,
+        ),
+        Method(
+            "magnitude", "Magnitude of weights", *_SHORTENED,
+            "sum |w| over the block's matrices; least first",
+            (), "magnitude", nothing, "0",
+        ),
+        Method(
+            "magnitude_plus", "Mag+: first 4 and last 2 blocks kept", *_SHORTENED,
+            "as magnitude; the first four blocks and the last two are never removed",
+            (), "magnitude", nothing, "0", ends=PLUS,
+        ),
+        Method(
+            "tail", "Last blocks first, the very last kept", "Gromov et al. 2024", "2403.17887",
+            "from the last block but one towards the embeddings",
+            (), "last_first", nothing, "0", ends=(0, 1),
+        ),
+        Method(
+            "tail_all", "Last blocks first", "Lu et al. 2024 (their reverse order)", "2411.15558",
+            "from the last block towards the embeddings",
+            (), "last_first", nothing, "0",
+        ),
+        Method(
+            "reverse", "First blocks first", "a control", None,
+            "from the first block towards the output: the tail turned round",
+            (), "first_first", nothing, "0",
+        ),
+        Method(
+            "random", "Random order", "a control", None,
+            "an order drawn uniformly by seed",
+            (), "random", nothing, "0",
+        ),
+    )
+}  # fmt: skip
+
+
+def find_method(name: str) -> Method:
+    """The method of a name.
+
+    Raises:
+        UserError: there is none; with near matches.
+    """
+    if name not in METHODS:
+        raise UserError(
+            f"--method is {name!r} and must be one of {', '.join(METHODS)}."
+            + near_matches(name, METHODS)
+        )
+    return METHODS[name]

@@ -1,0 +1,150 @@
+"""``rank_blocks``: which blocks a method removes first, and by what scores."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from phaseprune.decision import rankings
+from phaseprune.decoder.decoder import Decoder
+from phaseprune.decoder.weight_scores import check_gradients
+from phaseprune.errors import UserError
+from phaseprune.progress import Progress, silent
+from phaseprune.questions.question import Task
+from phaseprune.search.measures import MEASURES, Work
+from phaseprune.search.methods import EITHER, GRADIENTS, QUESTIONS, TEXT, Method, find_method
+from phaseprune.search.plain_text import PlainText, read_text
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The order in which a method removes blocks.
+
+    Attributes:
+        method: its name.
+        model: what the model was called.
+        chosen_on: the task's name or the text's path; None where the method looks at neither.
+        remove: how many blocks were asked for; None for all that may go.
+        seed: of what is drawn.
+        protect: blocks that were never to be removed, those of the method itself among them.
+        order: original indices, the first removed first (of ``angular``, whose window goes at once,
+            in order of index).
+        scores: ``[L]`` by original index, in the method's own unit; NaN where a block has none. Of
+            a search, and of ``block_influence_iterative``, the figure at the step at which the
+            block went; of ``angular`` that of the window that begins there.
+        block_passes: counted runs of one block over all rows; a backward run counts as two.
+    """
+
+    method: str
+    model: str
+    chosen_on: str | None
+    remove: int | None
+    seed: int
+    protect: tuple[int, ...]
+    order: tuple[int, ...]
+    scores: np.ndarray
+    block_passes: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values; None for a score that is not there."""
+        scores = [None if np.isnan(score) else float(score) for score in self.scores]
+        return asdict(self) | {
+            "protect": list(self.protect), "order": list(self.order), "scores": scores
+        }  # fmt: skip
+
+
+def rank_blocks(
+    decoder: Decoder,
+    chosen_on: Task | str | Path | None = None,
+    *,
+    method: str,
+    remove: int | None = None,
+    seed: int = 0,
+    protect: Collection[int] = (),
+    progress: Progress = silent,
+) -> Ranking:
+    """Rank the blocks of a model by one of the training-free methods of ``phaseprune methods``.
+
+    Args:
+        decoder: from ``load_model``.
+        chosen_on: a task from ``load_task``, all of whose questions are looked at, or the path of a
+            file of plain text, as the method needs; None for those that need neither.
+        method: a name in ``methods.METHODS``.
+        remove: how many blocks; None for all that may go, one of which stays at least.
+        seed: of a random order, and of the tokens that CKA is taken over.
+        protect: original indices that are never removed.
+        progress: told of each block pass.
+
+    Returns:
+        The order, as long as ``remove``, with the score of each block.
+
+    Raises:
+        UserError: an unknown method, one without what it needs, protections that leave too few
+            blocks, or a model or text that it cannot be measured on.
+    """
+    found = find_method(method)
+    blocks = len(decoder.blocks)
+    protect = frozenset(protect)
+    rankings.removable(blocks, protect)
+    protected = protect | found.protected(blocks)
+    if len(protected) >= blocks:
+        first, last = found.ends
+        raise UserError(
+            f"method {method} keeps the first {first} and the last {last} blocks, and of the "
+            f"model's {blocks} nothing is left to remove; protect fewer or choose another method"
+        )
+    candidates = rankings.removable(blocks, protected)
+    number = rankings.check_number(blocks, candidates, remove)
+    task, text = _given(decoder, found, chosen_on)
+    if found.measure == "window" and remove is None:
+        raise UserError(
+            f"method {method} chooses a window of a given length; say with --remove how many "
+            "blocks it is to have"
+        )
+    if GRADIENTS in found.needs:
+        check_gradients(decoder)
+    order, scores, passes = MEASURES[found.measure](
+        Work(decoder, found, task, text, candidates, number, seed, progress)
+    )
+    return Ranking(
+        method=method,
+        model=decoder.name,
+        chosen_on=None if not found.needs else task.name if task else str(chosen_on),
+        remove=remove,
+        seed=seed,
+        protect=tuple(sorted(protected)),
+        order=order[:number],
+        scores=scores,
+        block_passes=passes,
+    )
+
+
+def _given(
+    decoder: Decoder, method: Method, chosen_on: Task | str | Path | None
+) -> tuple[Task | None, PlainText | None]:
+    """The questions or the text that a method is given.
+
+    Raises:
+        UserError: not what it needs.
+    """
+    need = method.needs[0] if method.needs else None
+    task = chosen_on if isinstance(chosen_on, Task) else None
+    if need is None:
+        return None, None
+    if need == EITHER and chosen_on is None:
+        raise UserError(
+            f"method {method.name} looks at hidden states; give it questions (a task) or the path "
+            "of a file of plain text"
+        )
+    if need == QUESTIONS and task is None:
+        raise UserError(f"method {method.name} chooses by questions; give it a task")
+    if need == TEXT and (chosen_on is None or task is not None):
+        gradients = " and gradients through the model" if GRADIENTS in method.needs else ""
+        raise UserError(
+            f"method {method.name} needs plain text{gradients}; give it the path of a file of text"
+        )
+    return task, None if task else read_text(decoder, chosen_on, "text_loss")
