@@ -44,8 +44,9 @@ def guards_figure(steps: Sequence[Mapping[str, Any]]) -> Figure:
           style.INK, "-")  # fmt: skip
     left.axhline(losses[0], color=style.MUTED, linewidth=0.9, linestyle=(0, (1, 2)),
                  label="full model")  # fmt: skip
-    left.annotate("full model", (0.02, losses[0]), xycoords=left.get_yaxis_transform(),
-                  xytext=(0, 3), textcoords="offset points", fontsize=style.NOTE_SIZE,
+    left.annotate("full model", (0.98, losses[0]), xycoords=left.get_yaxis_transform(),
+                  xytext=(0, -3), textcoords="offset points", ha="right",
+                  va="top", fontsize=style.NOTE_SIZE,
                   color=style.MUTED)  # fmt: skip
     style.set_labels(left, "Removed blocks", "Loss, nats a token")
     style.set_title(left, "Loss on plain text")
