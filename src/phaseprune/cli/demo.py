@@ -40,8 +40,9 @@ def demo(
     decoder = load_checked("demo", screen, device=device, dtype=dtype)
     from phaseprune.report.html import write_report
     from phaseprune.report.tables import trace_table
+    from phaseprune.search.conclude import choose
     from phaseprune.search.export_run import export_run
-    from phaseprune.search.prune import choose, prune
+    from phaseprune.search.prune import prune
 
     task = load_task("demo", limit=limit)
     screen.say(

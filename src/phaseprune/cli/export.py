@@ -31,6 +31,11 @@ def export(
         Path | None,
         typer.Option("--out", metavar="DIRECTORY", help="Where to. [default: RUN/model]"),
     ] = None,
+    measure: Annotated[
+        bool,
+        typer.Option("--measure", help="Measure what is saved: bytes on disk, and the speed of "
+                     "both models by turns, on this machine as it is now."),
+    ] = False,
     device: o.Device = "auto",
     dtype: o.Dtype = "auto",
     stream: o.Stream = None,
@@ -83,5 +88,19 @@ def export(
     )
     screen.say(f"reloaded from disk: max |Δ logits| {exported.max_abs_logit_difference:.2g}")
     screen.say(f"generated {exported.generated_tokens} tokens alike with and without the KV cache")
+    saving = _measured(screen, decoder, exported.path) if measure else {}
     screen.next(command_line("trace", exported.path, "--task", "TASK"))
-    screen.result(exported.to_dict())
+    screen.result(exported.to_dict() | saving)
+
+
+def _measured(screen: Screen, decoder, path: str) -> dict:
+    """The saving, shown and written into the exported model's ``phaseprune.json``."""
+    from phaseprune.decoder.saving import measure_saving, record_saving
+    from phaseprune.report.guard_words import saving_lines
+
+    with screen.progress() as progress:
+        saving = measure_saving(decoder, path, progress=progress)
+    record_saving(path, saving)
+    for line in saving_lines(saving.to_dict()):
+        screen.say(line)
+    return {"saving": saving.to_dict()}

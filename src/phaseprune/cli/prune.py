@@ -37,6 +37,17 @@ def prune(
             "is left on the evaluation questions. [default: 0.9 if no other rule is given]",
         ),
     ] = None,
+    keep_text_loss: Annotated[
+        float | None,
+        typer.Option("--keep-text-loss", metavar="X", help="Stop before the loss on plain text has "
+                     "risen by more than this share of the full model's: 0.2 is a rise by a fifth. "
+                     "Brings --guard with it."),
+    ] = None,
+    guard: Annotated[
+        bool,
+        typer.Option("--guard", help="Look at each step beyond questions: loss on plain text, "
+                     "greedy continuations against the full model's, repetition."),
+    ] = False,
     objective: Annotated[
         str,
         typer.Option("--objective", help="Choose by: decision_margin, accuracy or loss (of the "
@@ -44,8 +55,9 @@ def prune(
     ] = "decision_margin",
     text: Annotated[
         Path | None,
-        typer.Option("--text", metavar="FILE", help="Plain text whose loss blocks are chosen by "
-                     "(--objective text_loss): its first 16 windows of 512 tokens."),
+        typer.Option("--text", metavar="FILE", help="Plain text: of --objective text_loss its "
+                     "first 16 windows of 512 tokens, which blocks are chosen by; of --guard its "
+                     "beginning, or what follows these. [default of --guard: a bundled text]"),
     ] = None,
     search: Annotated[
         str,
@@ -125,6 +137,7 @@ def prune(
         max_memory=max_memory,
     )  # fmt: skip
     from phaseprune.decoder.export import check_exportable
+    from phaseprune.probes.guards import Guard
     from phaseprune.report.html import write_report
     from phaseprune.report.words import input_lines
     from phaseprune.search.export_run import export_run
@@ -141,6 +154,7 @@ def prune(
     with screen.progress() as progress:
         pruning = prune_model(
             decoder, questions, remove=remove, ratio=ratio, keep_accuracy=keep_accuracy,
+            keep_text_loss=keep_text_loss, guard=Guard() if guard else None,
             objective=objective, text=text, search=search, race_alpha=race_alpha,
             race_tolerance=race_tolerance, race_dtype=race_dtype, calibration=calibration,
             evaluation=evaluation,
@@ -170,16 +184,21 @@ def prune(
 def show(screen: Screen, pruning: dict) -> None:
     """Print the steps of a pruning run and what they come to."""
     from phaseprune.report import words
+    from phaseprune.report.guard_words import guard_lines, guards_table
     from phaseprune.report.tables import steps_table
 
     trace, steps, result = pruning["trace"], pruning["steps"], pruning["result"]
     screen.say(words.phases_line(trace))
     screen.say(steps_table(steps, result))
+    if guards := guards_table(steps):
+        screen.say(guards)
     screen.say(f"the search ended: {result['stopped_by']}")
     screen.say(words.removed_line(steps, result))
     screen.say(words.accuracy_line(result, trace["chance"], trace["questions"]))
     screen.say(words.collapse_line(result))
     screen.say(words.cliff_line(result))
+    for line in guard_lines(result):
+        screen.say(line)
     if result.get("racing"):
         screen.say(words.racing_line(result["racing"]))
     if result["export"]:

@@ -72,9 +72,24 @@ def model_card(notes: dict[str, Any]) -> str:
             f"| this model | {pruned['accuracy']:.3f} | {_interval(pruned['ci'])} |",
             "",
             "Blocks were chosen on other questions than these. What the figure does not cover "
-            "(other tasks, free generation) was not measured.",
+            f"({'other tasks' if figures.get('guard') else 'other tasks, free generation'}) was "
+            "not measured.",
+            *_beyond_questions(figures.get("guard")),
         ]
     return "\n".join(lines) + "\n"
+
+
+def _beyond_questions(guard: Mapping[str, Any] | None) -> list[str]:
+    """What was measured on plain text, against the full model."""
+    if guard is None:
+        return []
+    return [
+        "",
+        f"On plain text the loss is {guard['text_loss']:.3f} nats a token, which is "
+        f"{1 + guard['text_loss_rise']:.2f} times the full model's; of the tokens of short greedy "
+        f"continuations {guard['agreement']:.1%} are the full model's, and "
+        f"{guard['repetition']:.1%} of their 4-grams are repetitions.",
+    ]
 
 
 def _change(healing: Mapping[str, Any] | None) -> str:

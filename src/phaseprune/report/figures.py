@@ -6,6 +6,7 @@ outside (option labels, reasons) are never read as mathematics.
 
 from phaseprune.report.depth_figures import decision_depth_figure, group_margins_figure
 from phaseprune.report.dynamics_figures import dynamics_figure
+from phaseprune.report.guard_figures import guards_figure
 from phaseprune.report.phasewise_figures import phasewise_figure
 from phaseprune.report.prune_figures import margin_heatmap_figure, pruning_figure
 from phaseprune.report.trace_figures import (
@@ -20,6 +21,7 @@ __all__ = [
     "decision_margin_figure",
     "dynamics_figure",
     "group_margins_figure",
+    "guards_figure",
     "margin_heatmap_figure",
     "option_frequency_figure",
     "phasewise_figure",

@@ -11,6 +11,7 @@ from jinja2 import UndefinedError
 from phaseprune.errors import UserError
 from phaseprune.report import depth_words, dynamics_words, figures, words
 from phaseprune.report.frequency_words import frequency_caption, frequency_line
+from phaseprune.report.guard_words import guard_lines
 from phaseprune.report.lens_words import lens_lines
 from phaseprune.report.pages import render
 from phaseprune.report.parts import Part, read_parts
@@ -89,6 +90,7 @@ def render_report(
             *([] if alone else _figures(trace, steps, result)),
         ],
         steps=steps,
+        guarded=any(step.get("guard") for step in steps),
         marks=[step_marks(step, result) for step in steps],
         phase_names=words.PHASE_NAMES,
         provenance=provenance_rows(manifest, trace, result),
@@ -128,6 +130,7 @@ def _sentences(
             words.accuracy_line(result, chance, manifest.get("evaluation_questions")),
             words.collapse_line(result),
             words.cliff_line(result),
+            *guard_lines(result),
             *([line] if (line := dynamics_words.paired_line(result)) else []),
             *dynamics_words.dynamics_lines(result, trace and trace["option_labels"]),
             *([words.racing_line(result["racing"])] if result.get("racing") else []),
@@ -216,6 +219,13 @@ def _figures(
             "Each point is one more block removed, named by its index; squares are Silent, circles "
             "Decisive blocks. Look for how long accuracy holds, and which block's removal makes "
             "it fall.",
+        )
+    if any(step.get("guard") for step in steps):
+        add(
+            "guards",
+            figures.guards_figure(steps),
+            "What the questions do not ask for. Look for steps at which accuracy still holds while "
+            "the loss on plain text has risen, or continuations begin to repeat themselves.",
         )
     if trace:
         found = trace["transition"]["found"]

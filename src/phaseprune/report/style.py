@@ -52,13 +52,22 @@ def new_figure(height: float, width: float = WIDTH) -> tuple[Figure, Axes]:
     """
     figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
     axes = figure.subplots()
+    plain_axes(axes)
+    return figure, axes
+
+
+def plain_axes(axes: Axes) -> None:
+    """Take top and right spines away, and set ticks in the style of all.
+
+    Args:
+        axes: The axes.
+    """
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     for side in ("left", "bottom"):
         axes.spines[side].set_color(RULE)
     axes.tick_params(labelsize=TICK_SIZE, colors=MUTED, labelcolor=INK, length=3)
     axes.set_axisbelow(True)
-    return figure, axes
 
 
 def set_title(axes: Axes, text: str, pad: float = 8) -> None:

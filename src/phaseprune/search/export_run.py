@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from phaseprune.decision.guards import short_figures
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.decoder.export import Export, export
 from phaseprune.errors import UserError
@@ -71,6 +72,8 @@ def export_run(
         "retained": chosen["retained"],
         "retained_ci": chosen["retained_ci"],
     }
+    if chosen.get("guard"):
+        figures["guard"] = short_figures(chosen["guard"])
     exported = export(
         decoder,
         [line["removed"] for line in steps[1 : step + 1]],

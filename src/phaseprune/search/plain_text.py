@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.errors import UserError
 from phaseprune.sweep.rows import Rows
-from phaseprune.sweep.text import text_rows, text_windows
+from phaseprune.sweep.text import read_text_file, text_rows, text_windows
 
 #: Tokens of a window, if the model takes as many, and the most windows that are used.
 WINDOW, WINDOWS = 512, 16
@@ -25,38 +24,42 @@ class PlainText:
     rows: Rows
     identity: dict[str, Any]
 
+    @property
+    def tokens(self) -> int:
+        """Tokens at the beginning of the text that the windows take up."""
+        return sum(map(len, self.windows))
 
-def read_text(decoder: Decoder, path: str | Path | None, objective: str) -> PlainText | None:
+
+def read_text(
+    decoder: Decoder, path: str | Path | None, objective: str, guarded: bool = False
+) -> PlainText | None:
     """The text that an objective needs; None where it needs none.
 
     Args:
         decoder: the model.
         path: a file of plain text (UTF-8); its beginning is used.
         objective: what candidates are judged by.
+        guarded: whether guards look at the text too; at what follows the windows used here, since
+            a text that blocks are chosen by flatters the choice.
 
     Raises:
         UserError: a text without need or none where one is needed, or a file that is not there, no
             text, or too short.
     """
     if objective != "text_loss":
-        if path is not None:
+        if path is not None and not guarded:
             raise UserError(
-                f"--text {path} goes with --objective text_loss only; add that or leave it out"
+                f"--text {path} goes with --objective text_loss or --guard only; add one of them "
+                "or leave it out"
             )
         return None
     if path is None:
         raise UserError("--objective text_loss needs a text: name a file of plain text with --text")
-    try:
-        content = Path(path).read_bytes()
-        text = content.decode("utf-8")
-    except OSError:
-        raise UserError(f"--text {path}: there is no such file that can be read") from None
-    except UnicodeDecodeError:
-        raise UserError(f"--text {path} is not UTF-8 text; convert it first") from None
+    text, fingerprint = read_text_file(path)
     length = min(WINDOW, decoder.max_length or WINDOW)
     windows = text_windows(decoder, text, length)[:WINDOWS]
     identity = {
-        "text_fingerprint": hashlib.sha256(content).hexdigest(),
+        "text_fingerprint": fingerprint,
         "text_windows": len(windows),
         "text_window_tokens": length,
     }

@@ -10,23 +10,23 @@ from typing import Any
 
 import torch
 
-from phaseprune.decision.collapse import find_cliff
-from phaseprune.decision.dynamics import run_dynamics
-from phaseprune.decision.paired import mcnemar
 from phaseprune.decision.trace import Trace
 from phaseprune.decision.transition import Transition
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.errors import UserError
+from phaseprune.probes.guards import Guard, open_guard
 from phaseprune.progress import Progress, silent
 from phaseprune.questions.question import Task
 from phaseprune.questions.split import split
 from phaseprune.runs.directory import RunDirectory
-from phaseprune.search.iterative import Search, Step, first_step, next_steps
+from phaseprune.search.conclude import conclude
+from phaseprune.search.iterative import first_step, next_steps
 from phaseprune.search.judge import Judge, question_judge, text_judge
 from phaseprune.search.method import search_options
 from phaseprune.search.objectives import check_objective
 from phaseprune.search.plain_text import read_text
 from phaseprune.search.racing import make_racing
+from phaseprune.search.step import Search, Step
 from phaseprune.search.stopping import stop_rule
 from phaseprune.sweep.kept import Kept
 from phaseprune.sweep.measure import prepare
@@ -76,12 +76,14 @@ def prune(
     remove: int | None = None,
     ratio: float | None = None,
     keep_accuracy: float | None = None,
+    keep_text_loss: float | None = None,
     objective: str = "decision_margin",
     search: str = "exact",
     race_alpha: float | None = None,
     race_tolerance: float | None = None,
     race_dtype: str | None = None,
     text: str | Path | None = None,
+    guard: Guard | None = None,
     calibration: int | None = None,
     evaluation: int | None = None,
     seed: int = 0,
@@ -97,8 +99,10 @@ def prune(
         task: from ``load_task``; its questions are split by seed.
         remove: number of blocks to remove.
         ratio: or share of the blocks to remove.
-        keep_accuracy: share of the accuracy above chance that must remain. With none of the three
+        keep_accuracy: share of the accuracy above chance that must remain. With none of these rules
             the search keeps 0.9 of it (see ``stopping.stop_rule``).
+        keep_text_loss: the most that the loss on the guards' text may rise, as a share of the full
+            model's loss; brings guards with it.
         objective: ``decision_margin``, ``accuracy`` or ``loss`` on the calibration questions, or
             ``text_loss``.
         search: ``exact`` scores every candidate on all calibration questions (or the whole text);
@@ -108,7 +112,10 @@ def prune(
         race_tolerance: of racing: in units of the objective; 0.02 by default.
         race_dtype: of racing: of the matrix products while candidates race, ``own`` (the model's),
             ``bfloat16``, or by default ``auto``, the faster one here by a quick measurement.
-        text: of ``text_loss``: a file of plain text to choose by.
+        text: a file of plain text: of ``text_loss``, to choose by; of guards, to measure on, by
+            default the bundled one. With both, guards take what follows the part chosen by.
+        guard: look at each step beyond questions as well: loss on text, greedy continuations and
+            repetition (``probes.guards``); None does not.
         calibration: number of questions to choose on.
         evaluation: number of questions to report on.
         seed: of the split and of all intervals.
@@ -124,11 +131,15 @@ def prune(
     """
     check_objective(objective)
     how = search_options(search, race_alpha, race_tolerance, race_dtype)
-    stop = stop_rule(len(decoder.blocks), remove, ratio, keep_accuracy)
+    stop = stop_rule(len(decoder.blocks), remove, ratio, keep_accuracy, keep_text_loss)
+    guard = Guard() if guard is None and keep_text_loss is not None else guard
     calibration_task, evaluation_task = split(task, calibration, evaluation, seed)
     calibration_rows = prepare(decoder, calibration_task)
     evaluation_rows = prepare(decoder, evaluation_task, streams=1)
-    chosen_by = read_text(decoder, text, objective)
+    chosen_by = read_text(decoder, text, objective, guard is not None)
+    guarded = None
+    if guard is not None:
+        guarded = open_guard(decoder, guard, text, seed, chosen_by.tokens if chosen_by else 0)
     counts = {
         "calibration_questions": len(calibration_task.questions),
         "evaluation_questions": len(evaluation_task.questions),
@@ -139,6 +150,8 @@ def prune(
     }
     options = {"objective": objective, "remove": stop.most, "keep_accuracy": stop.keep_accuracy}
     options |= (chosen_by.identity if chosen_by else {}) | phases_option(transition)
+    if guarded:
+        options |= guarded.identity | {"keep_text_loss": stop.keep_text_loss}
     identity = run_identity("prune", decoder, task, seed, options | how | counts)
     with tempfile.TemporaryDirectory() as scratch:
         run = RunDirectory(Path(scratch if out is None else out))
@@ -161,7 +174,7 @@ def prune(
         kept = Kept(kept_budget(decoder, judge.rows))
         work = Search(
             decoder, calibration_rows, evaluation_rows, objective, stop, full.transition, seed,
-            judge, kept, racing,
+            judge, kept, racing, guarded,
         )  # fmt: skip
         steps = [Step(**line) for line in run.steps()]
         if state != "finished":
@@ -212,71 +225,3 @@ def _search(
         run.append_step(step.to_dict())
         run.add_timings(search=step.seconds)
     run.add_timings(prune=time.perf_counter() - began)
-
-
-def conclude(search: Search, steps: list[Step]) -> dict[str, Any]:
-    """What a finished search comes to: the ``result`` of the manifest.
-
-    The chosen step is the last one, or, where it broke ``keep_accuracy``, the one before.
-    """
-    last = steps[-1]
-    chosen = steps[-2] if search.stop.broken_by(last.retained) else last
-    cliff = find_cliff(
-        [step.correct for step in steps],
-        [step.removed for step in steps],
-        [step.phase for step in steps],
-        1 / search.evaluation.task.options,
-        search.seed,
-    )
-    collapsed_at = next((step.step for step in steps if step.collapsed), None)
-    return {
-        **choose(steps, chosen.step),
-        "full": {key: steps[0].evaluation[key] for key in ("accuracy", "ci")},
-        "collapsed_at_step": collapsed_at,
-        "cliff": cliff.to_dict() if cliff else None,
-        "stopped_by": search.stop.reason(last.step, last.retained),
-        "racing": search.racing and summary(search.racing.options, steps[1:]),
-        "dynamics": run_dynamics(
-            [step.dynamics for step in steps],
-            [step.correct for step in steps],
-            collapsed_at,
-            1 / search.evaluation.task.options,
-            search.seed,
-        ),
-        "export": None,
-    }
-
-
-def summary(options: dict[str, Any], steps: list[Step]) -> dict[str, Any]:
-    """What racing came to over a search: its options, confidence of a step, and block passes."""
-    last = steps[-1].race if steps else {}
-    return {
-        "alpha": options["alpha"],
-        "tolerance": options["tolerance"],
-        "confidence": 1 - options["alpha"],
-        "block_passes": sum(step.block_passes for step in steps),
-        "block_passes_saved": sum(step.race["block_passes_saved"] for step in steps),
-        "products": last.get("products"),
-        "drift": max((step.race["drift"] or 0.0 for step in steps), default=0.0),
-    }
-
-
-def choose(steps: list[Step], number: int) -> dict[str, Any]:
-    """The part of a result that depends on which step is the chosen one."""
-    chosen = steps[number]
-    full, pruned = steps[0].correct, chosen.correct
-    only_full, only_pruned = int((full & ~pruned).sum()), int((pruned & ~full).sum())
-    return {
-        "chosen_step": chosen.step,
-        "removed": [step.removed for step in steps[1 : chosen.step + 1]],
-        "kept": chosen.kept,
-        "pruned": {key: chosen.evaluation[key] for key in ("accuracy", "ci")},
-        "against_full": {
-            "only_full": only_full,
-            "only_pruned": only_pruned,
-            "p_value": mcnemar(only_full, only_pruned),
-        },
-        "retained": chosen.retained,
-        "retained_ci": chosen.retained_ci,
-        "collapsed": chosen.collapsed,
-    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from phaseprune.errors import UserError
@@ -12,20 +13,32 @@ DEFAULT_KEEP = 0.9
 
 @dataclass(frozen=True)
 class Stop:
-    """Remove at most ``most`` blocks, and end when retained falls below ``keep_accuracy``."""
+    """Remove at most ``most`` blocks, and end when one of the other two rules is broken.
+
+    They are broken when retained falls below ``keep_accuracy``, and when the rise of the text loss,
+    as a share of the full model's loss, is more than ``keep_text_loss``.
+    """
 
     most: int
     keep_accuracy: float | None
+    keep_text_loss: float | None = None
 
-    def broken_by(self, retained: float | None) -> bool:
-        """Whether so much retained accuracy is less than what must be kept."""
-        kept = self.keep_accuracy
-        return kept is not None and retained is not None and retained < kept
+    def broken_by(self, retained: float | None, text_loss_rise: float | None = None) -> str | None:
+        """Which rule is broken by so much retained accuracy or so much more loss, in words."""
+        kept, rise = self.keep_accuracy, self.keep_text_loss
+        if kept is not None and retained is not None and retained < kept:
+            return f"less than {kept:g} of the accuracy above chance is left"
+        if rise is not None and text_loss_rise is not None and text_loss_rise > rise:
+            return f"the text loss is more than {1 + rise:g} times the full model's"
+        return None
 
-    def reason(self, removed: int, retained: float | None) -> str | None:
+    def reason(
+        self, removed: int, retained: float | None, text_loss_rise: float | None = None
+    ) -> str | None:
         """Why a run with so many blocks removed ends; None to go on."""
-        if self.broken_by(retained):
-            return f"less than {self.keep_accuracy:g} of the accuracy above chance is left"
+        broken = self.broken_by(retained, text_loss_rise)
+        if broken:
+            return broken
         return f"{removed} blocks removed" if removed >= self.most else None
 
 
@@ -34,6 +47,7 @@ def stop_rule(
     remove: int | None = None,
     ratio: float | None = None,
     keep_accuracy: float | None = None,
+    keep_text_loss: float | None = None,
 ) -> Stop:
     """The rule that the given options mean for a model of that many blocks.
 
@@ -44,6 +58,9 @@ def stop_rule(
         keep_accuracy: end when less than this share of the full model's accuracy above chance is
             left on the evaluation questions; goes together with a number or ratio (whichever comes
             first).
+        keep_text_loss: end when the mean loss a token on the guards' text is more than
+            (1 + this) times the full model's, so 0.2 allows a rise by a fifth; goes together with
+            the others likewise.
 
     Raises:
         UserError: a value out of its range, or both ``remove`` and ``ratio``.
@@ -66,6 +83,11 @@ def stop_rule(
         )
     if keep_accuracy is not None and not 0 <= keep_accuracy <= 1:
         raise UserError(f"--keep-accuracy must lie between 0 and 1 and is {keep_accuracy:g}")
-    if remove is None and keep_accuracy is None:
+    if keep_text_loss is not None and not 0 <= keep_text_loss < math.inf:
+        raise UserError(
+            f"--keep-text-loss must be 0 or more and is {keep_text_loss:g}; 0.2 allows the loss to "
+            "rise by a fifth"
+        )
+    if remove is None and keep_accuracy is None and keep_text_loss is None:
         keep_accuracy = DEFAULT_KEEP
-    return Stop(blocks - 1 if remove is None else remove, keep_accuracy)
+    return Stop(blocks - 1 if remove is None else remove, keep_accuracy, keep_text_loss)

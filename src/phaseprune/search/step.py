@@ -1,0 +1,179 @@
+"""What a pruning search works with, and the record of one of its steps."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from phaseprune.decision.collapse import retained
+from phaseprune.decision.dynamics import step_dynamics
+from phaseprune.decision.intervals import bootstrap_mean, wilson
+from phaseprune.decision.trace import Decisions
+from phaseprune.decision.transition import Transition
+from phaseprune.decoder.decoder import Decoder
+from phaseprune.probes.guards import TextGuard
+from phaseprune.search.judge import Judge
+from phaseprune.search.objectives import OBJECTIVES
+from phaseprune.search.racing import Racing
+from phaseprune.search.stopping import Stop
+from phaseprune.sweep.kept import Kept
+from phaseprune.sweep.measure import Prepared
+
+
+@dataclass(frozen=True)
+class Step:
+    """One pruning step, as a line of ``steps.jsonl``; step 0 is the full model.
+
+    ``block_passes`` and ``seconds`` are those of the search alone. ``evaluation["correct"]`` has a
+    1 or 0 for each evaluation question, so that steps can be compared question by question.
+    ``race``, of racing alone: its options and confidence, the calibration ``questions`` (or
+    ``windows`` of text) that the step's objective is over, the candidates ``left`` at the end, the
+    block passes saved, and ``products`` and ``drift`` (``racing.race_candidates``).
+    ``dynamics`` has the transition of this model and its Option Frequency against the gold, before
+    any correction for the number of steps. ``guard`` has the figures beyond questions
+    (``decision.guards.guard_figures``), where they were asked for.
+    """
+
+    step: int
+    removed: int | None
+    kept: list[int]
+    objective: float
+    calibration: dict[str, float]
+    evaluation: dict[str, Any]
+    retained: float | None
+    retained_ci: list[float] | None
+    collapsed: bool
+    phase: str | None
+    decision_margin_by_readout: list[float]
+    option_frequency_by_readout: list[list[float]]
+    block_passes: int
+    seconds: float
+    race: dict[str, Any] | None = None
+    dynamics: dict[str, Any] | None = None
+    guard: dict[str, Any] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The line of ``steps.jsonl``."""
+        return asdict(self)
+
+    @property
+    def correct(self) -> np.ndarray:
+        """``[Q]`` whether each evaluation question is decided right."""
+        return np.array([flag == "1" for flag in self.evaluation["correct"]])
+
+    @property
+    def text_loss_rise(self) -> float | None:
+        """Of the guards, as a share of the full model's loss; None without guards."""
+        return self.guard and self.guard["text_loss_rise"]
+
+
+@dataclass(frozen=True)
+class Search:
+    """What a search works with.
+
+    Attributes:
+        decoder: the model.
+        calibration: questions to choose by.
+        evaluation: disjoint questions to report on.
+        objective: a name in ``objectives.SIGNS``.
+        stop: when to end.
+        transition: of the full model on the evaluation questions.
+        seed: of the intervals.
+        judge: what candidates are judged on: the calibration questions or plain text.
+        kept: states that a step hands on to the next.
+        racing: how candidates race; None scores all of them on all that the judge has.
+        guard: what each step is looked at by beyond questions; None for nothing.
+    """
+
+    decoder: Decoder
+    calibration: Prepared
+    evaluation: Prepared
+    objective: str
+    stop: Stop
+    transition: Transition
+    seed: int
+    judge: Judge
+    kept: Kept
+    racing: Racing | None = None
+    guard: TextGuard | None = None
+
+    @property
+    def by_text(self) -> bool:
+        """Whether candidates are judged by other figures than those of questions."""
+        return self.objective not in OBJECTIVES
+
+    def ended(self, step: Step) -> str | None:
+        """Why the search ends with a step; None to go on."""
+        return self.stop.reason(step.step, step.retained, step.text_loss_rise)
+
+    def breaks(self, step: Step) -> bool:
+        """Whether a step has lost more than must be kept."""
+        return self.stop.broken_by(step.retained, step.text_loss_rise) is not None
+
+
+def make_step(
+    search: Search,
+    removed: list[int],
+    block: int | None,
+    calibration: dict[str, float],
+    evaluated: Decisions,
+    full_correct: np.ndarray,
+    block_passes: int,
+    seconds: float,
+    number: int = 0,
+    race: dict[str, Any] | None = None,
+    guard: dict[str, Any] | None = None,
+) -> Step:
+    """The line of a step from what was measured of its model.
+
+    Args:
+        search: what it was measured with.
+        removed: all blocks removed so far.
+        block: the last of them; None for the full model.
+        calibration: all objectives on the calibration questions.
+        evaluated: decisions on the evaluation questions.
+        full_correct: ``[Q]`` whether the full model decides these right.
+        block_passes: of the search.
+        seconds: of the search.
+        number: of the step.
+        race: what racing says of it.
+        guard: what guards say of it.
+    """
+    correct, margins = evaluated.correct[:, -1], evaluated.margins[:, -1]
+    left = retained(correct, full_correct, evaluated.chances, search.seed)
+    kept = [b for b in range(len(search.decoder.blocks)) if b not in removed]
+    return Step(
+        step=number,
+        removed=block,
+        kept=kept,
+        objective=calibration[search.objective],
+        calibration={name: calibration[name] for name in ("accuracy", "decision_margin", "loss")},
+        evaluation={
+            "accuracy": float(correct.mean()),
+            "ci": wilson(correct.sum(), len(correct)).tolist(),
+            "decision_margin": float(margins.mean()),
+            "decision_margin_ci": bootstrap_mean(margins, search.seed).tolist(),
+            "correct": "".join("1" if right else "0" for right in correct),
+        },
+        retained=left.value,
+        retained_ci=list(left.ci) if left.ci else None,
+        collapsed=left.collapsed,
+        phase=None if block is None else search.transition.phase(block),
+        decision_margin_by_readout=evaluated.margins.mean(axis=0).tolist(),
+        option_frequency_by_readout=evaluated.option_frequency().tolist(),
+        block_passes=block_passes,
+        seconds=seconds,
+        race=race,
+        dynamics=step_dynamics(
+            evaluated.margins,
+            evaluated.decided[:, -1],
+            evaluated.gold,
+            float(evaluated.chances.mean()),
+            kept,
+            search.seed,
+            search.stop.most + 1,
+        ),
+        guard=guard,
+    )
