@@ -104,12 +104,12 @@ def compare_phases(
         for kind, of in kinds.items():
             value = float(retained_of_sets(of.correct, full, chances).mean())
             if bounded:
-                drawn[kind] = _retained_draws(of, weights, chances, bottom, rng)
+                drawn[kind] = retained_draws(of, weights, chances, bottom, rng)
             retained[number][kind] = _estimate(value, drawn.get(kind))
         values.append(retained[number]["decisive"].value - retained[number]["silent"].value)
         if bounded:
             samples.append(drawn["decisive"] - drawn["silent"])
-    p_values = [_two_sided(draws) for draws in samples]
+    p_values = [two_sided(draws) for draws in samples]
     corrected: Sequence[float | None] = holm(p_values).tolist() if bounded else [None] * len(values)
     differences = {
         number: Difference(
@@ -120,13 +120,21 @@ def compare_phases(
         for place, (number, value) in enumerate(zip(sets, values, strict=True))
     }
     together = np.mean(samples, axis=0) if bounded else None
-    p_pooled = _two_sided(together) if bounded else None
+    p_pooled = two_sided(together) if bounded else None
     pooled = Difference(_estimate(float(np.mean(values)), together), p_pooled, p_pooled)
     return Comparison(retained, differences, pooled)
 
 
-def _retained_draws(of: Sets, weights, chances, bottom, rng: np.random.Generator) -> np.ndarray:
-    """``[draws]`` mean retained accuracy of resampled sets on resampled questions."""
+def retained_draws(of: Sets, weights, chances, bottom, rng: np.random.Generator) -> np.ndarray:
+    """``[draws]`` mean retained accuracy of resampled sets on resampled questions.
+
+    Args:
+        of: the sets.
+        weights: ``[draws, Q]`` from ``intervals.resamples``.
+        chances: ``[Q]`` 1/k.
+        bottom: ``[draws]`` accuracy above chance of the full model, each above 0.
+        rng: draws the sets.
+    """
     by_set = weights @ (np.asarray(of.correct, dtype=float) - chances).T / bottom[:, None]
     count = by_set.shape[1]
     if of.exhaustive:
@@ -139,7 +147,7 @@ def _estimate(value: float, draws: np.ndarray | None) -> Estimate:
     return Estimate(value, None if draws is None else tuple(percentiles(draws).tolist()))
 
 
-def _two_sided(draws: np.ndarray) -> float:
+def two_sided(draws: np.ndarray) -> float:
     """P-value of "the mean is 0" from bootstrap draws of it; at least 2 / (draws + 1)."""
     side = min((draws <= 0).sum(), (draws >= 0).sum())
     return float(min(1.0, 2 * (1 + side) / (DRAWS + 1)))
