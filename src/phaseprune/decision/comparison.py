@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
+from scipy import stats
 
 from phaseprune.decision.corrections import holm
 from phaseprune.decision.intervals import percentiles, resamples
@@ -17,7 +18,6 @@ from phaseprune.decision.phases import (
     Sets,
     retained_draws,
     retained_of_sets,
-    two_sided,
 )
 
 
@@ -261,28 +261,58 @@ class Gain:
 
 
 def gains(
-    order: Sequence[str], costs: Mapping[str, float], correct: Mapping[str, np.ndarray],
+    order: Sequence[str],
+    costs: Mapping[str, float],
+    correct: Mapping[str, np.ndarray],
     retaining: Retaining,
-) -> list[Gain]:  # fmt: skip
-    """Steps along the front, in pairs of questions, corrected over the steps (Holm).
+) -> list[Gain]:
+    """Steps along the front.
+
+    The front is found on the same questions, so its steps are corrected over all pairs of methods
+    (Holm), not over the steps alone.
 
     Args:
         order: the front, the cheapest first.
         costs: method -> cost.
-        correct: method -> ``[S, Q]`` shares of right decisions.
+        correct: method -> ``[S, Q]`` shares of right decisions; those of the front among them.
         retaining: of the full model, above chance.
     """
-    found, values = [], {method: retaining.value(correct[method]) for method in order}
+    draws = {method: retaining.draws(rows) for method, rows in correct.items()}
+    pairs = list(combinations(correct, 2)) if retaining.bounded else []
+    p_values = [
+        mean_p(
+            retaining.value(correct[other]) - retaining.value(correct[one]),
+            draws[other] - draws[one],
+        )
+        for one, other in pairs
+    ]
+    corrected = holm(p_values)
+    tests = {
+        frozenset(pair): both
+        for pair, *both in zip(pairs, p_values, corrected.tolist(), strict=True)
+    }
+    found = []
     for one, other in zip(order, order[1:], strict=False):
-        if costs[one] == costs[other]:
-            continue
-        difference, p_value = Estimate(values[other] - values[one], None), None
-        if retaining.bounded:
-            draws = retaining.draws(correct[other]) - retaining.draws(correct[one])
-            difference = Estimate(difference.value, tuple(percentiles(draws).tolist()))
-            p_value = two_sided(draws)
-        found.append((other, one, difference, p_value))
-    corrected = [None] * len(found)
-    if found and retaining.bounded:
-        corrected = holm([gain[-1] for gain in found]).tolist()
-    return [Gain(*gain, p) for gain, p in zip(found, corrected, strict=True)]
+        if costs[one] < costs[other]:
+            value = retaining.value(correct[other]) - retaining.value(correct[one])
+            ci = None
+            if retaining.bounded:
+                ci = tuple(percentiles(draws[other] - draws[one]).tolist())
+            both = tests.get(frozenset((one, other)), [None, None])
+            found.append(Gain(other, one, Estimate(value, ci), *both))
+    return found
+
+
+def mean_p(value: float, draws: np.ndarray) -> float:
+    """Two-sided p-value of "the mean is 0" by the normal law, with the bootstrap's standard error.
+
+    Shares of draws cannot be smaller than one over their number, too coarse to be corrected.
+
+    Args:
+        value: the mean.
+        draws: ``[draws]`` of it on resampled questions.
+    """
+    spread = float(draws.std())
+    if spread == 0:
+        return 1.0 if value == 0 else 0.0
+    return float(2 * stats.norm.sf(abs(value) / spread))

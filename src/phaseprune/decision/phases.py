@@ -109,7 +109,7 @@ def compare_phases(
         values.append(retained[number]["decisive"].value - retained[number]["silent"].value)
         if bounded:
             samples.append(drawn["decisive"] - drawn["silent"])
-    p_values = [two_sided(draws) for draws in samples]
+    p_values = [_two_sided(draws) for draws in samples]
     corrected: Sequence[float | None] = holm(p_values).tolist() if bounded else [None] * len(values)
     differences = {
         number: Difference(
@@ -120,7 +120,7 @@ def compare_phases(
         for place, (number, value) in enumerate(zip(sets, values, strict=True))
     }
     together = np.mean(samples, axis=0) if bounded else None
-    p_pooled = two_sided(together) if bounded else None
+    p_pooled = _two_sided(together) if bounded else None
     pooled = Difference(_estimate(float(np.mean(values)), together), p_pooled, p_pooled)
     return Comparison(retained, differences, pooled)
 
@@ -147,7 +147,7 @@ def _estimate(value: float, draws: np.ndarray | None) -> Estimate:
     return Estimate(value, None if draws is None else tuple(percentiles(draws).tolist()))
 
 
-def two_sided(draws: np.ndarray) -> float:
+def _two_sided(draws: np.ndarray) -> float:
     """P-value of "the mean is 0" from bootstrap draws of it; at least 2 / (draws + 1)."""
     side = min((draws <= 0).sum(), (draws >= 0).sum())
     return float(min(1.0, 2 * (1 + side) / (DRAWS + 1)))

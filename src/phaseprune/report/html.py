@@ -88,6 +88,7 @@ def render_report(
             *(figure for part in parts for figure in part.figures),
             *([] if alone else _figures(trace, steps, result)),
         ],
+        tables=[table for part in parts for table in part.tables],
         steps=steps,
         marks=[step_marks(step, result) for step in steps],
         phase_names=words.PHASE_NAMES,
