@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from phaseprune.report import style
+from phaseprune.report.compare_words import numbers_in_words
 
 #: What a method is of -> colour; within one, methods differ by line and marker.
 COLOURS = {
@@ -53,6 +54,13 @@ def _retained(cell: Mapping[str, Any]) -> float:
     return cell["accuracy"] if cell["retained"] is None else cell["retained"]
 
 
+def _standing(one: Mapping[str, Any]) -> tuple[bool, float]:
+    """Sorts methods by what they retain, those last that cannot remove so many blocks."""
+    mean = one["mean_retained"]["value"]
+    return mean is None, -(np.mean([_retained(cell) for cell in one["cells"]]) if mean is None
+                           else mean)  # fmt: skip
+
+
 def compare_figure(task: Mapping[str, Any]) -> Figure:
     """Draw what each method retains against the number of removed blocks.
 
@@ -60,7 +68,8 @@ def compare_figure(task: Mapping[str, Any]) -> Figure:
         task: A task's entry in `compare.json`.
 
     Returns:
-        The figure: a line a method, named at the side from the best to the worst; the interval of
+        The figure: a line a method, named at the side from the best to the worst (last those
+        that cannot remove so many); the interval of
         drawn orders as a band.
     """
     methods = task["methods"]
@@ -91,9 +100,7 @@ def compare_figure(task: Mapping[str, Any]) -> Figure:
     )
     style.set_title(axes, "Retained accuracy by method")
     lines = {line.get_label(): line for line in axes.lines}
-    ranked = sorted(
-        methods, key=lambda one: -np.mean([_retained(cell) for cell in one["cells"]])
-    )  # fmt: skip
+    ranked = sorted(methods, key=_standing)
     names = [one["method"] for one in ranked]
     axes.legend(
         [lines[name] for name in names], names, loc="center left", bbox_to_anchor=(1.01, 0.5),
@@ -207,22 +214,34 @@ def cost_figure(task: Mapping[str, Any]) -> Figure:
     ticks = [0, *(10**power for power in range(int(np.log10(right)) + 1))]
     axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
     axes.xaxis.minorticks_off()
-    for at in sorted(set(costs.values())):
-        names = sorted((name for name in costs if costs[name] == at), key=values.get)
+    for near in _neighbours(costs):
+        names = sorted(near, key=values.get)
         places = _apart([values[name] for name in names], 0.047 * (high - low), low, high)
         for name, place in zip(names, places, strict=True):
             axes.annotate(
-                name, (at, values[name]), xytext=(9, place), fontsize=style.TICK_SIZE,
+                name, (costs[name], values[name]), xytext=(9, place), fontsize=style.TICK_SIZE,
                 textcoords=("offset points", "data"), va="center", color=drawn[name]["color"],
                 arrowprops={"arrowstyle": "-", "color": style.RULE, "linewidth": 0.6,
                             "shrinkA": 0, "shrinkB": 3},
             )  # fmt: skip
     axes.grid(axis="y", color=style.GRID, linewidth=0.7)
     style.percent_axis(axes)
-    common = ", ".join(map(str, task["common_numbers"]))
+    common = numbers_in_words(task["common_numbers"])
     style.set_labels(axes, "Block passes of the choice", "Mean retained")
     style.set_title(axes, f"Retained (mean over {common} removed) against cost")
     return figure
+
+
+def _neighbours(costs: Mapping[str, int]) -> list[list[str]]:
+    """Methods whose labels can meet: those without cost, and chains within a factor of ten."""
+    groups: list[list[str]] = []
+    for name in sorted(costs, key=costs.get):
+        last = costs[groups[-1][-1]] if groups else None
+        if last is not None and (costs[name] == last or 0 < costs[name] <= 10 * last):
+            groups[-1].append(name)
+        else:
+            groups.append([name])
+    return groups
 
 
 def _apart(values: Sequence[float], gap: float, low: float, high: float) -> list[float]:

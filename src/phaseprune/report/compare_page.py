@@ -82,7 +82,8 @@ def _figures(task: Mapping[str, Any]) -> list[dict[str, Any]]:
         (
             "retained", compare_figure,
             f"{task['task']}: what is left of the accuracy above chance, on evaluation questions "
-            "that no method saw. Names stand in the order of the mean.",
+            "that no method saw. Names stand in the order of the mean, last those that cannot remove "
+            "so many.",
         ),
         (
             "orders", orders_figure,

@@ -16,6 +16,14 @@ BEST, NOT_WORSE = "*", "~"
 _CELL = 6
 
 
+def numbers_in_words(numbers: Sequence[int]) -> str:
+    """Numbers of removed blocks: ``1 to 9`` when they follow each other, else ``2, 4, 6``."""
+    following = list(range(numbers[0], numbers[0] + len(numbers)))
+    if len(numbers) > 2 and list(numbers) == following:
+        return f"{numbers[0]} to {numbers[-1]}"
+    return ", ".join(map(str, numbers))
+
+
 def compare_tables(task: Mapping[str, Any]) -> list[Table]:
     """Tabulate what every method retains at every number of removed blocks.
 
@@ -122,7 +130,7 @@ def _full_line(task: Mapping[str, Any]) -> str:
 def _cliff_line(task: Mapping[str, Any]) -> str:
     if task["full"]["accuracy"] <= task["chance"]:
         return "The full model is not above chance, so that nothing can be retained."
-    common = ", ".join(map(str, task["common_numbers"]))
+    common = numbers_in_words(task["common_numbers"])
     cliff = task["cliff"]
     if cliff is None:
         return f"Not even at {common} removed blocks does the best method lose anything."
@@ -153,10 +161,13 @@ def _never_worse_line(task: Mapping[str, Any]) -> str:
             f"{len(full)} methods: these questions do not tell them apart."
         )
     named = ", ".join(f"{one['method']} ({_passes(one)})" for one in never)
+    rest = len(task["methods"]) - len(full)
+    short = f" {plural(rest, 'method')} cannot remove so many and stand aside." if rest else ""
     return (
         "Best, or with no significant difference from the best, at each of these numbers: "
         f"{named}. "
         f"The other {len(full) - len(never)} are significantly worse at one of them at least."
+        + short
     )
 
 

@@ -9,15 +9,8 @@ from typing import Any
 import numpy as np
 
 from phaseprune.decision.collapse import COLLAPSED_BELOW
-from phaseprune.decision.comparison import (
-    Cell,
-    Retaining,
-    common_cliff,
-    compare_cells,
-    front,
-    gains,
-    standings,
-)
+from phaseprune.decision.comparison import Cell, compare_cells, standings
+from phaseprune.decision.cost_front import Retaining, common_cliff, front, gains
 from phaseprune.decision.intervals import wilson
 from phaseprune.decision.phases import Estimate
 from phaseprune.questions.question import Task
