@@ -66,7 +66,7 @@ def compare_html_table(task: Mapping[str, Any]) -> dict[str, Any]:
         for row in table_rows(task, task["numbers"])
     ]
     return {
-        "name": f"{task['task']}: retained % by number of removed blocks",
+        "name": f"{task['folder']}: retained % by number of removed blocks",
         "head": ["method", "block passes", *map(str, task["numbers"])],
         "rows": rows,
         "notes": [
@@ -81,18 +81,18 @@ def _figures(task: Mapping[str, Any]) -> list[dict[str, Any]]:
     drawn = (
         (
             "retained", compare_figure,
-            f"{task['task']}: what is left of the accuracy above chance, on evaluation questions "
-            "that no method saw. Names stand in the order of the mean, last those that cannot remove "
-            "so many.",
+            f"{task['folder']}: what is left of the accuracy above chance, on evaluation questions "
+            "that no method saw. Names stand in the order of the mean, last those that cannot "
+            "remove so many.",
         ),
         (
             "orders", orders_figure,
-            f"{task['task']}: which block each method removes first (1), second, and so on. "
+            f"{task['folder']}: which block each method removes first (1), second, and so on. "
             + phases_words(task),
         ),
         (
             "cost", cost_figure,
-            f"{task['task']}: what the choice cost and what it retains, with 95 % intervals; the "
+            f"{task['folder']}: what the choice cost and what it retains, with 95 % intervals; the "
             "line is the front. One pass is one block run over all calibration questions, or over "
             "the text.",
         ),

@@ -48,7 +48,7 @@ def compare_tables(task: Mapping[str, Any]) -> list[Table]:
 def _table(task: Mapping[str, Any], numbers: Sequence[int], last: bool) -> Table:
     what = "Retained %" if task["full"]["accuracy"] > task["chance"] else "Accuracy %"
     table = new_table(
-        f"{task['task']}: {what} by number of removed blocks",
+        f"{task['folder']}: {what} by number of removed blocks",
         f"passes: block passes of the choice; {BEST} best,\n{NOT_WORSE} not significantly worse "
         "(McNemar, Holm)"
         if last
@@ -119,7 +119,7 @@ def _full_line(task: Mapping[str, Any]) -> str:
     full = task["full"]
     low, high = full["ci"]
     return (
-        f"{task['task']}: {plural(len(task['methods']), 'method')} chose on "
+        f"{task['folder']}: {plural(len(task['methods']), 'method')} chose on "
         f"{plural(task['calibration_questions'], 'calibration question')}; on "
         f"{task['evaluation_questions']} others the full model's accuracy is "
         f"{percent(full['accuracy'])} % (95 % CI {percent(low)} to {percent(high)}), chance is "

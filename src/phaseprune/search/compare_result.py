@@ -111,7 +111,12 @@ def conclude_task(
             {"removed_blocks": number, **{k: list(v) for k, v in asdict(stand).items()}}
             for number, stand in stands.items()
         ],
-        "pairs": [asdict(pair) | {"significant": pair.significant} for pair in pairs],
+        "pairs": [
+            asdict(pair)
+            | {"first": list(pair.first), "second": list(pair.second)}
+            | {"significant": pair.significant}
+            for pair in pairs
+        ],
         "front": list(order),
         "gains": [
             {
