@@ -162,7 +162,7 @@ def _never_worse_line(task: Mapping[str, Any]) -> str:
         )
     named = ", ".join(f"{one['method']} ({_passes(one)})" for one in never)
     rest = len(task["methods"]) - len(full)
-    short = f" {plural(rest, 'method')} cannot remove so many and stand aside." if rest else ""
+    short = f" {plural(rest, 'method')} cannot remove so many: not judged here." if rest else ""
     return (
         "Best, or with no significant difference from the best, at each of these numbers: "
         f"{named}. "
