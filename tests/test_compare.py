@@ -435,9 +435,14 @@ def test_gains_are_corrected_over_all_pairs():
 
 def test_the_result_by_hand(demo, demo_task, tmp_path):
     got = compare(
-        demo, [demo_task], methods=["loss", "angular", "tail", "random"], out=tmp_path, **OPTIONS
+        demo,
+        [demo_task],
+        methods=["loss", "angular", "tail", "random"],
+        out=tmp_path,
+        **OPTIONS | {"remove": [2, 6, 10]},
     )
     (task,) = got.result["tasks"]
+    assert task["common_numbers"] == [2, 6] and task["cliff"]["removed_blocks"] == 10
     lines = {tuple(one["blocks"]): one for one in RunDirectory(tmp_path / "demo").candidates()}
     flags = {
         blocks: np.array([flag == "1" for flag in one["correct"]]) for blocks, one in lines.items()

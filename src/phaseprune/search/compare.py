@@ -143,7 +143,7 @@ def _identity(
     }
     return run_identity("compare", decoder, tasks[0], seed, options | counts) | {
         "task": {"name": ", ".join(task.name for task in tasks), **told},
-        "prompt_format": [task.prompt_format for task in tasks],
+        "prompt_format": "; ".join(dict.fromkeys(task.prompt_format for task in tasks)),
     }
 
 
