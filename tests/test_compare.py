@@ -3,6 +3,7 @@
 import io
 import json
 from itertools import combinations
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -42,6 +43,7 @@ from phaseprune.runs.directory import RunDirectory
 from phaseprune.search import compare_task
 from phaseprune.search.compare import compare
 from phaseprune.search.compare_orders import draw_seed, method_names
+from phaseprune.search.compare_result import conclude_task
 from phaseprune.search.methods import METHODS
 from phaseprune.search.rank import rank_blocks
 from phaseprune.sweep.measure import trace
@@ -443,6 +445,7 @@ def test_the_result_by_hand(demo, demo_task, tmp_path):
     )
     (task,) = got.result["tasks"]
     assert task["common_numbers"] == [2, 6] and task["cliff"]["removed_blocks"] == 10
+    assert task["cliff"]["significant"] and task["cliff"]["loss_ci"][0] > 0
     lines = {tuple(one["blocks"]): one for one in RunDirectory(tmp_path / "demo").candidates()}
     flags = {
         blocks: np.array([flag == "1" for flag in one["correct"]]) for blocks, one in lines.items()
@@ -599,7 +602,7 @@ def test_a_model_at_chance(tiny, tiny_task, tmp_path):
     (task,) = got.result["tasks"]
     task = dict(task, full=dict(task["full"], accuracy=0.1))
     text, _ = printed(compare_tables(task))
-    assert "Accuracy %" in text
+    assert "questions: accuracy %" in text
     assert any("not above chance" in line for line in compare_lines(task))
     write_report(tmp_path / "run")
 
@@ -629,6 +632,29 @@ def test_the_command_on_two_tasks(capsys, tmp_path, monkeypatch, demo_task):
     with pytest.raises(SystemExit):
         main(["report", str(tmp_path / "run"), "--copy", str(tmp_path / "copy.html"), "--quiet"])
     assert 'id="other-orders"' in (tmp_path / "copy.html").read_text()
+
+
+@pytest.mark.parametrize(("lost", "significant"), [(1, False), (20, True)])
+def test_a_fall_is_a_cliff_where_it_is_significant(lost, significant):
+    def line(blocks, rights):
+        return {"blocks": blocks, "correct": "1" * rights + "0" * (40 - rights),
+                "decision_margin": 0.5, "removed_blocks": len(blocks)}  # fmt: skip
+
+    found = conclude_task(
+        folder="made", numbers=[1, 2], left_out={}, scoring={}, seed=0,
+        trace={"task": "made", "scoring": "letter", "questions": 9, "blocks": 3, "transition": {}},
+        rankings=[{"method": "tail", "number": None, "draw": None, "order": [1, 0],
+                   "chosen_on": None, "block_passes": 0, "seconds": 0.0}],
+        lines=[line([], 36), line([1], 36), line([0, 1], 36 - lost)],
+        evaluation=SimpleNamespace(options=np.full(40, 4)),
+    )  # fmt: skip
+    cliff = found["cliff"]
+    assert cliff["removed_blocks"] == 2 and cliff["significant"] == significant
+    assert cliff["best_before"] == 1.0 and cliff["best"] == pytest.approx(1 - lost / 26)
+    assert (cliff["loss_ci"][0] > 0) == significant
+    assert found["common_numbers"] == ([1] if significant else [1, 2])
+    told = any("is not significant: no cliff is found" in one for one in compare_lines(found))
+    assert told != significant
 
 
 def test_pairs_of_a_run_are_all_different_choices(everything):

@@ -111,7 +111,7 @@ def compare(
         trust_remote_code=trust_remote_code, blocks=blocks, stream=stream,
         max_memory=max_memory,
     )  # fmt: skip
-    from phaseprune.report.compare_words import compare_lines, compare_tables
+    from phaseprune.report.compare_words import TABLE_NOTE, compare_lines, compare_tables
     from phaseprune.report.html import write_report
 
     run = run_path(out, "compare", model, names[0])
@@ -128,6 +128,7 @@ def compare(
     for one in result["tasks"]:
         for table in compare_tables(one):
             screen.say(table)
+        screen.say(f"[dim]{TABLE_NOTE}[/]")
         for line in compare_lines(one):
             screen.say(line)
     screen.say(f"report: {report}")

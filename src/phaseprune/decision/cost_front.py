@@ -58,6 +58,12 @@ class Retaining:
             return None
         return Estimate(value, None if draws is None else tuple(percentiles(draws).tolist()))
 
+    def loss_ci(self, before: np.ndarray, after: np.ndarray) -> tuple[float, float] | None:
+        """95 % interval of what is lost from one ``[S, Q]`` to another; None where unbounded."""
+        if not self.bounded:
+            return None
+        return tuple(percentiles(self.draws(before) - self.draws(after)).tolist())
+
 
 def common_cliff(best: Mapping[int, float]) -> tuple[int | None, tuple[int, ...]]:
     """Where even the best method falls, and the numbers before that.
@@ -147,9 +153,7 @@ def gains(
     for one, other in zip(order, order[1:], strict=False):
         if costs[one] < costs[other]:
             value = retaining.value(correct[other]) - retaining.value(correct[one])
-            ci = None
-            if retaining.bounded:
-                ci = tuple(percentiles(draws[other] - draws[one]).tolist())
+            ci = retaining.loss_ci(correct[other], correct[one])
             both = tests.get(frozenset((one, other)), [None, None])
             found.append(Gain(other, one, Estimate(value, ci), *both))
     return found

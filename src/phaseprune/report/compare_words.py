@@ -12,6 +12,10 @@ from phaseprune.report.tables import WIDTH, add_row, new_table
 from phaseprune.report.words import DASH, PHASE_NAMES, blocks_in_words, percent, plural
 
 BEST, NOT_WORSE = "*", "~"
+TABLE_NOTE = (
+    "columns: numbers of removed blocks; passes: block passes of the choice; "
+    f"{BEST} best, {NOT_WORSE} not significantly worse (McNemar, Holm)"
+)
 #: Columns of a number of removed blocks: minus, three digits, a mark, and the gap before.
 _CELL = 6
 
@@ -39,21 +43,12 @@ def compare_tables(task: Mapping[str, Any]) -> list[Table]:
     most = max(1, (WIDTH - names - passes - 2) // _CELL)
     parts = -(-len(numbers) // most)
     share = -(-len(numbers) // parts)
-    return [
-        _table(task, numbers[at : at + share], last=at + share >= len(numbers))
-        for at in range(0, len(numbers), share)
-    ]
+    return [_table(task, numbers[at : at + share]) for at in range(0, len(numbers), share)]
 
 
-def _table(task: Mapping[str, Any], numbers: Sequence[int], last: bool) -> Table:
-    what = "Retained %" if task["full"]["accuracy"] > task["chance"] else "Accuracy %"
-    table = new_table(
-        f"{task['folder']}: {what} by number of removed blocks",
-        f"passes: block passes of the choice; {BEST} best,\n{NOT_WORSE} not significantly worse "
-        "(McNemar, Holm)"
-        if last
-        else None,
-    )
+def _table(task: Mapping[str, Any], numbers: Sequence[int]) -> Table:
+    what = "retained %" if task["full"]["accuracy"] > task["chance"] else "accuracy %"
+    table = new_table(f"{task['folder']}: {what}")
     table.add_column("method", no_wrap=True)
     table.add_column("passes", justify="right", no_wrap=True)
     for number in numbers:
@@ -134,11 +129,16 @@ def _cliff_line(task: Mapping[str, Any]) -> str:
     cliff = task["cliff"]
     if cliff is None:
         return f"Not even at {common} removed blocks does the best method lose anything."
-    return (
-        f"Even the best method falls most at {plural(cliff['removed_blocks'], 'removed block')}, "
-        f"from {percent(cliff['best_before'])} to {percent(cliff['best'])} % retained; what "
-        f"follows is of {common} removed."
+    fall = (
+        f"at {plural(cliff['removed_blocks'], 'removed block')}, from "
+        f"{percent(cliff['best_before'])} to {percent(cliff['best'])} % retained"
     )
+    if not cliff["significant"]:
+        return (
+            f"The largest fall of the best method, {fall}, is not significant: no cliff is found, "
+            f"and what follows is of {common} removed."
+        )
+    return f"Even the best method falls most {fall}; what follows is of {common} removed."
 
 
 def _never_worse_line(task: Mapping[str, Any]) -> str:

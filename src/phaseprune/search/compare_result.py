@@ -138,19 +138,29 @@ def _key(method: str, sets: Sequence[tuple[int, ...]]) -> Any:
 def _cliff(
     cells: Mapping[int, Mapping[str, Cell]], retaining: Retaining
 ) -> tuple[dict[str, Any] | None, tuple[int, ...]]:
-    """Where even the best falls, and the numbers that all methods are summed up over."""
+    """Where even the best falls most, and the numbers that all methods are summed up over.
+
+    These are those before a significant fall; all of them where none is significant.
+    """
     have = {number: of for number, of in cells.items() if of}
     if not retaining.defined or not have:
         return None, tuple(have)
-    best = {
-        number: max(retaining.value(cell.correct) for cell in of.values())
-        for number, of in have.items()
-    }
-    number, common = common_cliff(best)
+    best = {number: max(of.values(), key=lambda cell: cell.accuracy) for number, of in have.items()}
+    values = {number: retaining.value(cell.correct) for number, cell in best.items()}
+    number, common = common_cliff(values)
     if number is None:
         return None, common
-    before = best[common[-1]] if common[-1] != number else 1.0
-    return {"removed_blocks": number, "best_before": before, "best": best[number]}, common
+    before = retaining.full[None] if number == common[-1] else best[common[-1]].correct
+    ci = retaining.loss_ci(before, best[number].correct)
+    significant = ci is not None and ci[0] > 0
+    cliff = {
+        "removed_blocks": number,
+        "best_before": retaining.value(before),
+        "best": values[number],
+        "loss_ci": list(ci) if ci else None,
+        "significant": significant,
+    }
+    return cliff, common if significant else tuple(have)
 
 
 def _cost(method: str, rankings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
