@@ -223,7 +223,7 @@ def cost_figure(task: Mapping[str, Any]) -> Figure:
                 textcoords=("offset points", "data"), va="center", color=drawn[name]["color"],
                 arrowprops={"arrowstyle": "-", "color": style.RULE, "linewidth": 0.6,
                             "shrinkA": 0, "shrinkB": 3},
-                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.8},
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5}, zorder=1,
             )  # fmt: skip
     axes.grid(axis="y", color=style.GRID, linewidth=0.7)
     style.percent_axis(axes)
