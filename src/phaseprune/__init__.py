@@ -21,6 +21,7 @@ _PUBLIC = {
     "ablate": "phaseprune.probes.ablation",
     "similarity": "phaseprune.probes.similarity",
     "phasewise": "phaseprune.search.phasewise",
+    "compare": "phaseprune.search.compare",
     "rank_blocks": "phaseprune.search.rank",
     "export": "phaseprune.decoder.export",
     "measure_saving": "phaseprune.decoder.saving",

@@ -10,6 +10,7 @@ import typer
 from phaseprune.cli import (
     ablate,
     check,
+    compare,
     demo,
     export,
     heal,
@@ -35,6 +36,7 @@ COMMANDS = {
     "ablate": ablate.ablate,
     "similarity": similarity.similarity,
     "phasewise": phasewise.phasewise,
+    "compare": compare.compare,
     "heal": heal.heal,
     "paper": paper.paper,
     "export": export.export,

@@ -104,7 +104,7 @@ def compare_phases(
         for kind, of in kinds.items():
             value = float(retained_of_sets(of.correct, full, chances).mean())
             if bounded:
-                drawn[kind] = _retained_draws(of, weights, chances, bottom, rng)
+                drawn[kind] = retained_draws(of, weights, chances, bottom, rng)
             retained[number][kind] = _estimate(value, drawn.get(kind))
         values.append(retained[number]["decisive"].value - retained[number]["silent"].value)
         if bounded:
@@ -125,8 +125,16 @@ def compare_phases(
     return Comparison(retained, differences, pooled)
 
 
-def _retained_draws(of: Sets, weights, chances, bottom, rng: np.random.Generator) -> np.ndarray:
-    """``[draws]`` mean retained accuracy of resampled sets on resampled questions."""
+def retained_draws(of: Sets, weights, chances, bottom, rng: np.random.Generator) -> np.ndarray:
+    """``[draws]`` mean retained accuracy of resampled sets on resampled questions.
+
+    Args:
+        of: the sets.
+        weights: ``[draws, Q]`` from ``intervals.resamples``.
+        chances: ``[Q]`` 1/k.
+        bottom: ``[draws]`` accuracy above chance of the full model, each above 0.
+        rng: draws the sets.
+    """
     by_set = weights @ (np.asarray(of.correct, dtype=float) - chances).T / bottom[:, None]
     count = by_set.shape[1]
     if of.exhaustive:

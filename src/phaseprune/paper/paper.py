@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,6 +20,7 @@ from phaseprune.questions.split import split
 from phaseprune.questions.training import disjoint_training, training_questions
 from phaseprune.runs.atomic import write_json
 from phaseprune.runs.directory import RunDirectory
+from phaseprune.runs.folders import task_folders
 from phaseprune.sweep.recorded import run_identity
 
 #: Without what these say there is nothing to report, so their errors end the run.
@@ -143,28 +143,6 @@ def paper(
         write_json(run.path / "paper.json", found.to_dict())
         run.update(status="finished")
     return replace(found, state=state)
-
-
-def task_folders(names: Sequence[str]) -> list[str]:
-    """A folder name for each task.
-
-    Raises:
-        UserError: no task, or one that is named twice.
-    """
-    if not names:
-        raise UserError("name at least one task with --task, as --task arc_easy,piqa")
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise UserError(f"--task names {twice} twice; name each task once")
-    folders: list[str] = []
-    for name in names:
-        folder = base = re.sub(r"[^\w.-]+", "-", Path(name).stem).strip("-.") or "task"
-        number = 1
-        while folder in folders:
-            number += 1
-            folder = f"{base}-{number}"
-        folders.append(folder)
-    return folders
 
 
 def _identity(

@@ -4,6 +4,7 @@ Matplotlib's object-oriented interface only: no pyplot, no global state. Texts t
 outside (option labels, reasons) are never read as mathematics.
 """
 
+from phaseprune.report.compare_figures import compare_figure
 from phaseprune.report.depth_figures import decision_depth_figure, group_margins_figure
 from phaseprune.report.dynamics_figures import dynamics_figure
 from phaseprune.report.guard_figures import guards_figure
@@ -17,6 +18,7 @@ from phaseprune.report.trace_figures import (
 
 __all__ = [
     "accuracy_by_readout_figure",
+    "compare_figure",
     "decision_depth_figure",
     "decision_margin_figure",
     "dynamics_figure",

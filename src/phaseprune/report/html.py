@@ -89,6 +89,7 @@ def render_report(
             *(figure for part in parts for figure in part.figures),
             *([] if alone else _figures(trace, steps, result)),
         ],
+        tables=[table for part in parts for table in part.tables],
         steps=steps,
         guarded=any(step.get("guard") for step in steps),
         marks=[step_marks(step, result) for step in steps],

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from phaseprune.report.ablation_figures import ablation_figure
 from phaseprune.report.ablation_tables import ablation_sentences
+from phaseprune.report.compare_page import compare_page
 from phaseprune.report.heal_page import healing_page, ladder_page
 from phaseprune.report.perturbation_figures import halving_figure, perturbation_figure
 from phaseprune.report.perturbation_tables import cost_sentence, phase_sentences
@@ -28,18 +29,21 @@ Drawing = tuple[str, Callable[[Mapping[str, Any]], Figure], str]
 class Part:
     """Sentences, tiles (name, number, what stands below it) and figures of an experiment.
 
-    ``alone`` means in place of what follows from trace and steps.
+    ``alone`` means in place of what follows from trace and steps; ``tables`` have ``name``,
+    ``head``, ``rows`` and ``notes``.
     """
 
     sentences: Sequence[str]
     tiles: Sequence[tuple[str, str, str]]
     figures: Sequence[Mapping[str, Any]]
     alone: bool = False
+    tables: Sequence[Mapping[str, Any]] = ()
 
 
 #: Command -> its part from the run directory, None where there is no result yet; these stand alone.
 PAGES = {
     "similarity": similarity_page,
+    "compare": compare_page,
     "heal": healing_page,
     "heal --ladder": ladder_page,
 }
@@ -99,7 +103,7 @@ def read_parts(run: str | Path, manifest: Mapping[str, Any]) -> list[Part]:
     page = PAGES.get(manifest.get("command"))
     found = page(run) if page else None
     if found:
-        parts.append(Part(found["sentences"], found["tiles"], found["figures"], alone=True))
+        parts.append(Part(**found, alone=True))
     for name, (sentences, drawings) in FILES.items():
         result = read_json(run / name, ("transition",))
         if result is not None:

@@ -26,7 +26,7 @@ from phaseprune.progress import Progress, silent
 from phaseprune.questions.question import Task
 from phaseprune.questions.split import split
 from phaseprune.runs.directory import RunDirectory
-from phaseprune.search.phasewise_result import KINDS, conclude, pools, right
+from phaseprune.search.phasewise_result import KINDS, conclude, pools, right, scored
 from phaseprune.sweep.measure import Prepared, prepare
 from phaseprune.sweep.recorded import phases_option, recorded_trace, run_identity
 from phaseprune.sweep.sets import set_scores
@@ -227,13 +227,9 @@ def _score(
         seconds = time.perf_counter() - began
         lines = []
         for (kind, blocks), scores in zip(drawn, sweep.scores, strict=True):
-            decisions = rows.decide(scores[:, None])
-            correct = decisions.correct[:, -1]
             lines.append({
                 "removed_blocks": number, "kind": kind, "blocks": list(blocks),
-                "accuracy": float(correct.mean()),
-                "decision_margin": float(decisions.margins[:, -1].mean()),
-                "correct": "".join("1" if one else "0" for one in correct),
+                **scored(rows, scores),
                 "block_passes": sweep.block_passes, "naive_block_passes": sweep.naive_passes,
                 "seconds": round(seconds, 3),
             })  # fmt: skip

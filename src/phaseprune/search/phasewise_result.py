@@ -101,6 +101,17 @@ def _listed(ci: tuple[float, float] | None) -> list[float] | None:
     return None if ci is None else list(ci)
 
 
+def scored(prepared: Prepared, scores: np.ndarray) -> dict[str, Any]:
+    """What a line says of a model from its ``[Q, K]`` raw scores."""
+    decisions = prepared.decide(scores[:, None])
+    correct = decisions.correct[:, -1]
+    return {
+        "accuracy": float(correct.mean()),
+        "decision_margin": float(decisions.margins[:, -1].mean()),
+        "correct": "".join("1" if one else "0" for one in correct),
+    }
+
+
 def right(lines: list[dict[str, Any]]) -> np.ndarray:
     """``[S, Q]`` right decisions of lines."""
     return np.array([[flag == "1" for flag in line["correct"]] for line in lines])

@@ -1,0 +1,160 @@
+"""Ways to choose blocks held against each other at each number of removed blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+
+from phaseprune.decision.corrections import holm
+from phaseprune.decision.paired import mcnemar
+from phaseprune.decision.phases import LEVEL
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What one method leaves at one number of removed blocks.
+
+    Attributes:
+        key: equal for cells that removed the same blocks.
+        correct: ``[S, Q]`` whether the pruned model is right; S is 1 unless the method draws.
+    """
+
+    key: Hashable
+    correct: np.ndarray
+
+    @property
+    def accuracy(self) -> float:
+        """Mean over questions (and draws)."""
+        return float(self.correct.mean())
+
+
+#: Number of removed blocks -> method -> cell.
+Cells = Mapping[int, Mapping[str, Cell]]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two different choices of blocks at one number, and whether they differ.
+
+    Attributes:
+        removed_blocks: the number.
+        first: methods that made the one choice,
+        second: and the other.
+        only_first: questions that the first alone decides rightly (a mean over draws),
+        only_second: and the second alone.
+        p_value: of "neither is better", see ``paired_p``.
+        p_corrected: after Holm's correction over all pairs at all numbers.
+    """
+
+    removed_blocks: int
+    first: tuple[str, ...]
+    second: tuple[str, ...]
+    only_first: float
+    only_second: float
+    p_value: float
+    p_corrected: float
+
+    @property
+    def significant(self) -> bool:
+        """Whether the corrected p-value is below 0.05."""
+        return self.p_corrected < LEVEL
+
+
+@dataclass(frozen=True)
+class Standing:
+    """The methods at one number of removed blocks.
+
+    Attributes:
+        best: those with the highest accuracy,
+        not_worse: others that are not significantly worse than the first of these,
+        worse: and those that are.
+    """
+
+    best: tuple[str, ...]
+    not_worse: tuple[str, ...]
+    worse: tuple[str, ...]
+
+
+def paired_p(first: np.ndarray, second: np.ndarray) -> float:
+    """P-value of "neither is better" on the same questions, two-sided.
+
+    The exact McNemar test; where a side has several draws, twice the median of the tests of every
+    two draws (Rüger 1978: valid however these depend on each other), in which a test against the
+    direction of the mean difference counts as 1.
+
+    Args:
+        first: ``[S, Q]`` whether the first is right, one row a draw.
+        second: ``[T, Q]`` the same of the second.
+    """
+    if len(first) == len(second) == 1:
+        return mcnemar(*_only(first[0], second[0]))
+    direction = np.sign(second.mean() - first.mean())
+    tests = []
+    for one in first:
+        for other in second:
+            only_first, only_second = _only(one, other)
+            along = np.sign(only_second - only_first) == direction
+            tests.append(mcnemar(only_first, only_second) if along else 1.0)
+    return float(min(1.0, 2 * np.median(tests)))
+
+
+def _only(first: np.ndarray, second: np.ndarray) -> tuple[int, int]:
+    return int((first & ~second).sum()), int((second & ~first).sum())
+
+
+def compare_cells(cells: Cells) -> list[Pair]:
+    """Test every two different choices at each number; methods that made the same one are one.
+
+    Args:
+        cells: on the same questions all of them.
+
+    Returns:
+        The pairs, corrected together.
+    """
+    found = []
+    for number, of in cells.items():
+        choices: dict[Hashable, list[str]] = {}
+        for method, cell in of.items():
+            choices.setdefault(cell.key, []).append(method)
+        for one, other in combinations(choices.values(), 2):
+            first, second = of[one[0]].correct, of[other[0]].correct
+            both = float((first[:, None] & second[None]).sum(axis=-1).mean())
+            onlys = [float(side.sum(axis=-1).mean()) - both for side in (first, second)]
+            found.append((number, tuple(one), tuple(other), *onlys, paired_p(first, second)))
+    corrected = holm([pair[-1] for pair in found])
+    return [Pair(*pair, float(p)) for pair, p in zip(found, corrected, strict=True)]
+
+
+def standings(cells: Cells, pairs: Sequence[Pair]) -> dict[int, Standing]:
+    """The best methods at each number, and which others are not significantly worse.
+
+    Args:
+        cells: as in ``compare_cells``.
+        pairs: from there.
+    """
+    return {
+        number: _standing(of, [pair for pair in pairs if pair.removed_blocks == number])
+        for number, of in cells.items()
+    }
+
+
+def _standing(of: Mapping[str, Cell], pairs: Sequence[Pair]) -> Standing:
+    top = max(cell.accuracy for cell in of.values())
+    best = tuple(method for method, cell in of.items() if cell.accuracy == top)
+    against = {
+        method
+        for pair in pairs
+        if pair.significant
+        for side, others in ((pair.first, pair.second), (pair.second, pair.first))
+        if best[0] in side
+        for method in others
+    }
+    rest = [method for method in of if method not in best]
+    return Standing(
+        best,
+        tuple(method for method in rest if method not in against),
+        tuple(method for method in rest if method in against),
+    )

@@ -1,0 +1,673 @@
+"""Methods compared: against deleting the blocks and slow statistics; runs, tables, the page."""
+
+import io
+import json
+from itertools import combinations
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from matplotlib.text import Text
+from rich.console import Console
+from scipy import stats
+
+from conftest import QUESTIONS, WORDS, write_jsonl
+from phaseprune.cli.main import main
+from phaseprune.decision.collapse import retained
+from phaseprune.decision.comparison import Cell, compare_cells, paired_p, standings
+from phaseprune.decision.corrections import holm
+from phaseprune.decision.cost_front import Retaining, common_cliff, front, gains, mean_p
+from phaseprune.decision.paired import mcnemar
+from phaseprune.decoder.load import load_model
+from phaseprune.errors import UserError
+from phaseprune.questions.catalog import load_task
+from phaseprune.questions.split import split
+from phaseprune.report.compare_figures import (
+    compare_figure,
+    cost_figure,
+    looks,
+    orders_figure,
+    removal_places,
+)
+from phaseprune.report.compare_words import (
+    compare_lines,
+    compare_tables,
+    numbers_in_words,
+    standing_lines,
+)
+from phaseprune.report.html import write_report
+from phaseprune.runs.atomic import read_json_lines
+from phaseprune.runs.directory import RunDirectory
+from phaseprune.search import compare_task
+from phaseprune.search.compare import compare
+from phaseprune.search.compare_orders import draw_seed, method_names
+from phaseprune.search.compare_result import conclude_task
+from phaseprune.search.methods import METHODS
+from phaseprune.search.rank import rank_blocks
+from phaseprune.sweep.measure import trace
+from phaseprune.sweep.side_by_side import block_passes
+from test_phasewise import Stopped
+from test_sweep import naive_scores, without
+
+FREE = ["magnitude", "tail", "tail_all", "reverse", "random"]
+OPTIONS = dict(remove=[1, 3, 6], calibration=24, draws=3, seed=0)
+
+
+@pytest.fixture(scope="module")
+def demo_task():
+    return load_task("demo", limit=72)
+
+
+@pytest.fixture
+def tiny_task(tmp_path):
+    rows = [dict(row, question=f"{row['question']} {WORDS.split()[number]}")
+            for number in range(5) for row in QUESTIONS]  # fmt: skip
+    return load_task(str(write_jsonl(tmp_path / "questions.jsonl", rows)))
+
+
+@pytest.fixture(scope="module")
+def text_file(tmp_path_factory):
+    words = WORDS.split()
+    path = tmp_path_factory.mktemp("text") / "text.txt"
+    path.write_text(" ".join(words[(7 * i + i // 5) % len(words)] for i in range(500)))
+    return path
+
+
+def lasting(result):
+    """A result without what differs from run to run: times, and how sets were put together."""
+    copied = json.loads(json.dumps(result))
+    for task in copied["tasks"]:
+        task.pop("scored")
+        for method in task["methods"]:
+            method.pop("seconds")
+    return copied
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2"])
+def test_cells_are_of_the_model_without_the_blocks(tiny, tiny_task, text_file, tmp_path, family):
+    decoder, run = tiny[family], tmp_path / "run"
+    names = ["decision_margin", "sleb", "block_influence", "angular", "taylor", "tail", "random"]
+    got = compare(
+        decoder, [tiny_task], methods=names, remove=[1, 3], text=text_file, protect=[4],
+        calibration=8, draws=2, seed=5, out=run,
+    )  # fmt: skip
+    chosen_on, scored_on = split(tiny_task, 8, None, 5)
+    (task,) = got.result["tasks"]
+    assert [one["method"] for one in task["methods"]] == names  # the registry's order
+    orders = {}
+    for one in task["methods"]:
+        name = one["method"]
+        given_to = text_file if name in ("sleb", "taylor") else chosen_on
+        for cell in one["cells"]:
+            seeds = [draw_seed(5, draw) for draw in range(2)] if name == "random" else [5]
+            expected = [
+                sorted(
+                    rank_blocks(
+                        decoder, given_to, method=name, seed=seed, protect=[4],
+                        remove=cell["removed_blocks"] if name == "angular" else 3,
+                    ).order[: cell["removed_blocks"]]
+                )
+                for seed in seeds
+            ]  # fmt: skip
+            assert cell["sets"] == expected and 4 not in sum(expected, [])
+            rights = []
+            for blocks in expected:
+                scores = naive_scores(
+                    without(decoder.model, decoder.blocks_path, blocks), decoder.tokenizer,
+                    scored_on,
+                )  # fmt: skip
+                rights.append(scores.argmax(axis=1) == scored_on.gold)
+            assert cell["accuracy"] == pytest.approx(np.mean(rights))
+            orders[name, cell["removed_blocks"]] = rights
+    assert np.ptp([np.mean(rights) for rights in orders.values()]) > 0.05  # choices matter
+    assert task["transition"] == json.loads(
+        json.dumps(trace(decoder, chosen_on, seed=5).to_dict()["transition"])
+    )
+
+
+def test_equal_sets_are_scored_once_and_all_walk_together(demo, demo_task, tmp_path):
+    got = compare(demo, [demo_task], methods=FREE + ["angular"], out=tmp_path / "run", **OPTIONS)
+    (task,) = got.result["tasks"]
+    lines = RunDirectory(tmp_path / "run" / "demo").candidates()
+    sets = [tuple(line["blocks"]) for line in lines]
+    asked = [tuple(s) for one in task["methods"] for cell in one["cells"] for s in cell["sets"]]
+    assert len(set(asked)) < len(asked)
+    assert len(sets) == len(set(sets)) and set(sets) == {(), *asked}
+    assert task["scored"]["sets"] == len(sets)
+    assert task["scored"]["block_passes"] == block_passes(14, [set(one) for one in sets])
+    assert task["scored"]["naive_block_passes"] == sum(14 - len(one) for one in sets)
+
+
+def test_walks_of_few_sets_share_most(demo, demo_task, tmp_path, monkeypatch):
+    monkeypatch.setattr(compare_task, "SETS_A_WALK", 4)
+    apart = compare(demo, [demo_task], methods=FREE, out=tmp_path / "a", **OPTIONS).result
+    monkeypatch.undo()
+    whole = compare(demo, [demo_task], methods=FREE, out=tmp_path / "b", **OPTIONS).result
+    assert lasting(apart) == lasting(whole)
+    few, many = (one["tasks"][0]["scored"]["block_passes"] for one in (apart, whole))
+    assert many < few < whole["tasks"][0]["scored"]["naive_block_passes"]
+
+
+def test_a_killed_run_goes_on_cell_by_cell(demo, demo_task, tmp_path, monkeypatch):
+    names = ["decision_margin", "block_influence", "tail", "reverse"]
+    whole = compare(demo, [demo_task], methods=names, **OPTIONS)
+    monkeypatch.setattr(compare_task, "SETS_A_WALK", 4)
+    run = tmp_path / "run"
+
+    def stop_at(begin):
+        def listen(label, done, total):
+            if begin in label:
+                raise Stopped
+
+        return listen
+
+    stops = (("block_influence (2 of 4)", 1, 0), ("walk 2 of", 4, 4))
+    for begin, rankings, scored in stops:
+        with pytest.raises(Stopped):
+            compare(demo, [demo_task], methods=names, out=run, progress=stop_at(begin), **OPTIONS)
+        assert RunDirectory(run).manifest["status"] == "failed"
+        assert len(read_json_lines(run / "demo/rankings.jsonl")) == rankings
+        assert len(RunDirectory(run / "demo").candidates()) == scored
+    page = write_report(run).read_text()
+    assert "failed" in page and "nothing to show yet" in page
+    labels = set()
+    resumed = compare(
+        demo, [demo_task], methods=names, out=run, progress=lambda label, *_: labels.add(label),
+        **OPTIONS,
+    )  # fmt: skip
+    assert resumed.state == "resumed" and labels  # nothing but the walks that were missing
+    assert all("choices scored" in label for label in labels)
+    assert lasting(resumed.result) == lasting(whole.result)
+    again = compare(demo, [demo_task], methods=names, out=run, **OPTIONS)
+    assert again.state == "finished" and again.result == resumed.result
+    # A torn line: the process died while it wrote.
+    lines = (run / "demo/rankings.jsonl").read_text().splitlines(keepends=True)
+    (run / "demo/rankings.jsonl").write_text("".join(lines[:-1]) + lines[-1][:25])
+    mended = compare(demo, [demo_task], methods=names, out=run, **OPTIONS)
+    assert mended.state == "resumed" and lasting(mended.result) == lasting(whole.result)
+
+
+def test_methods_are_added_to_a_finished_run(demo, demo_task, tmp_path):
+    run, labels = tmp_path / "run", set()
+    compare(demo, [demo_task], methods=["loss", "tail"], out=run, **OPTIONS)
+    added = compare(
+        demo, [demo_task], methods=["cka"], out=run, progress=lambda label, *_: labels.add(label),
+        **OPTIONS,
+    )  # fmt: skip
+    whole = compare(demo, [demo_task], methods=["tail", "cka", "loss"], **OPTIONS)
+    assert added.state == "resumed" and lasting(added.result) == lasting(whole.result)
+    assert all(" cka (1 of 1)" in label or "choices scored" in label for label in labels)
+    assert len(labels) == 2
+    assert json.loads((run / "compare.json").read_text()) == added.result
+
+
+def test_what_cannot_run_is_left_out_with_the_reason(tiny_dirs, tiny_task, text_file, tmp_path):
+    streamed = load_model(str(tiny_dirs["llama"]), stream=True)
+    notes, run = [], tmp_path / "run"
+    options = dict(remove=[1, 3], protect=[2], calibration=8, draws=2, out=run, note=notes.append)
+    names = ["angular", "ppl", "taylor", "magnitude_plus", "tail"]
+    first = compare(streamed, [tiny_task], methods=names, **options)
+    (task,) = first.result["tasks"]
+    assert [one["method"] for one in task["methods"]] == ["angular", "tail"]
+    reasons = {(one["method"], one["at"]): one["reason"] for one in task["left_out"]}
+    assert set(reasons) == {("angular", "3"), *((n, "all") for n in names[1:4])}
+    assert "3 neighbouring blocks" in reasons["angular", "3"]
+    assert "plain text" in reasons["ppl", "all"] and "keeps the first 4" in str(reasons)
+    assert [cell["removed_blocks"] for cell in task["methods"][0]["cells"]] == [1]
+    assert task["methods"][0]["mean_retained"]["value"] is None or task["common_numbers"] == [1]
+    assert any("angular is left out at 3" in one for one in notes)
+    assert any("Left out: ppl (" in line for line in compare_lines(task))
+    with_text = compare(streamed, [tiny_task], methods=["ppl", "taylor"], text=text_file, **options)
+    (task,) = with_text.result["tasks"]
+    assert [one["method"] for one in task["methods"]] == ["angular", "ppl", "tail"]
+    reasons = {one["method"]: one["reason"] for one in task["left_out"]}
+    assert "gradients" in reasons["taylor"] and "ppl" not in reasons
+    other = text_file.with_name("other.txt")
+    other.write_text(text_file.read_text()[5:])
+    with pytest.raises(UserError, match="its --text had the fingerprint"):
+        compare(streamed, [tiny_task], methods=["ppl"], text=other, **options)
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"seed": 1}, "its seed was 0 and now is 1"),
+        ({"remove": [1, 3]}, r"its option remove was \[1, 3, 6\] and now is \[1, 3\]"),
+        ({"calibration": 23}, "its option calibration questions of demo was 24 and now is 23"),
+        ({"evaluation": 30}, "its option evaluation questions of demo was 48 and now is 30"),
+        ({"draws": 2}, "its option draws was 3 and now is 2"),
+        ({"protect": [3]}, r"its option protect was \[\] and now is \[3\]"),
+    ],
+)
+def test_another_run_is_refused_by_name(demo, demo_task, tmp_path_factory, changed, says):
+    run = tmp_path_factory.getbasetemp() / "compare-refused"
+    compare(demo, [demo_task], methods=["tail"], out=run, **OPTIONS)
+    with pytest.raises(UserError, match=says):
+        compare(demo, [demo_task], methods=["tail"], out=run, **OPTIONS | changed)
+
+
+def test_other_questions_and_models_are_refused(demo, tiny, demo_task, tmp_path):
+    compare(demo, [demo_task], methods=["tail"], out=tmp_path / "run", **OPTIONS)
+    with pytest.raises(UserError, match="its task demo questions was 72 and now is 73"):
+        compare(demo, [load_task("demo", limit=73)], methods=["tail"], out=tmp_path / "run",
+                **OPTIONS | {"evaluation": 48})  # fmt: skip
+    with pytest.raises(UserError, match="its model"):
+        compare(tiny["llama"], [demo_task], methods=["tail"], out=tmp_path / "run",
+                **OPTIONS | {"remove": [1, 2]})  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--methods", "block_influenc"], "Did you mean 'block_influence'"),
+        (["--methods", ","], "names nothing"),
+        (["--remove", "some"], "must say how many blocks"),
+        (["--draws", "1"], "at least 2"),
+        (["--protect", "x"], "--protect 'x'"),
+        (["--text", "/no/such.txt"], "--text /no/such.txt"),
+    ],
+)
+def test_bad_input_is_said_before_anything_is_loaded(words, says, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["compare", "no-such-model", "--task", "demo", *words])
+    err = capsys.readouterr().err
+    assert ended.value.code == 2 and says in err and "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"remove": [0]}, "give 1 to 13"),
+        ({"remove": [14]}, "give 1 to 13"),
+        ({"remove": []}, "names no number"),
+        ({"protect": range(14)}, "nothing is left to remove"),
+        ({"protect": [14]}, "blocks 0 to 13"),
+        ({"calibration": 72}, "are needed"),
+        ({"methods": []}, "--methods names none"),
+    ],
+)
+def test_options_that_do_not_do(demo, demo_task, changed, says):
+    with pytest.raises(UserError, match=says):
+        compare(demo, [demo_task], **OPTIONS | changed)
+    with pytest.raises(UserError, match="twice"):
+        compare(demo, [demo_task, demo_task], **OPTIONS)
+
+
+def test_all_methods_are_the_default():
+    assert method_names(None) == tuple(METHODS)
+    assert method_names(["tail", "loss"]) == ("loss", "tail")
+
+
+# Statistics.
+
+
+def right(share, questions, seed, draws=1):
+    return np.random.default_rng(seed).random((draws, questions)) < share
+
+
+def test_pairs_against_a_slow_computation():
+    cells = {
+        2: {"a": Cell(1, right(0.9, 80, 1)), "b": Cell(2, right(0.4, 80, 2)),
+            "c": Cell(3, right(0.85, 80, 3))},
+        5: {"a": Cell(4, right(0.8, 80, 4)), "b": Cell(5, right(0.3, 80, 5))},
+    }  # fmt: skip
+    cells[2]["same"] = cells[2]["a"]
+    pairs = compare_cells(cells)
+    expected = []
+    for number, names in ((2, "ab"), (2, "ac"), (2, "bc"), (5, "ab")):
+        one, other = (cells[number][name].correct[0] for name in names)
+        lost = sum(bool(x and not y) for x, y in zip(one, other, strict=True))
+        won = sum(bool(y and not x) for x, y in zip(one, other, strict=True))
+        p = min(
+            1.0, 2 * sum(stats.binom.pmf(k, lost + won, 0.5) for k in range(min(lost, won) + 1))
+        )
+        expected.append((number, lost, won, p))
+    assert [(p.removed_blocks, p.only_first, p.only_second) for p in pairs] == [
+        one[:3] for one in expected
+    ]
+    assert [p.p_value for p in pairs] == pytest.approx([one[3] for one in expected])
+    assert [p.p_corrected for p in pairs] == pytest.approx(holm([one[3] for one in expected]))
+    assert pairs[0].first == ("a", "same")  # the same blocks: one choice, never tested
+    found = standings(cells, pairs)
+    assert found[2].best == ("a", "same") and found[2].not_worse == ("c",)
+    assert found[2].worse == ("b",) and found[5].worse == ("b",)
+
+
+def test_the_correction_is_over_all_numbers():
+    strong = {"a": Cell(1, right(1, 12, 0)), "b": Cell(2, np.arange(12)[None] >= 6)}
+    alone = compare_cells({1: strong})
+    assert alone[0].p_value == pytest.approx(2 * 0.5**6) and alone[0].significant
+    more = compare_cells({1: strong, 2: strong})
+    assert more[0].p_corrected == pytest.approx(4 * 0.5**6) and not more[0].significant
+    assert standings({1: strong, 2: strong}, more)[1].not_worse == ("b",)
+
+
+def test_draws_are_tested_by_the_median():
+    one, draws = right(0.9, 60, 1), right(0.6, 60, 2, draws=5)
+    tests = [
+        mcnemar(int((one[0] & ~row).sum()), int((~one[0] & row).sum())) for row in draws
+    ]  # fmt: skip
+    assert paired_p(one, draws) == pytest.approx(min(1, 2 * np.median(tests)))
+    assert paired_p(draws, one) == paired_p(one, draws)
+    # Draws on both sides of the one: no difference, however large each is.
+    level = np.arange(60)[None] < 30
+    both = np.stack([np.ones(60, bool), np.ones(60, bool), np.zeros(60, bool)])
+    assert mcnemar(0, 30) < 1e-6 and paired_p(level, both[1:]) == 1.0
+
+
+def test_nothing_is_found_where_nothing_is():
+    """Methods of one accuracy, 200 times: at most about 5 % runs with any false finding."""
+    false = steps = 0
+    for seed in range(200):
+        cells = {
+            number: {
+                name: Cell(name, right(0.6, 100, [seed, number, place], 3 if name == "r" else 1))
+                for place, name in enumerate("abcr")
+            }
+            for number in (1, 2)
+        }
+        false += any(pair.significant for pair in compare_cells(cells))
+        pooled = {n: np.mean([cells[k][n].correct for k in cells], axis=0) for n in "abcr"}
+        retaining = Retaining(right(0.9, 100, [seed, 9])[0], np.full(100, 0.25), seed)
+        costs = dict(a=1, b=2, c=3, r=0)
+        values = {name: retaining.value(rows) for name, rows in pooled.items()}
+        order = front(costs, values)
+        steps += any(gain.significant for gain in gains(order, costs, pooled, retaining))
+    assert false <= 14 and steps <= 14
+
+
+def test_retained_is_that_of_a_pruning_step():
+    full, correct, chances = right(0.9, 70, 1)[0], right(0.6, 70, 2), np.full(70, 0.25)
+    got = Retaining(full, chances, 4).estimate(correct)
+    expected = retained(correct[0], full, chances, 4)
+    assert got.value == pytest.approx(expected.value) and got.ci == pytest.approx(expected.ci)
+    drawn = np.concatenate([right(share, 70, 3) for share in (0.3, 0.9, 0.3, 0.9)])
+    wide = Retaining(full, chances, 4).estimate(drawn).ci
+    narrow = Retaining(full, chances, 4).estimate(drawn.mean(axis=0, keepdims=True)).ci
+    assert np.diff(wide) > 1.5 * np.diff(narrow)  # draws differ too
+    nothing = Retaining(right(0.2, 70, 1)[0], chances, 4)
+    assert nothing.estimate(correct) is None and not nothing.bounded
+    near = Retaining(np.arange(70) < 19, chances, 4)
+    assert near.estimate(correct).ci is None and near.defined
+
+
+@pytest.mark.parametrize(
+    ("best", "cliff", "common"),
+    [
+        ({2: 1.0, 4: 0.9, 6: 0.2}, 6, (2, 4)),
+        ({2: 0.3, 4: 0.2}, 2, (2,)),
+        ({1: 1.0, 2: 1.1}, None, (1, 2)),
+        ({1: 0.9}, 1, (1,)),
+    ],
+)
+def test_the_common_cliff(best, cliff, common):
+    assert common_cliff(best) == (cliff, common)
+
+
+@given(st.dictionaries(st.text("abcdef", min_size=1, max_size=1),
+                       st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1))  # fmt: skip
+def test_the_front_is_what_nothing_beats(points):
+    costs, values = ({k: v[i] for k, v in points.items()} for i in (0, 1))
+    expected = {
+        one for one in points
+        if not any((costs[o] < costs[one] and values[o] >= values[one])
+                   or (costs[o] == costs[one] and values[o] > values[one]) for o in points)
+    }  # fmt: skip
+    got = front(costs, values)
+    assert set(got) == expected and list(got) == sorted(got, key=lambda m: (costs[m], -values[m]))
+
+
+def test_gains_are_corrected_over_all_pairs():
+    correct = {"dear": right(0.9, 200, 1), "cheap": right(0.6, 200, 2), "off": right(0.3, 200, 3)}
+    costs = {"dear": 100, "cheap": 0, "off": 50}
+    retaining = Retaining(right(0.95, 200, 4)[0], np.full(200, 0.25), 0)
+    order = front(costs, {name: retaining.value(rows) for name, rows in correct.items()})
+    assert order == ("cheap", "dear")
+    (gain,) = gains(order, costs, correct, retaining)
+    by_hand = (correct["dear"].mean() - correct["cheap"].mean()) / (retaining.full.mean() - 0.25)
+    assert gain.estimate.value == pytest.approx(by_hand) and gain.significant
+    difference = correct["dear"][0].astype(float) - correct["cheap"][0]
+    z = difference.mean() / (difference.std() / np.sqrt(200))
+    assert np.log(gain.p_value) == pytest.approx(np.log(2 * stats.norm.sf(z)), rel=0.25)
+    assert gain.p_corrected > gain.p_value
+    assert mean_p(0.0, np.zeros(5)) == 1.0 and mean_p(0.1, np.full(5, 0.1)) == 0.0
+
+
+def test_the_result_by_hand(demo, demo_task, tmp_path):
+    got = compare(
+        demo,
+        [demo_task],
+        methods=["loss", "angular", "tail", "random"],
+        out=tmp_path,
+        **OPTIONS | {"remove": [2, 6, 10]},
+    )
+    (task,) = got.result["tasks"]
+    assert task["common_numbers"] == [2, 6] and task["cliff"]["removed_blocks"] == 10
+    assert task["cliff"]["significant"] and task["cliff"]["loss_ci"][0] > 0
+    lines = {tuple(one["blocks"]): one for one in RunDirectory(tmp_path / "demo").candidates()}
+    flags = {
+        blocks: np.array([flag == "1" for flag in one["correct"]]) for blocks, one in lines.items()
+    }
+    full = flags[()].mean()
+    for one in task["methods"]:
+        means = []
+        for cell in one["cells"]:
+            accuracy = np.mean([flags[tuple(blocks)].mean() for blocks in cell["sets"]])
+            assert cell["accuracy"] == pytest.approx(accuracy)
+            assert cell["retained"] == pytest.approx((accuracy - 0.25) / (full - 0.25))
+            if cell["removed_blocks"] in task["common_numbers"]:
+                means.append(cell["retained"])
+            assert (cell["accuracy_ci"] is None) == (one["method"] == "random")
+        assert one["mean_retained"]["value"] == pytest.approx(np.mean(means))
+    for row in task["by_removed"]:
+        of = {
+            one["method"]: cell["accuracy"]
+            for one in task["methods"] for cell in one["cells"]
+            if cell["removed_blocks"] == row["removed_blocks"]
+        }  # fmt: skip
+        assert row["best"] == [name for name in of if of[name] == max(of.values())]
+        assert sorted(row["best"] + row["not_worse"] + row["worse"]) == sorted(of)
+    drawn = {line.get_label(): line.get_ydata() for line in got.plot().axes[0].lines}
+    for one in task["methods"]:
+        expected = [cell["retained"] for cell in one["cells"]]
+        np.testing.assert_allclose(drawn[one["method"]], expected)
+    costs = {one["method"]: one["block_passes"] for one in task["methods"]}
+    assert costs["tail"] == costs["random"] == 0 and costs["angular"] == 14
+    assert costs["loss"] > 100
+    json.dumps(got.to_dict(), allow_nan=False)
+
+
+# Tables, words, figures, the page, the command.
+
+
+@pytest.fixture(scope="module")
+def everything(demo, demo_task, tmp_path_factory):
+    """All methods at all numbers."""
+    run = tmp_path_factory.mktemp("compare") / "run"
+    text = run.parent / "text.txt"
+    text.write_text("\n".join(question.text for question in demo_task.questions))
+    found = compare(
+        demo, [demo_task], text=text, calibration=24, draws=3, out=run, methods=[
+            name for name in METHODS if name not in ("accuracy", "loss", "sleb")]
+    )  # fmt: skip
+    return run, found.result["tasks"][0]
+
+
+def printed(tables, width=80):
+    console = Console(width=width, record=True, file=io.StringIO(), highlight=False)
+    for table in tables:
+        console.print(table)
+    return console.export_text(clear=False), console.export_text(styles=True)
+
+
+def test_tables_fit_and_mark_the_best(everything):
+    _, task = everything
+    assert task["numbers"] == list(range(1, 14))
+    text, styled = printed(compare_tables(task), 200)
+    assert max(map(len, text.splitlines())) <= 80
+    for one in task["methods"]:
+        rows = [line for line in text.splitlines() if line.split()[:1] == [one["method"]]]
+        assert len(rows) == 2
+        cells = " ".join(rows).split()
+        shown = [cell for cell in cells if cell[0] in "-–0123456789" and "," not in cell]
+        assert len(shown) == 2 + 13  # passes twice
+        marked = {cell["removed_blocks"] for cell in one["cells"]}
+        for number, cell in zip(task["numbers"], [c for r in rows for c in r.split()[2:]],
+                                strict=True):  # fmt: skip
+            stand = task["by_removed"][number - 1]
+            assert (cell == "–") == (number not in marked)
+            assert cell.endswith("*") == (one["method"] in stand["best"])
+            assert cell.endswith("~") == (one["method"] in stand["not_worse"])
+    assert "\x1b[1m" in styled
+    long = dict(task, numbers=list(range(1, 30)), by_removed=[
+        dict(task["by_removed"][0], removed_blocks=number) for number in range(1, 30)])  # fmt: skip
+    assert max(map(len, printed(compare_tables(long), 200)[0].splitlines())) <= 80
+
+
+def test_figures_can_be_read(everything):
+    _, task = everything
+    names = [one["method"] for one in task["methods"]]
+    styles = [tuple(map(str, look.values())) for look in looks(tuple(METHODS)).values()]
+    assert len(set(styles)) == len(METHODS)
+    legend = compare_figure(task).axes[0].get_legend()
+    assert {text.get_text() for text in legend.get_texts()} == set(names)
+    figure = cost_figure(task)
+    figure.draw_without_rendering()
+    shown = [one["method"] for one in task["methods"] if one["mean_retained"]["value"] is not None]
+    texts = [text for text in figure.axes[0].texts if text.get_text() in names]
+    assert {text.get_text() for text in texts} == set(shown)
+    boxes = [Text.get_window_extent(text) for text in texts]  # without the leader lines
+    assert max(box.x1 for box in boxes) > 200  # drawn where they stand
+    for one, other in combinations(boxes, 2):
+        assert not one.shrunk(1, 0.8).overlaps(other.shrunk(1, 0.8))
+    strip = orders_figure(task)
+    drawn = [t.get_text() for t in strip.axes[0].texts]
+    assert "Silent" in drawn and "Decisive" in drawn
+    assert drawn.count("1") == len(names)
+
+
+def test_places_of_removal():
+    order = {"orders": [{"number": None, "draw": None, "order": [5, 2, 7]}]}
+    assert removal_places(order) == {5: 1, 2: 2, 7: 3}
+    windows = {"orders": [{"number": 3, "draw": None, "order": [4, 5, 6]},
+                          {"number": 1, "draw": None, "order": [8]},
+                          {"number": 2, "draw": None, "order": [5, 6]}]}  # fmt: skip
+    assert removal_places(windows) == {8: 1, 5: 2, 6: 2, 4: 3}
+
+
+def test_claims_are_no_more_than_the_tests_allow(everything):
+    _, task = everything
+    told = " ".join(compare_lines(task))
+    worse = {
+        name
+        for row in task["by_removed"]
+        if row["removed_blocks"] in task["common_numbers"]
+        for name in row["worse"]
+    }
+    sentence = next(line for line in compare_lines(task) if line.startswith("Best, or with no"))
+    for one in task["methods"]:
+        complete = one["mean_retained"]["value"] is not None
+        said = f"{one['method']} (" in sentence
+        assert said == (complete and one["method"] not in worse), one["method"]
+    for gain in task["gains"]:
+        verdict = "a significant" if gain["significant"] else "no significant"
+        assert f"the cheaper {gain['than']}: {verdict} difference" in told
+    assert len(standing_lines(task)) == 13
+    alike = json.loads(json.dumps(task))
+    for row in alike["by_removed"]:
+        row["not_worse"], row["worse"] = row["not_worse"] + row["worse"], []
+    assert "do not tell them apart" in " ".join(compare_lines(alike))
+    assert numbers_in_words([1, 2, 3]) == "1 to 3" and numbers_in_words([2, 4]) == "2, 4"
+
+
+def test_the_page_is_offline_and_whole(everything):
+    run, task = everything
+    page = write_report(run).read_text()
+    assert "http" not in page.replace("http-equiv", "")
+    for key in ("retained", "orders", "cost"):
+        assert f'id="demo-{key}"' in page
+    assert "retained % by number of removed blocks" in page and "<strong>" in page
+    for line in standing_lines(task):
+        assert line in page
+    assert page.count('<td class="words">block_influence</td>') == 1
+
+
+def test_a_model_at_chance(tiny, tiny_task, tmp_path):
+    got = compare(
+        tiny["llama"], [tiny_task], methods=["tail", "magnitude"], remove=[1, 2], calibration=5,
+        out=tmp_path / "run",
+    )  # fmt: skip
+    (task,) = got.result["tasks"]
+    task = dict(task, full=dict(task["full"], accuracy=0.1))
+    text, _ = printed(compare_tables(task))
+    assert "questions: accuracy %" in text
+    assert any("not above chance" in line for line in compare_lines(task))
+    write_report(tmp_path / "run")
+
+
+def test_the_command_on_two_tasks(capsys, tmp_path, monkeypatch, demo_task):
+    monkeypatch.setenv("COLUMNS", "80")
+    rows = [{"question": q.text, "choices": list(q.choices), "answer": q.answer}
+            for q in demo_task.questions]  # fmt: skip
+    other = write_jsonl(tmp_path / "other.jsonl", rows)
+    words = ["compare", "demo", "--task", f"demo,{other}", "--methods", "tail,random,ppl",
+             "--remove", "2,5", "--limit", "60", "--calibration", "20", "--draws", "2",
+             "--protect", "0", "--out", str(tmp_path / "run")]  # fmt: skip
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    out, err = capsys.readouterr()
+    assert not ended.value.code and "next: phaseprune" in out
+    assert max(map(len, out.split("report:")[0].splitlines())) <= 80
+    assert "ppl is left out" in " ".join(err.split())
+    with pytest.raises(SystemExit):
+        main([*words, "--json", "--quiet"])
+    told, err = capsys.readouterr()
+    result = json.loads(told)
+    assert [task["folder"] for task in result["tasks"]] == ["demo", "other"] and not err
+    assert result["protect"] == [0] and result["remove"] == [2, 5]
+    assert all(0 not in one for task in result["tasks"] for m in task["methods"]
+               for cell in m["cells"] for one in cell["sets"])  # fmt: skip
+    with pytest.raises(SystemExit):
+        main(["report", str(tmp_path / "run"), "--copy", str(tmp_path / "copy.html"), "--quiet"])
+    assert 'id="other-orders"' in (tmp_path / "copy.html").read_text()
+
+
+@pytest.mark.parametrize(("lost", "significant"), [(1, False), (20, True)])
+def test_a_fall_is_a_cliff_where_it_is_significant(lost, significant):
+    def line(blocks, rights):
+        return {"blocks": blocks, "correct": "1" * rights + "0" * (40 - rights),
+                "decision_margin": 0.5, "removed_blocks": len(blocks)}  # fmt: skip
+
+    found = conclude_task(
+        folder="made", numbers=[1, 2], left_out={}, scoring={}, seed=0,
+        trace={"task": "made", "scoring": "letter", "questions": 9, "blocks": 3, "transition": {}},
+        rankings=[{"method": "tail", "number": None, "draw": None, "order": [1, 0],
+                   "chosen_on": None, "block_passes": 0, "seconds": 0.0}],
+        lines=[line([], 36), line([1], 36), line([0, 1], 36 - lost)],
+        evaluation=SimpleNamespace(options=np.full(40, 4)),
+    )  # fmt: skip
+    cliff = found["cliff"]
+    assert cliff["removed_blocks"] == 2 and cliff["significant"] == significant
+    assert cliff["best_before"] == 1.0 and cliff["best"] == pytest.approx(1 - lost / 26)
+    assert (cliff["loss_ci"][0] > 0) == significant
+    assert found["common_numbers"] == ([1] if significant else [1, 2])
+    told = any("is not significant: no cliff is found" in one for one in compare_lines(found))
+    assert told != significant
+
+
+def test_pairs_of_a_run_are_all_different_choices(everything):
+    _, task = everything
+    for number in task["numbers"]:
+        groups = {}
+        for one in task["methods"]:
+            for cell in one["cells"]:
+                if cell["removed_blocks"] == number:
+                    groups.setdefault(json.dumps(cell["sets"]), []).append(one["method"])
+        expected = {(*map(tuple, pair),) for pair in combinations(groups.values(), 2)}
+        got = {
+            (tuple(p["first"]), tuple(p["second"]))
+            for p in task["pairs"] if p["removed_blocks"] == number
+        }  # fmt: skip
+        assert got == expected
