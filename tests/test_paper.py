@@ -15,7 +15,7 @@ from phaseprune.cli.main import main
 from phaseprune.errors import UserError
 from phaseprune.paper import experiments, judges
 from phaseprune.paper.claims import CLAIMS
-from phaseprune.paper.page import write_paper_report
+from phaseprune.paper.page import claims_markdown, write_paper_report
 from phaseprune.paper.paper import open_paper, paper, task_folders
 from phaseprune.paper.results import read_results
 from phaseprune.paper.sections import SECTIONS
@@ -439,6 +439,12 @@ def test_claims_as_markdown(run):
         finding = run.tasks[0].findings[claim.name]
         assert f"## {claim.title}" in text and claim.paper in text
         assert f"- **demo: {finding.verdict}.** {finding.text}" in text
+
+
+def test_claims_of_several_models_stand_side_by_side(run):
+    text = claims_markdown(run, run)
+    assert text.count("- **demo, demo: ") == 2 * len(CLAIMS)
+    assert "| the paper says | demo, demo | demo, demo |" in text
 
 
 def test_the_same_run_gives_the_same_page(run):

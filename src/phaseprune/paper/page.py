@@ -96,25 +96,33 @@ def paper_page(found: Paper, manifest: dict[str, Any], linked: bool = True) -> s
     )
 
 
-def claims_markdown(found: Paper) -> str:
-    """The claims one by one as Markdown: what the paper says, what was seen, agrees or not."""
-    names = [task.name for task in found.tasks]
+def claims_markdown(*papers: Paper) -> str:
+    """The claims one by one as Markdown: what the paper says, what was seen, agrees or not.
+
+    Args:
+        papers: one run, or several to be read side by side.
+    """
+    each = [(found, task) for found in papers for task in found.tasks]
+    tasks = [task for _, task in each]
+    names = [task.name if len(papers) == 1 else f"{found.model}, {task.name}"
+             for found, task in each]  # fmt: skip
+    models = " and ".join(found.model for found in papers)
     lines = [
-        f"# {found.model} held against arXiv 2605.07271",
+        f"# {models} held against arXiv 2605.07271",
         "",
-        summary_line(found.to_dict()),
+        *(f"- {found.model}: {summary_line(found.to_dict())}" for found in papers),
         "",
         "| the paper says | " + " | ".join(names) + " |",
         "|---" * (1 + len(names)) + "|",
     ]
     for claim in CLAIMS:
-        verdicts = (task.findings[claim.name].verdict for task in found.tasks)
+        verdicts = (task.findings[claim.name].verdict for task in tasks)
         lines.append(f"| {claim.title} | " + " | ".join(verdicts) + " |")
     for claim in CLAIMS:
         lines += ["", f"## {claim.title}", "", f"The paper: {claim.paper}", ""]
-        for task in found.tasks:
+        for name, task in zip(names, tasks, strict=True):
             finding = task.findings[claim.name]
-            lines.append(f"- **{task.name}: {finding.verdict}.** {finding.text}")
+            lines.append(f"- **{name}: {finding.verdict}.** {finding.text}")
     return "\n".join(lines) + "\n"
 
 
