@@ -26,6 +26,7 @@ from phaseprune.paper.settings import (
     resolve,
     settings_of,
 )
+from phaseprune.paper.words import shown_name
 from phaseprune.questions.catalog import load_task
 
 #: As small as every experiment still says something on the bundled model.
@@ -445,6 +446,12 @@ def test_claims_of_several_models_stand_side_by_side(run):
     text = claims_markdown(run, run)
     assert text.count("- **demo, demo: ") == 2 * len(CLAIMS)
     assert "| the paper says | demo, demo | demo, demo |" in text
+
+
+def test_names_of_models_in_titles():
+    assert shown_name("org/Model-3.1") == "org/Model-3.1" and shown_name("demo") == "demo"
+    assert shown_name("/a/b/Model-3.1-8B") == "Model-3.1-8B"
+    assert shown_name("models/Small.Q4_1.gguf") == "Small.Q4_1"
 
 
 def test_the_same_run_gives_the_same_page(run):

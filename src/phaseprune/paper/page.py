@@ -11,7 +11,7 @@ from phaseprune.paper.claims import CLAIMS
 from phaseprune.paper.paper import Paper, PaperTask, open_paper
 from phaseprune.paper.results import place
 from phaseprune.paper.sections import SECTIONS, Section
-from phaseprune.paper.words import left_out_lines, summary_line
+from phaseprune.paper.words import left_out_lines, shown_name, summary_line
 from phaseprune.report.html import write_report
 from phaseprune.report.pages import render
 from phaseprune.report.svg import inline_svg
@@ -77,7 +77,7 @@ def paper_page(found: Paper, manifest: dict[str, Any], linked: bool = True) -> s
     sections = {name: section.name for section in SECTIONS for name in section.claims}
     return render(
         "paper/page.html.j2",
-        title=f"{found.model} held against the paper",
+        title=f"{shown_name(found.model)} held against the paper",
         status=_status(manifest),
         summary=summary_line(found.to_dict()),
         tasks=[{"name": task.name} for task in found.tasks],
@@ -104,13 +104,13 @@ def claims_markdown(*papers: Paper) -> str:
     """
     each = [(found, task) for found in papers for task in found.tasks]
     tasks = [task for _, task in each]
-    names = [task.name if len(papers) == 1 else f"{found.model}, {task.name}"
+    names = [task.name if len(papers) == 1 else f"{shown_name(found.model)}, {task.name}"
              for found, task in each]  # fmt: skip
-    models = " and ".join(found.model for found in papers)
+    models = " and ".join(shown_name(found.model) for found in papers)
     lines = [
         f"# {models} held against arXiv 2605.07271",
         "",
-        *(f"- {found.model}: {summary_line(found.to_dict())}" for found in papers),
+        *(f"- {shown_name(found.model)}: {summary_line(found.to_dict())}" for found in papers),
         "",
         "| the paper says | " + " | ".join(names) + " |",
         "|---" * (1 + len(names)) + "|",

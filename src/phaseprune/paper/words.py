@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from pathlib import PurePath
 from typing import Any
 
 from rich.table import Table
@@ -16,6 +17,20 @@ from phaseprune.report.words import plural
 STYLES = {"agrees": "green", "partly": "yellow", "disagrees": "red", "undecided": "dim"}
 
 
+def shown_name(model: str) -> str:
+    """A model's name for titles: of a file or an absolute path its last part.
+
+    Args:
+        model: As it was given.
+
+    Returns:
+        The name; hub ids stay as they are.
+    """
+    file = model.lower().endswith(".gguf")
+    name = PurePath(model).name if file or PurePath(model).is_absolute() else model
+    return name[: -len(".gguf")] if file else name
+
+
 def claims_table(found: Mapping[str, Any]) -> Table:
     """Tabulate the verdicts: a row a claim, a column a task.
 
@@ -26,7 +41,7 @@ def claims_table(found: Mapping[str, Any]) -> Table:
         A table; of up to three tasks with short names at most 80 columns.
     """
     table = new_table(
-        f"{found['model']} held against the paper (arXiv 2605.07271)",
+        f"{shown_name(found['model'])} held against the paper (arXiv 2605.07271)",
         "undecided: not significant, or could not be done; numbers are in claims.md",
     )
     table.add_column("The paper says")
