@@ -108,8 +108,8 @@ def load_checked(name: str, screen: Screen, **options: Any):
     return decoder
 
 
-def block_list(text: str) -> list[int]:
-    """The blocks that ``--remove`` names.
+def block_list(text: str, option: str = "--remove") -> list[int]:
+    """The blocks that an option names.
 
     Raises:
         UserError: they are no numbers.
@@ -117,7 +117,7 @@ def block_list(text: str) -> list[int]:
     try:
         return [int(part) for part in text.replace(" ", ",").split(",") if part]
     except ValueError:
-        raise UserError(f"--remove {text!r} must be block indices, as 20,26,7") from None
+        raise UserError(f"{option} {text!r} must be block indices, as 20,26,7") from None
 
 
 def command_line(*words: Any) -> str:
