@@ -192,11 +192,30 @@ def test_what_is_protected_stays_in_a_search(demo, tmp_path, search):
     for step in (1, 2, 3, 4):
         scored = {line["block"] for line in run.candidates() if line["step"] == step}
         assert scored == set(range(14)) - protect - set(pruning.removed[: step - 1])
-    if search == "racing":
-        first = run.steps()[1]
-        candidates = sorted(set(range(14)) - protect)
-        exact = candidates[-1] + 1 + sum(13 - block for block in candidates)
-        assert first["block_passes"] + first["race"]["block_passes_saved"] == exact
+    candidates = sorted(set(range(14)) - protect)
+    every_one = candidates[-1] + 1 + sum(13 - block for block in candidates)
+    if search == "exact":
+        assert pruning.steps[1].block_passes == every_one
+        return
+    exact = prune(demo, task, **(common | {"search": "exact", "race_alpha": None,
+                                           "race_tolerance": None}))  # fmt: skip
+    for one, two in zip(exact.steps[1:], pruning.steps[1:], strict=True):
+        assert two.block_passes + two.race["block_passes_saved"] == one.block_passes
+
+
+def test_a_race_of_fewer_digits_looks_again_at_its_best_two(demo):
+    seen = set()
+
+    def listen(label, done, total):
+        if "with all digits" in label:
+            seen.update(re.search(r"blocks ([\d, ]+) with", label)[1].split(", "))
+
+    pruning = prune(
+        demo, load_task("demo", limit=150), remove=2, calibration=48, evaluation=40,
+        protect=[0, 1, 2, 3, 4, 8], search="racing", race_dtype="bfloat16", progress=listen,
+    )  # fmt: skip
+    assert {str(block) for block in pruning.removed} <= seen
+    assert not seen & set("012348")
 
 
 @pytest.mark.parametrize("when", ["step 3: race", "step 3: eval"])
