@@ -84,9 +84,7 @@ def by_search(
             race = race_of_step(search.racing, candidates)
         left = [c for c in candidates if c.get("dropped") is None]
         chosen = left[best(search.objective, [c[search.objective] for c in left])]
-        return Chosen(
-            chosen["block"], chosen, chosen["block_passes"], chosen["seconds"], race
-        )  # fmt: skip
+        return Chosen(chosen["block"], chosen, chosen["block_passes"], chosen["seconds"], race)
 
     return choose
 

@@ -83,6 +83,7 @@ def looked_at(choice: Choice, task: Task, text: PlainText | None) -> str | None:
     """What blocks are chosen on, in words; None for nothing but the model."""
     if not choice.method.needs:
         return None
-    if text is None:
-        return f"{len(task.questions)} calibration questions"
-    return f"{len(text.windows)} windows of plain text"
+    count, unit, of = len(task.questions), "calibration question", ""
+    if text is not None:
+        count, unit, of = len(text.windows), "window", " of plain text"
+    return f"{count} {unit}{'' if count == 1 else 's'}{of}"
