@@ -465,7 +465,7 @@ def test_the_command(capsys):
     found = {entry["name"]: entry for entry in json.loads(shown.out)["methods"]}
     assert code == 0 and list(found) == list(METHODS)
     assert found["accuracy"]["block_passes"] == 78 + 66 + 55
-    assert found["accuracy"]["command"] == "prune --objective accuracy"
+    assert found["accuracy"]["command"] == "prune --method accuracy"
     code, shown = run(["methods", "sleb"], capsys)
     assert code == 0 and "2402.09025" in shown.out and "plain text" in shown.out
     code, shown = run(["methods", "slep"], capsys)

@@ -226,7 +226,7 @@ def test_a_directory_that_is_no_run_is_left_alone(tiny, small_task, tmp_path):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (dict(remove=5), "--remove 5: the model has 5 blocks .* 1 to 4"),
+        (dict(remove=5), "--remove 5: the model has 5 blocks.* 1 to 4"),
         (dict(remove=0), "--remove 0"),
         (dict(ratio=1.0), "--ratio must lie between 0 and 1"),
         (dict(ratio=0.05), "--ratio 0.05 of 5 blocks is 0 blocks"),

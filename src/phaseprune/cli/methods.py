@@ -42,7 +42,7 @@ def methods(
     ]
     if name is None:
         screen.say(methods_table(entries, blocks, remove))
-        screen.say("phaseprune.rank_blocks(model, task, method=…) runs any of them; n: blocks left")
+        screen.say("prune --method NAME removes blocks by any of them; n: blocks left")
         screen.next(command_line("methods", next(iter(METHODS))))
     else:
         _show(screen, entries[0], blocks, remove)
@@ -58,5 +58,4 @@ def _show(screen: Screen, method: dict, blocks: int, remove: int) -> None:
         f"  cost     {method['cost']} block passes: {method['block_passes']:,} to remove {remove} "
         f"of {blocks} blocks"
     )
-    if method["command"]:
-        screen.next(command_line(*method["command"].split(), "--help"))
+    screen.next(command_line("prune", "MODEL", *method["command"].split()[1:]))

@@ -10,6 +10,7 @@ import typer
 from phaseprune.cli import options as o
 from phaseprune.cli.console import (
     Screen,
+    block_list,
     command_line,
     load_checked,
     run_path,
@@ -48,16 +49,27 @@ def prune(
         typer.Option("--guard", help="Look at each step beyond questions: loss on plain text, "
                      "greedy continuations against the full model's, repetition."),
     ] = False,
+    method: Annotated[
+        str | None,
+        typer.Option("--method", metavar="NAME", help="Choose blocks by this method of `phaseprune "
+                     "methods`. [default: the search by --objective]"),
+    ] = None,
     objective: Annotated[
-        str,
-        typer.Option("--objective", help="Choose by: decision_margin, accuracy or loss (of the "
-                     "gold option), on the calibration questions; or text_loss, on --text."),
-    ] = "decision_margin",
+        str | None,
+        typer.Option("--objective", help="Search by: decision_margin, accuracy or loss (of the "
+                     "gold option), on the calibration questions; or text_loss, on --text. "
+                     "[default: decision_margin]"),
+    ] = None,
+    protect: Annotated[
+        str | None,
+        typer.Option("--protect", metavar="I,J,…", help="Never remove these blocks."),
+    ] = None,
     text: Annotated[
         Path | None,
-        typer.Option("--text", metavar="FILE", help="Plain text: of --objective text_loss its "
-                     "first 16 windows of 512 tokens, which blocks are chosen by; of --guard its "
-                     "beginning, or what follows these. [default of --guard: a bundled text]"),
+        typer.Option("--text", metavar="FILE", help="Plain text: its first 16 windows of 512 "
+                     "tokens are what --objective text_loss and a --method that looks at text "
+                     "choose by; of --guard its beginning, or what follows these. [default of "
+                     "--guard: a bundled text]"),
     ] = None,
     search: Annotated[
         str,
@@ -115,9 +127,10 @@ def prune(
     as_json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:  # fmt: skip
-    """Remove blocks one at a time (Iterative Pruning), report honestly, export, prove the export.
+    """Remove blocks one at a time, report honestly, export, prove the export.
 
-    Blocks are chosen on calibration questions and all figures are of other, evaluation questions.
+    Blocks are chosen on calibration questions (by Iterative Pruning, or any --method) and all
+    figures are of other, evaluation questions.
     A run that was stopped goes on with the same command.
     """
     screen = Screen(as_json, quiet)
@@ -125,11 +138,12 @@ def prune(
     settings = task_settings(locals())
     from phaseprune.questions.catalog import load_task
     from phaseprune.runs.directory import RunDirectory
-    from phaseprune.search.method import search_options
-    from phaseprune.search.objectives import check_objective
+    from phaseprune.search.choice import find_choice
+    from phaseprune.search.methods import check_length
 
-    check_objective(objective)
-    search_options(search, race_alpha, race_tolerance, race_dtype)
+    choice = find_choice(method, objective, search, race_alpha, race_tolerance, race_dtype)
+    check_length(choice.method, remove is not None or ratio is not None)
+    protected = [] if protect is None else block_list(protect, "--protect")
     questions = load_task(task, limit=limit, **settings)
     decoder = load_checked(
         model, screen, device=device, dtype=dtype, revision=revision,
@@ -155,9 +169,9 @@ def prune(
         pruning = prune_model(
             decoder, questions, remove=remove, ratio=ratio, keep_accuracy=keep_accuracy,
             keep_text_loss=keep_text_loss, guard=Guard() if guard else None,
-            objective=objective, text=text, search=search, race_alpha=race_alpha,
-            race_tolerance=race_tolerance, race_dtype=race_dtype, calibration=calibration,
-            evaluation=evaluation,
+            method=method, objective=objective, protect=protected, text=text, search=search,
+            race_alpha=race_alpha, race_tolerance=race_tolerance, race_dtype=race_dtype,
+            calibration=calibration, evaluation=evaluation,
             seed=seed, out=run, arguments=typed_command(), progress=progress,
         )  # fmt: skip
     if pruning.state == "finished":
@@ -194,6 +208,8 @@ def show(screen: Screen, pruning: dict) -> None:
         screen.say(guards)
     screen.say(f"the search ended: {result['stopped_by']}")
     screen.say(words.removed_line(steps, result))
+    if pruning["chosen_by"]:
+        screen.say(pruning["chosen_by"]["in_words"])
     screen.say(words.accuracy_line(result, trace["chance"], trace["questions"]))
     screen.say(words.collapse_line(result))
     screen.say(words.cliff_line(result))

@@ -71,7 +71,7 @@ def model_card(notes: dict[str, Any]) -> str:
             f"| full model | {full['accuracy']:.3f} | {_interval(full['ci'])} |",
             f"| this model | {pruned['accuracy']:.3f} | {_interval(pruned['ci'])} |",
             "",
-            "Blocks were chosen on other questions than these. What the figure does not cover "
+            f"{_chosen(figures.get('chosen_by'))} What the figure does not cover "
             f"({'other tasks' if figures.get('guard') else 'other tasks, free generation'}) was "
             "not measured.",
             *_beyond_questions(figures.get("guard")),
@@ -90,6 +90,12 @@ def _beyond_questions(guard: Mapping[str, Any] | None) -> list[str]:
         f"continuations {guard['agreement']:.1%} are the full model's, and "
         f"{guard['repetition']:.1%} of their 4-grams are repetitions.",
     ]
+
+
+def _chosen(chosen_by: str | None) -> str:
+    if chosen_by is None:
+        return "Blocks were chosen on other questions than these."
+    return f"{chosen_by} None of these questions was among what it looked at."
 
 
 def _change(healing: Mapping[str, Any] | None) -> str:

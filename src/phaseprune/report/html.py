@@ -128,6 +128,7 @@ def _sentences(
         chance = trace["chance"] if trace else None
         sentences += [
             words.removed_line(steps, result),
+            *([chosen["in_words"]] if (chosen := manifest.get("chosen_by")) else []),
             words.accuracy_line(result, chance, manifest.get("evaluation_questions")),
             words.collapse_line(result),
             words.cliff_line(result),

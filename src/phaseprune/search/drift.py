@@ -17,6 +17,7 @@ def bound_drift(
     chunks: Sequence[Chunk],
     objective: str,
     live: Sequence[int],
+    candidates: Sequence[int],
     race: Race,
     enough: float,
     progress: Progress,
@@ -30,7 +31,8 @@ def bound_drift(
         decoder: the model.
         chunks: the questions in the order drawn.
         objective: what candidates are judged by.
-        live: the blocks not removed yet, which are the race's candidates.
+        live: the blocks not removed yet.
+        candidates: those of the race.
         race: ended.
         enough: a bound that is little enough.
         progress: told of each block pass.
@@ -41,7 +43,7 @@ def bound_drift(
     """
     means = np.where(race.left, np.nanmean(race.values, axis=1), -np.inf)
     places = sorted(np.argsort(-means, kind="stable")[: min(2, race.left.sum())].tolist())
-    blocks = [live[place] for place in places]
+    blocks = [candidates[place] for place in places]
     label = f"{label}: blocks {', '.join(map(str, blocks))} with all digits"
     seen, bound, passes = np.zeros((len(blocks), 0)), np.inf, 0.0
     for chunk in chunks:

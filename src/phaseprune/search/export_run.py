@@ -72,6 +72,8 @@ def export_run(
         "retained": chosen["retained"],
         "retained_ci": chosen["retained_ci"],
     }
+    if manifest.get("chosen_by"):
+        figures["chosen_by"] = manifest["chosen_by"]["in_words"]
     if chosen.get("guard"):
         figures["guard"] = short_figures(chosen["guard"])
     exported = export(

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from phaseprune.decision.trace import Decisions
@@ -31,34 +32,51 @@ def first_step(search: Search, evaluated: Decisions, progress: Progress = silent
     )
 
 
-def next_steps(
+@dataclass(frozen=True)
+class Chosen:
+    """The block that goes at a step.
+
+    Attributes:
+        block: its original index.
+        figures: of the model without it, as far as choosing measured them.
+        block_passes: that choosing took.
+        seconds: that choosing took.
+        race: see ``Step.race``.
+    """
+
+    block: int
+    figures: dict[str, float]
+    block_passes: int
+    seconds: float
+    race: dict[str, Any] | None = None
+
+
+#: Chooses among the live blocks at a step of a number.
+Choose = Callable[[list[int], int, Progress], Chosen]
+
+
+def by_search(
     search: Search,
-    steps: list[Step],
+    done: int,
     scored: Callable[[int], list[dict[str, Any]]],
     keep: Callable[[list[dict[str, Any]]], None],
-    progress: Progress = silent,
-) -> Iterator[Step]:
-    """Go on from the given steps until the stop rule ends the search.
+) -> Choose:
+    """Choose the candidate that leaves the best objective.
 
     Args:
         search: what to work with.
-        steps: the finished steps, the first of them step 0.
+        done: steps that are finished; racing learns from them.
         scored: gives the candidates of a step that an interrupted run has scored already.
         keep: called with the candidates of each step as soon as they are scored.
-        progress: told of each block pass.
-
-    Yields:
-        Each further step when it is done.
     """
-    full_correct, latest = steps[0].correct, steps[-1]
     if search.racing:
-        for number in range(1, latest.step + 1):
+        for number in range(1, done + 1):
             search.racing.learn(scored(number))
-    while search.ended(latest) is None:
-        number = latest.step + 1
+
+    def choose(live: list[int], number: int, progress: Progress) -> Chosen:
         candidates = scored(number)
-        if len(candidates) != len(latest.kept):
-            candidates = score_candidates(search, latest.kept, number, progress)
+        if len(candidates) != len(search.candidates(live)):
+            candidates = score_candidates(search, live, number, progress)
             keep(candidates)
         race = None
         if search.racing:
@@ -66,34 +84,58 @@ def next_steps(
             race = race_of_step(search.racing, candidates)
         left = [c for c in candidates if c.get("dropped") is None]
         chosen = left[best(search.objective, [c[search.objective] for c in left])]
+        return Chosen(chosen["block"], chosen, chosen["block_passes"], chosen["seconds"], race)
+
+    return choose
+
+
+def next_steps(
+    search: Search, steps: list[Step], choose: Choose, progress: Progress = silent
+) -> Iterator[Step]:
+    """Go on from the given steps until the stop rule ends the search.
+
+    Args:
+        search: what to work with.
+        steps: the finished steps, the first of them step 0.
+        choose: says which block goes.
+        progress: told of each block pass.
+
+    Yields:
+        Each further step when it is done.
+    """
+    full_correct, latest = steps[0].correct, steps[-1]
+    while search.ended(latest) is None:
+        number = latest.step + 1
+        chosen = choose(latest.kept, number, progress)
         removed = [b for b in range(len(search.decoder.blocks)) if b not in latest.kept]
-        removed.append(chosen["block"])
-        if search.by_text:
-            label = f"step {number}: calibration questions without block {chosen['block']}"
-            chosen = _on_calibration(search, removed, progress, label) | chosen
+        removed.append(chosen.block)
+        calibration = chosen.figures
+        if not search.by_questions:
+            label = f"step {number}: calibration questions without block {chosen.block}"
+            calibration = _on_calibration(search, removed, progress, label) | calibration
         raw = trace_scores(
             search.decoder,
             search.evaluation.rows,
             search.evaluation.needs_vocabulary,
             removed=removed,
             progress=progress,
-            label=f"step {number}: evaluation without block {chosen['block']}",
+            label=f"step {number}: evaluation without block {chosen.block}",
         )
         guard = search.guard and search.guard.figures(
             removed, steps[0].guard, latest.guard, progress,
-            f"step {number}: without block {chosen['block']}",
+            f"step {number}: without block {chosen.block}",
         )  # fmt: skip
         latest = make_step(
             search,
             removed,
-            chosen["block"],
-            chosen,
+            chosen.block,
+            calibration,
             search.evaluation.decide(raw),
             full_correct,
-            chosen["block_passes"],
-            chosen["seconds"],
+            chosen.block_passes,
+            chosen.seconds,
             number,
-            race,
+            chosen.race,
             guard,
         )
         yield latest
@@ -102,7 +144,7 @@ def next_steps(
 def score_candidates(
     search: Search, live: list[int], number: int, progress: Progress = silent
 ) -> list[dict[str, Any]]:
-    """One line of ``candidates.jsonl`` for each live block: the figures without it.
+    """One line of ``candidates.jsonl`` for each candidate: the figures without it.
 
     ``block_passes`` and ``seconds`` are those of the whole step's sweep.
     """
@@ -114,6 +156,7 @@ def score_candidates(
         search.judge.rows,
         search.judge.needs_vocabulary,
         live,
+        candidates=search.candidates(live),
         kept=search.kept,
         progress=progress,
         label=f"step {number}: sweep over {len(live)} blocks",

@@ -100,9 +100,6 @@ def _influence_again(work: Work) -> Found:
 
 
 def _window(work: Work) -> Found:
-    rankings.window_scores(  # before anything is paid for
-        np.zeros((len(work.decoder.blocks) + 1,) * 2), work.number, work.candidates
-    )
     found = _changes(work)
     scores = rankings.window_scores(found.angles, work.number, work.candidates)
     return rankings.least_window(scores, work.number), scores, found.block_passes

@@ -1,7 +1,7 @@
 """The training-free ways to choose blocks, each with its paper, what it needs and what it costs.
 
 Costs are in block passes: runs of one block over all rows. ``phaseprune.rank_blocks`` runs any of
-them; the searches are also what ``prune --objective`` runs, with figures at every step.
+them, and ``prune --method`` removes blocks by it, with figures at every step.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ class Method:
     ends: tuple[int, int] = (0, 0)
 
     @property
-    def command(self) -> str | None:
-        """What runs the same search on the command line."""
-        return None if self.objective is None else f"prune --objective {self.objective}"
+    def command(self) -> str:
+        """What removes blocks by it on the command line."""
+        return f"prune --method {self.name}"
 
     def protected(self, blocks: int) -> frozenset[int]:
         """The blocks of a model that it never removes."""
@@ -236,3 +236,16 @@ def find_method(name: str) -> Method:
             + near_matches(name, METHODS)
         )
     return METHODS[name]
+
+
+def check_length(method: Method, given: bool) -> None:
+    """Refuse a method that needs a number of blocks where none is given.
+
+    Raises:
+        UserError: it chooses a window, and nothing says of how many blocks.
+    """
+    if method.measure == "window" and not given:
+        raise UserError(
+            f"method {method.name} chooses a window of a given length; say with --remove how many "
+            "blocks it is to have"
+        )

@@ -9,6 +9,9 @@ from typing import Any
 
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.errors import UserError
+from phaseprune.questions.question import Task
+from phaseprune.search.choice import Choice
+from phaseprune.search.methods import EITHER, TEXT
 from phaseprune.sweep.rows import Rows
 from phaseprune.sweep.text import read_text_file, text_rows, text_windows
 
@@ -31,14 +34,14 @@ class PlainText:
 
 
 def read_text(
-    decoder: Decoder, path: str | Path | None, objective: str, guarded: bool = False
+    decoder: Decoder, path: str | Path | None, choice: Choice, guarded: bool = False
 ) -> PlainText | None:
-    """The text that an objective needs; None where it needs none.
+    """The text that blocks are chosen by; None where they are not chosen by any.
 
     Args:
         decoder: the model.
         path: a file of plain text (UTF-8); its beginning is used.
-        objective: what candidates are judged by.
+        choice: what chooses; where that may look at questions or text, it looks at a given text.
         guarded: whether guards look at the text too; at what follows the windows used here, since
             a text that blocks are chosen by flatters the choice.
 
@@ -46,15 +49,25 @@ def read_text(
         UserError: a text without need or none where one is needed, or a file that is not there, no
             text, or too short.
     """
-    if objective != "text_loss":
-        if path is not None and not guarded:
-            raise UserError(
-                f"--text {path} goes with --objective text_loss or --guard only; add one of them "
-                "or leave it out"
-            )
-        return None
-    if path is None:
-        raise UserError("--objective text_loss needs a text: name a file of plain text with --text")
+    needs = choice.method.needs
+    if path is None and TEXT in needs:
+        raise UserError(f"{choice.word} needs a text: name a file of plain text with --text")
+    if TEXT in needs or (EITHER in needs and path is not None):
+        return read_windows(decoder, path)
+    if path is not None and not guarded:
+        raise UserError(
+            f"--text {path} goes with --objective text_loss or --guard only, or with a --method "
+            "that looks at text; add one of them or leave it out"
+        )
+    return None
+
+
+def read_windows(decoder: Decoder, path: str | Path) -> PlainText:
+    """The first windows of a text, laid out.
+
+    Raises:
+        UserError: a file that is not there, no text, or too short.
+    """
     text, fingerprint = read_text_file(path)
     length = min(WINDOW, decoder.max_length or WINDOW)
     windows = text_windows(decoder, text, length)[:WINDOWS]
@@ -64,3 +77,13 @@ def read_text(
         "text_window_tokens": length,
     }
     return PlainText(windows, text_rows(decoder, windows), identity)
+
+
+def looked_at(choice: Choice, task: Task, text: PlainText | None) -> str | None:
+    """What blocks are chosen on, in words; None for nothing but the model."""
+    if not choice.method.needs:
+        return None
+    count, unit, of = len(task.questions), "calibration question", ""
+    if text is not None:
+        count, unit, of = len(text.windows), "window", " of plain text"
+    return f"{count} {unit}{'' if count == 1 else 's'}{of}"

@@ -1,37 +1,31 @@
-"""``prune``: Iterative Pruning in a run directory that can be killed and gone on with."""
+"""``prune``: blocks removed one at a time, in a run directory that can be gone on with."""
 
 from __future__ import annotations
 
 import tempfile
-import time
+from collections.abc import Collection
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from phaseprune.decision.trace import Trace
 from phaseprune.decision.transition import Transition
 from phaseprune.decoder.decoder import Decoder
-from phaseprune.errors import UserError
 from phaseprune.probes.guards import Guard, open_guard
 from phaseprune.progress import Progress, silent
 from phaseprune.questions.question import Task
 from phaseprune.questions.split import split
 from phaseprune.runs.directory import RunDirectory
+from phaseprune.search.choice import find_choice
 from phaseprune.search.conclude import conclude
-from phaseprune.search.iterative import first_step, next_steps
-from phaseprune.search.judge import Judge, question_judge, text_judge
-from phaseprune.search.method import search_options
-from phaseprune.search.objectives import check_objective
-from phaseprune.search.plain_text import read_text
-from phaseprune.search.racing import make_racing
-from phaseprune.search.step import Search, Step
+from phaseprune.search.methods import check_length
+from phaseprune.search.plain_text import looked_at, read_text
+from phaseprune.search.rank import check_measurable, free_blocks, rank_looking_at
+from phaseprune.search.step import Step
+from phaseprune.search.steps import open_search, run_steps
 from phaseprune.search.stopping import stop_rule
-from phaseprune.sweep.kept import Kept
 from phaseprune.sweep.measure import prepare
-from phaseprune.sweep.memory import kept_budget
-from phaseprune.sweep.precision import faster_products
 from phaseprune.sweep.recorded import phases_option, recorded_trace, run_identity
 
 
@@ -41,13 +35,15 @@ class Pruning:
 
     ``result`` is that of the manifest: the chosen step, the blocks removed up to it in order,
     accuracy of the full and the pruned model, retained, collapse and cliff. ``state`` says whether
-    the run was ``new``, ``resumed`` or ``finished`` before.
+    the run was ``new``, ``resumed`` or ``finished`` before. ``chosen_by`` is the manifest's: the
+    method, what it looked at, and what is protected.
     """
 
     trace: Trace
     steps: list[Step]
     result: dict[str, Any]
     state: str = field(default="new")
+    chosen_by: dict[str, Any] | None = None
 
     @property
     def removed(self) -> list[int]:
@@ -55,11 +51,12 @@ class Pruning:
         return self.result["removed"]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values: trace, steps and result."""
+        """Plain JSON values: trace, steps, result, and what chose."""
         return {
             "trace": self.trace.to_dict(),
             "steps": [step.to_dict() for step in self.steps],
             "result": self.result,
+            "chosen_by": self.chosen_by,
         }
 
     def plot(self):
@@ -77,7 +74,9 @@ def prune(
     ratio: float | None = None,
     keep_accuracy: float | None = None,
     keep_text_loss: float | None = None,
-    objective: str = "decision_margin",
+    method: str | None = None,
+    objective: str | None = None,
+    protect: Collection[int] = (),
     search: str = "exact",
     race_alpha: float | None = None,
     race_tolerance: float | None = None,
@@ -103,8 +102,12 @@ def prune(
             the search keeps 0.9 of it (see ``stopping.stop_rule``).
         keep_text_loss: the most that the loss on the guards' text may rise, as a share of the full
             model's loss; brings guards with it.
-        objective: ``decision_margin``, ``accuracy`` or ``loss`` on the calibration questions, or
-            ``text_loss``.
+        method: what chooses, a name in ``methods.METHODS``; one that ranks blocks looks at the
+            calibration questions, or at ``text``, before the first step. None for the search by
+            ``objective``.
+        objective: of a search: ``decision_margin`` (the default), ``accuracy`` or ``loss`` on the
+            calibration questions, or ``text_loss``.
+        protect: original indices of blocks that are never removed.
         search: ``exact`` scores every candidate on all calibration questions (or the whole text);
             ``racing`` drops those early that are significantly worse.
         race_alpha: of racing: probability with which a step may choose a block that is worse than
@@ -112,8 +115,9 @@ def prune(
         race_tolerance: of racing: in units of the objective; 0.02 by default.
         race_dtype: of racing: of the matrix products while candidates race, ``own`` (the model's),
             ``bfloat16``, or by default ``auto``, the faster one here by a quick measurement.
-        text: a file of plain text: of ``text_loss``, to choose by; of guards, to measure on, by
-            default the bundled one. With both, guards take what follows the part chosen by.
+        text: a file of plain text: of ``text_loss`` and of methods that look at text, to choose by;
+            of guards, to measure on, by default the bundled one. With both, guards take what
+            follows the part chosen by.
         guard: look at each step beyond questions as well: loss on text, greedy continuations and
             repetition (``probes.guards``); None does not.
         calibration: number of questions to choose on.
@@ -129,14 +133,17 @@ def prune(
     Raises:
         UserError: options or questions that do not do, or a directory with another run.
     """
-    check_objective(objective)
-    how = search_options(search, race_alpha, race_tolerance, race_dtype)
-    stop = stop_rule(len(decoder.blocks), remove, ratio, keep_accuracy, keep_text_loss)
+    choice = find_choice(method, objective, search, race_alpha, race_tolerance, race_dtype)
+    check_length(choice.method, remove is not None or ratio is not None)
+    protect = sorted(set(protect))
+    free = free_blocks(decoder, choice.method, protect)
+    stop = stop_rule(len(decoder.blocks), remove, ratio, keep_accuracy, keep_text_loss, free)
+    check_measurable(decoder, choice.method, free, stop.most)
     guard = Guard() if guard is None and keep_text_loss is not None else guard
     calibration_task, evaluation_task = split(task, calibration, evaluation, seed)
     calibration_rows = prepare(decoder, calibration_task)
     evaluation_rows = prepare(decoder, evaluation_task, streams=1)
-    chosen_by = read_text(decoder, text, objective, guard is not None)
+    chosen_by = read_text(decoder, text, choice, guard is not None)
     guarded = None
     if guard is not None:
         guarded = open_guard(decoder, guard, text, seed, chosen_by.tokens if chosen_by else 0)
@@ -148,80 +155,32 @@ def prune(
         name: count + evaluation_rows.input_counts[name]
         for name, count in calibration_rows.input_counts.items()
     }
-    options = {"objective": objective, "remove": stop.most, "keep_accuracy": stop.keep_accuracy}
+    options = {**choice.options, "remove": stop.most, "keep_accuracy": stop.keep_accuracy}
+    options |= {"protect": protect} if protect else {}
     options |= (chosen_by.identity if chosen_by else {}) | phases_option(transition)
     if guarded:
         options |= guarded.identity | {"keep_text_loss": stop.keep_text_loss}
-    identity = run_identity("prune", decoder, task, seed, options | how | counts)
+    identity = run_identity("prune", decoder, task, seed, options | choice.how | counts)
     with tempfile.TemporaryDirectory() as scratch:
         run = RunDirectory(Path(scratch if out is None else out))
-        state = run.begin(
-            identity,
-            {"arguments": arguments, "task_settings": dict(task.settings), **counts, **inputs},
-        )
+        told = choice.told(looked_at(choice, calibration_task, chosen_by), protect)
+        settings = {"task_settings": dict(task.settings), "chosen_by": told}
+        state = run.begin(identity, {"arguments": arguments, **settings, **counts, **inputs})
         full = recorded_trace(
             run, decoder, evaluation_rows, seed, progress, "full model, evaluation questions",
             transition,
         )  # fmt: skip
-        judge = question_judge(decoder, calibration_rows)
-        if chosen_by:
-            judge = text_judge(decoder, chosen_by.windows, chosen_by.rows)
-        racing = None
-        if search == "racing":
-            racing = make_racing(
-                decoder, judge, objective, how, seed, race_products(run, decoder, judge, how)
-            )
-        kept = Kept(kept_budget(decoder, judge.rows))
-        work = Search(
-            decoder, calibration_rows, evaluation_rows, objective, stop, full.transition, seed,
-            judge, kept, racing, guarded,
+        work = open_search(
+            run, decoder, choice, free, calibration_rows, evaluation_rows, chosen_by, stop,
+            full.transition, seed, guarded,
         )  # fmt: skip
         steps = [Step(**line) for line in run.steps()]
         if state != "finished":
+            rank = partial(
+                rank_looking_at, decoder, choice, calibration_task, chosen_by, free, stop.most, seed
+            )
             with run.work():
-                _search(run, work, full, steps, progress)
+                run_steps(run, work, full, steps, rank, progress)
             run.update(status="finished", result=conclude(work, steps))
-        return Pruning(full, steps, run.manifest["result"], state)
-
-
-def race_products(
-    run: RunDirectory, decoder: Decoder, judge: Judge, how: dict[str, Any]
-) -> torch.dtype | None:
-    """The dtype of matrix products in races, measured once a run; None is the model's own."""
-    if "race_products" not in run.manifest:
-        wanted, found, gain = how["race_dtype"], None, None
-        if wanted == "bfloat16":
-            found = torch.bfloat16
-        elif wanted == "auto" and how["tolerance"] > 0:
-            found, gain = faster_products(decoder, judge.rows)
-        name = str(found).removeprefix("torch.") if found else None
-        run.update(race_products={"dtype": name, "times_faster": gain})
-    name = run.manifest["race_products"]["dtype"]
-    return getattr(torch, name) if name else None
-
-
-def _search(
-    run: RunDirectory, search: Search, full: Trace, steps: list[Step], progress: Progress
-) -> None:
-    """Run the steps that are missing, keeping each on disk as soon as it is done."""
-    began = time.perf_counter()
-    if not steps:
-        steps.append(first_step(search, full.decisions, progress))
-        run.append_step(steps[0].to_dict())
-    if search.stop.keep_accuracy is not None and steps[0].retained is None:
-        raise UserError(
-            f"{full.task}: the full model's accuracy {steps[0].evaluation['accuracy']:.3f} is not "
-            f"above chance {full.chance:.3f}, so no share of it can be kept; give --remove instead"
-        )
-    scored = run.candidates()
-    for step in next_steps(
-        search,
-        list(steps),
-        lambda number: [line for line in scored if line["step"] == number],
-        run.append_candidates,
-        progress,
-    ):
-        steps.append(step)
-        run.append_step(step.to_dict())
-        run.add_timings(search=step.seconds)
-    run.add_timings(prune=time.perf_counter() - began)
+        manifest = run.manifest
+        return Pruning(full, steps, manifest["result"], state, manifest.get("chosen_by"))

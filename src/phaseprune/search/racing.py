@@ -48,6 +48,7 @@ class Racing:
         a_stream: bytes of one stream over all questions.
         exact: what the exact search would have kept, for comparison.
         products: dtype of the matrix products, None for the model's own.
+        protect: blocks that are no candidates.
         earlier: by block, the figures of the step that saw most questions, the last of these.
     """
 
@@ -59,6 +60,7 @@ class Racing:
     a_stream: int
     exact: Kept
     products: torch.dtype | None = None
+    protect: frozenset[int] = frozenset()
     earlier: dict[int, np.ndarray] = field(default_factory=dict)
 
     @property
@@ -77,17 +79,22 @@ class Racing:
         whole = self.options["tolerance"]
         return whole if self.products is None else whole - self.for_drift
 
+    def candidates(self, live: Sequence[int]) -> list[int]:
+        """The live blocks that may be removed."""
+        return [block for block in live if block not in self.protect]
+
     def race(self, live: Sequence[int]) -> Race:
         """The race of a step."""
-        before = np.full((len(live), self.ends[-1]), np.nan)
-        for row, block in zip(before, live, strict=True):
+        candidates = self.candidates(live)
+        before = np.full((len(candidates), self.ends[-1]), np.nan)
+        for row, block in zip(before, candidates, strict=True):
             known = self.earlier.get(block, ())
             row[: len(known)] = known
         return Race(before, self.options["alpha"], self.tolerance, self.ends)
 
     def exact_passes(self, live: Sequence[int]) -> int:
         """Block passes that the exact search would take for a step."""
-        return counted_passes(self.exact, live, live, self.a_stream)
+        return counted_passes(self.exact, live, self.candidates(live), self.a_stream)
 
     def learn(self, lines: Iterable[dict[str, Any]]) -> None:
         """Take what a step's lines of ``candidates.jsonl`` say, for the next one.
@@ -96,7 +103,7 @@ class Racing:
         between questions that are seen and questions that are not by more than chance.
         """
         lines = sorted(lines, key=lambda line: line["block"])
-        self.exact_passes([line["block"] for line in lines])
+        self.exact_passes(sorted({line["block"] for line in lines} | self.protect))
         for line in lines:
             values = np.array(line["values"])
             if len(values) >= len(self.earlier.get(line["block"], ())):
@@ -119,6 +126,7 @@ def make_racing(
     options: dict[str, Any],
     seed: int,
     products: torch.dtype | None = None,
+    protect: frozenset[int] = frozenset(),
 ) -> Racing:
     """Lay out the chunks.
 
@@ -129,6 +137,7 @@ def make_racing(
         options: of ``method.search_options``.
         seed: of the order in which questions are drawn.
         products: dtype of the matrix products, None for the model's own.
+        protect: blocks that are no candidates.
     """
     rows, least = judge.rows, LEAST_OF[judge.unit]
     order = np.random.default_rng([seed, 1]).permutation(judge.count)
@@ -144,14 +153,14 @@ def make_racing(
         again = make_chunks(judge, order, [*doubled, judge.count], 0)
     return Racing(
         options, objective, chunks, again, ends, stream_bytes(decoder, rows.padded_tokens),
-        Kept(budget), products,
+        Kept(budget), products, protect,
     )  # fmt: skip
 
 
 def race_candidates(
     decoder: Decoder, racing: Racing, live: Sequence[int], number: int, progress: Progress = silent
 ) -> list[dict[str, Any]]:
-    """One line of ``candidates.jsonl`` for each live block: its figures on the questions it saw.
+    """One line of ``candidates.jsonl`` for each candidate: its figures on the questions it saw.
 
     ``questions`` (or ``windows``) says how many these are and ``values`` has its objective on each,
     in the order drawn, larger being better; ``dropped`` is the look at which it was given up, None
@@ -163,8 +172,8 @@ def race_candidates(
     race, figures, passes = _race(decoder, racing, live, number, progress)
     if racing.products is not None:
         drift, more = bound_drift(
-            decoder, racing.again, racing.objective, live, race, racing.for_drift, progress,
-            f"step {number}",
+            decoder, racing.again, racing.objective, live, racing.candidates(live), race,
+            racing.for_drift, progress, f"step {number}",
         )  # fmt: skip
         passes += more
         if drift > racing.for_drift:
@@ -179,8 +188,8 @@ def race_candidates(
         "products": str(racing.products).removeprefix("torch.") if racing.products else None,
         "drift": drift,
     }
-    unit, lines = racing.unit, []
-    for block, values, dropped in zip(live, race.values, race.dropped, strict=True):
+    unit, lines, candidates = racing.unit, [], racing.candidates(live)
+    for block, values, dropped in zip(candidates, race.values, race.dropped, strict=True):
         known = values[np.isfinite(values)].tolist()
         lines.append(
             {"step": number, "block": block} | figures[block]
@@ -193,11 +202,11 @@ def _race(
     decoder: Decoder, racing: Racing, live: Sequence[int], number: int, progress: Progress
 ) -> tuple[Race, dict[int, dict[str, float]], float]:
     """A race from its beginning to its end: with it, each block's figures, and block passes."""
-    race, passes = racing.race(live), 0.0
-    seen: dict[int, list[Figures]] = {block: [] for block in live}
+    race, passes, candidates = racing.race(live), 0.0, racing.candidates(live)
+    seen: dict[int, list[Figures]] = {block: [] for block in candidates}
     while not race.over:
         chunk, end = racing.chunks[race.look], racing.ends[race.look]
-        blocks = [live[place] for place in race.alive]
+        blocks = [candidates[place] for place in race.alive]
         label = f"step {number}: race of {len(blocks)} blocks, {chunk.judge.unit} to {end}"
         found, more = chunk_figures(
             decoder, chunk, live, blocks, racing.products, progress, label

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,18 @@ from phaseprune.decoder.weight_scores import check_gradients
 from phaseprune.errors import UserError
 from phaseprune.progress import Progress, silent
 from phaseprune.questions.question import Task
+from phaseprune.search.choice import Choice
 from phaseprune.search.measures import MEASURES, Work
-from phaseprune.search.methods import EITHER, GRADIENTS, QUESTIONS, TEXT, Method, find_method
-from phaseprune.search.plain_text import PlainText, read_text
+from phaseprune.search.methods import (
+    EITHER,
+    GRADIENTS,
+    QUESTIONS,
+    TEXT,
+    Method,
+    check_length,
+    find_method,
+)
+from phaseprune.search.plain_text import PlainText, looked_at, read_windows
 
 
 @dataclass(frozen=True)
@@ -50,8 +59,8 @@ class Ranking:
     block_passes: int
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values; None for a score that is not there."""
-        scores = [None if np.isnan(score) else float(score) for score in self.scores]
+        """Plain JSON values; None for a score that is not there, or infinite."""
+        scores = [float(score) if np.isfinite(score) else None for score in self.scores]
         return asdict(self) | {
             "protect": list(self.protect), "order": list(self.order), "scores": scores
         }  # fmt: skip
@@ -87,40 +96,118 @@ def rank_blocks(
             blocks, or a model or text that it cannot be measured on.
     """
     found = find_method(method)
+    free = free_blocks(decoder, found, protect)
+    number = rankings.check_number(len(decoder.blocks), free, remove)
+    task, text = _given(decoder, found, chosen_on)
+    check_length(found, remove is not None)
+    check_measurable(decoder, found, free, number)
+    name = None if not found.needs else task.name if task else str(chosen_on)
+    ranking = rank_free(decoder, found, name, task, text, free, number, seed, progress)
+    return replace(ranking, remove=remove)
+
+
+def free_blocks(decoder: Decoder, method: Method, protect: Collection[int]) -> tuple[int, ...]:
+    """The blocks that a method may remove, in order of their index.
+
+    Args:
+        decoder: the model.
+        method: with protections of its own, maybe.
+        protect: original indices that are never removed.
+
+    Raises:
+        UserError: an index that the model does not have, or nothing is left to remove.
+    """
     blocks = len(decoder.blocks)
-    protect = frozenset(protect)
-    rankings.removable(blocks, protect)
-    protected = protect | found.protected(blocks)
+    rankings.removable(blocks, frozenset(protect))
+    protected = frozenset(protect) | method.protected(blocks)
     if len(protected) >= blocks:
-        first, last = found.ends
+        first, last = method.ends
         raise UserError(
-            f"method {method} keeps the first {first} and the last {last} blocks, and of the "
+            f"method {method.name} keeps the first {first} and the last {last} blocks, and of the "
             f"model's {blocks} nothing is left to remove; protect fewer or choose another method"
         )
-    candidates = rankings.removable(blocks, protected)
-    number = rankings.check_number(blocks, candidates, remove)
-    task, text = _given(decoder, found, chosen_on)
-    if found.measure == "window" and remove is None:
-        raise UserError(
-            f"method {method} chooses a window of a given length; say with --remove how many "
-            "blocks it is to have"
-        )
-    if GRADIENTS in found.needs:
+    return rankings.removable(blocks, protected)
+
+
+def check_measurable(
+    decoder: Decoder, method: Method, free: tuple[int, ...], number: int
+) -> None:
+    """Refuse, before anything is paid for, what a method cannot be measured on.
+
+    Raises:
+        UserError: no gradients of this model, or no window of so many blocks is free.
+    """
+    if GRADIENTS in method.needs:
         check_gradients(decoder)
-    order, scores, passes = MEASURES[found.measure](
-        Work(decoder, found, task, text, candidates, number, seed, progress)
+    if method.measure == "window":
+        rankings.window_scores(np.zeros((len(decoder.blocks) + 1,) * 2), number, free)
+
+
+def rank_free(
+    decoder: Decoder,
+    method: Method,
+    chosen_on: str | None,
+    task: Task | None,
+    text: PlainText | None,
+    free: tuple[int, ...],
+    number: int,
+    seed: int,
+    progress: Progress = silent,
+) -> Ranking:
+    """Rank some blocks: ``rank_blocks`` once all is checked.
+
+    Args:
+        decoder: the model.
+        method: of the registry.
+        chosen_on: what its questions or its text are called.
+        task: the questions; None where it looks at text or at nothing.
+        text: the text; None likewise.
+        free: from ``free_blocks``.
+        number: how many of them are to go.
+        seed: see ``rank_blocks``.
+        progress: told of each block pass.
+    """
+    order, scores, passes = MEASURES[method.measure](
+        Work(decoder, method, task, text, free, number, seed, progress)
     )
     return Ranking(
-        method=method,
+        method=method.name,
         model=decoder.name,
-        chosen_on=None if not found.needs else task.name if task else str(chosen_on),
-        remove=remove,
+        chosen_on=chosen_on,
+        remove=number,
         seed=seed,
-        protect=tuple(sorted(protected)),
+        protect=tuple(block for block in range(len(decoder.blocks)) if block not in free),
         order=order[:number],
         scores=scores,
         block_passes=passes,
     )
+
+
+def rank_looking_at(
+    decoder: Decoder,
+    choice: Choice,
+    task: Task,
+    text: PlainText | None,
+    free: tuple[int, ...],
+    number: int,
+    seed: int,
+    progress: Progress = silent,
+) -> Ranking:
+    """The ranking of a pruning run: by its text where it chooses by one, else its questions.
+
+    Args:
+        decoder: the model.
+        choice: what chooses.
+        task: the calibration questions.
+        text: windows of a text.
+        free: from ``free_blocks``.
+        number: see ``rank_free``.
+        seed: see ``rank_blocks``.
+        progress: told of each block pass.
+    """
+    name = looked_at(choice, task, text)
+    task = None if text is not None or name is None else task
+    return rank_free(decoder, choice.method, name, task, text, free, number, seed, progress)
 
 
 def _given(
@@ -147,4 +234,4 @@ def _given(
         raise UserError(
             f"method {method.name} needs plain text{gradients}; give it the path of a file of text"
         )
-    return task, None if task else read_text(decoder, chosen_on, "text_loss")
+    return task, None if task else read_windows(decoder, chosen_on)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -28,6 +29,7 @@ class Step:
 
     ``block_passes`` and ``seconds`` are those of the search alone. ``evaluation["correct"]`` has a
     1 or 0 for each evaluation question, so that steps can be compared question by question.
+    ``objective`` is None where blocks are ranked at once; the cost of that is the first step's.
     ``race``, of racing alone: its options and confidence, the calibration ``questions`` (or
     ``windows`` of text) that the step's objective is over, the candidates ``left`` at the end, the
     block passes saved, and ``products`` and ``drift`` (``racing.race_candidates``).
@@ -39,7 +41,7 @@ class Step:
     step: int
     removed: int | None
     kept: list[int]
-    objective: float
+    objective: float | None
     calibration: dict[str, float]
     evaluation: dict[str, Any]
     retained: float | None
@@ -77,7 +79,7 @@ class Search:
         decoder: the model.
         calibration: questions to choose by.
         evaluation: disjoint questions to report on.
-        objective: a name in ``objectives.SIGNS``.
+        objective: a name in ``objectives.SIGNS``; None where no candidates are judged.
         stop: when to end.
         transition: of the full model on the evaluation questions.
         seed: of the intervals.
@@ -85,12 +87,13 @@ class Search:
         kept: states that a step hands on to the next.
         racing: how candidates race; None scores all of them on all that the judge has.
         guard: what each step is looked at by beyond questions; None for nothing.
+        protect: blocks that are never removed.
     """
 
     decoder: Decoder
     calibration: Prepared
     evaluation: Prepared
-    objective: str
+    objective: str | None
     stop: Stop
     transition: Transition
     seed: int
@@ -98,11 +101,21 @@ class Search:
     kept: Kept
     racing: Racing | None = None
     guard: TextGuard | None = None
+    protect: frozenset[int] = frozenset()
+
+    @property
+    def by_questions(self) -> bool:
+        """Whether candidates are judged by figures of questions."""
+        return self.objective in OBJECTIVES
 
     @property
     def by_text(self) -> bool:
-        """Whether candidates are judged by other figures than those of questions."""
-        return self.objective not in OBJECTIVES
+        """Whether candidates are judged by other figures."""
+        return self.objective is not None and not self.by_questions
+
+    def candidates(self, live: Sequence[int]) -> list[int]:
+        """The live blocks that may be removed."""
+        return [block for block in live if block not in self.protect]
 
     def ended(self, step: Step) -> str | None:
         """Why the search ends with a step; None to go on."""
@@ -148,7 +161,7 @@ def make_step(
         step=number,
         removed=block,
         kept=kept,
-        objective=calibration[search.objective],
+        objective=None if search.objective is None else calibration[search.objective],
         calibration={name: calibration[name] for name in ("accuracy", "decision_margin", "loss")},
         evaluation={
             "accuracy": float(correct.mean()),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from phaseprune.decision.rankings import check_number
 from phaseprune.errors import UserError
 
 #: Without any rule given: keep this share of the full model's accuracy above chance.
@@ -48,6 +50,7 @@ def stop_rule(
     ratio: float | None = None,
     keep_accuracy: float | None = None,
     keep_text_loss: float | None = None,
+    free: Sequence[int] | None = None,
 ) -> Stop:
     """The rule that the given options mean for a model of that many blocks.
 
@@ -61,12 +64,15 @@ def stop_rule(
         keep_text_loss: end when the mean loss a token on the guards' text is more than
             (1 + this) times the full model's, so 0.2 allows a rise by a fifth; goes together with
             the others likewise.
+        free: the blocks that may be removed; by default all.
 
     Raises:
-        UserError: a value out of its range, or both ``remove`` and ``ratio``.
+        UserError: a value out of its range, more than may be removed, or both ``remove`` and
+            ``ratio``.
     """
     if remove is not None and ratio is not None:
         raise UserError("--remove and --ratio both say how many blocks to remove; give one of them")
+    free = range(blocks) if free is None else free
     if ratio is not None:
         if not 0 < ratio < 1:
             raise UserError(f"--ratio must lie between 0 and 1 and is {ratio:g}")
@@ -76,11 +82,12 @@ def stop_rule(
                 f"--ratio {ratio:g} of {blocks} blocks is {remove} blocks; it must leave at least "
                 "one block and remove at least one"
             )
-    if remove is not None and not 1 <= remove < blocks:
-        raise UserError(
-            f"--remove {remove}: the model has {blocks} blocks and at least one must stay, so give "
-            f"1 to {blocks - 1}"
-        )
+        if remove > len(free):
+            raise UserError(
+                f"--ratio {ratio:g} of {blocks} blocks is {remove} blocks and only {len(free)} are "
+                "free to go; give less or protect fewer"
+            )
+    most = check_number(blocks, free, remove)
     if keep_accuracy is not None and not 0 <= keep_accuracy <= 1:
         raise UserError(f"--keep-accuracy must lie between 0 and 1 and is {keep_accuracy:g}")
     if keep_text_loss is not None and not 0 <= keep_text_loss < math.inf:
@@ -90,4 +97,4 @@ def stop_rule(
         )
     if remove is None and keep_accuracy is None and keep_text_loss is None:
         keep_accuracy = DEFAULT_KEEP
-    return Stop(blocks - 1 if remove is None else remove, keep_accuracy, keep_text_loss)
+    return Stop(most, keep_accuracy, keep_text_loss)

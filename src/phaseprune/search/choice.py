@@ -1,0 +1,115 @@
+"""What a pruning run chooses blocks by: a search by an objective, or the order of a ranking."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+from phaseprune.errors import UserError
+from phaseprune.search.method import search_options
+from phaseprune.search.methods import METHODS, Method, find_method
+from phaseprune.search.objectives import check_objective
+
+DEFAULT_OBJECTIVE = "decision_margin"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was asked for.
+
+    Attributes:
+        method: of the registry.
+        how: of a search, the options of ``method.search_options``; empty of a ranking.
+        word: the option that asked for it, for messages.
+    """
+
+    method: Method
+    how: dict[str, Any]
+    word: str
+
+    @property
+    def ranks(self) -> bool:
+        """Whether all blocks are ranked at once, before the first step."""
+        return self.method.objective is None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The part of a run's options that says what chooses."""
+        name = self.method.name
+        return {"method": name} if self.ranks else {"objective": self.method.objective}
+
+    def told(self, looked_at: str | None, protect: Collection[int]) -> dict[str, Any]:
+        """What the manifest says of it, in values and as a sentence.
+
+        Args:
+            looked_at: in words; None where the method looks at nothing but the model.
+            protect: the blocks that the user protects.
+        """
+        method = self.method
+        source = method.paper + (f", arXiv {method.arxiv}" if method.arxiv else "")
+        what = f"Blocks were chosen by {method.name} ({method.title}; {source})"
+        what += f" on {looked_at}." if looked_at else ", which looks at no questions."
+        if protect:
+            what += f" Protected: {', '.join(map(str, sorted(protect)))}."
+        return {
+            "method": method.name,
+            "title": method.title,
+            "paper": method.paper,
+            "arxiv": method.arxiv,
+            "looked_at": looked_at,
+            "protect": sorted(protect),
+            "in_words": what,
+        }
+
+
+def find_choice(
+    method: str | None = None,
+    objective: str | None = None,
+    search: str = "exact",
+    alpha: float | None = None,
+    tolerance: float | None = None,
+    dtype: str | None = None,
+) -> Choice:
+    """What the options of ``prune`` ask for; ``decision_margin`` if they name nothing.
+
+    Args:
+        method: a name in ``methods.METHODS``.
+        objective: a name in ``objectives.SIGNS``; asks for the search by it.
+        search: see ``method.search_options``.
+        alpha: see there.
+        tolerance: see there.
+        dtype: see there.
+
+    Raises:
+        UserError: an unknown name, a method and an objective that are not the same, or options of a
+            search with a method that does not search.
+    """
+    wanted = DEFAULT_OBJECTIVE if objective is None and method is None else objective
+    if wanted is not None:
+        check_objective(wanted)
+    if method is None:
+        found = next(each for each in METHODS.values() if each.objective == wanted)
+        how = search_options(search, alpha, tolerance, dtype)
+        return Choice(found, how, f"--objective {wanted}")
+    found = find_method(method)
+    if found.objective is not None:
+        if wanted not in (None, found.objective):
+            raise UserError(
+                f"--method {method} chooses by {found.objective} and --objective says {wanted}; "
+                "give one of them"
+            )
+        how = search_options(search, alpha, tolerance, dtype)
+        return Choice(found, how, f"--method {method}")
+    if wanted is not None:
+        raise UserError(
+            f"--method {method} ranks blocks by a figure of its own and --objective says {wanted}; "
+            "give one of them"
+        )
+    if search != "exact" or (alpha, tolerance, dtype) != (None, None, None):
+        searches = ", ".join(each.name for each in METHODS.values() if each.objective)
+        raise UserError(
+            f"--search and --race-… go with methods that search ({searches}); --method {method} "
+            "ranks all blocks at once, so leave them out"
+        )
+    return Choice(found, {}, f"--method {method}")
