@@ -19,7 +19,7 @@ from phaseprune.runs.folders import task_folders
 from phaseprune.search.compare_orders import check_numbers, method_names, wanted_rankings
 from phaseprune.search.compare_task import Job, conclude_job, run_job
 from phaseprune.search.phasewise import check_draws
-from phaseprune.search.plain_text import read_text
+from phaseprune.search.plain_text import read_windows
 from phaseprune.sweep.recorded import run_identity
 
 DEFAULT_DRAWS = 10
@@ -94,7 +94,7 @@ def compare(
     numbers = check_numbers(blocks, remove, protect)
     folders = task_folders([task.name for task in tasks])
     sides = [split(task, calibration, evaluation, seed) for task in tasks]
-    told = None if text is None else read_text(decoder, text, "text_loss").identity
+    told = None if text is None else read_windows(decoder, text).identity
     options = {"remove": list(numbers), "protect": sorted(protect), "draws": draws}
     with tempfile.TemporaryDirectory() as scratch:
         run = RunDirectory(Path(scratch if out is None else out))
