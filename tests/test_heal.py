@@ -280,7 +280,7 @@ def test_healing_lowers_the_held_out_loss_and_the_checkpoint_is_what_was_measure
     runs, tmp_path, training_file, method, scoring
 ):
     run = Path(shutil.copytree(runs[scoring], tmp_path / "run"))
-    healing = heal(run, step=2, method=method, train=training_file, steps=20, batch=8, lr=1e-2)
+    healing = heal(run, step=2, method=method, train=training_file, steps=20, batch=8, lr=3e-3)
     looks = [look["held_out"] for look in healing.training["looks"]]
     assert min(looks) < looks[0] and healing.training["best_step"] > 0
     assert healing.export["max_abs_logit_difference"] <= 1e-4
