@@ -136,6 +136,12 @@ def test_products_in_bfloat16(tiny_dirs, question_file, small_batches, family, m
     assert (mine - others).norm() < 0.1 * others.norm()
 
 
+def test_what_hides_a_key_is_finite_in_bfloat16_too():
+    for dtype in (torch.float32, torch.bfloat16):
+        least = torch.tensor(packed_attention._least(dtype), dtype=dtype).bfloat16()
+        assert torch.isfinite(least) and least < -1e38
+
+
 def test_a_window_that_no_mask_function_has_leaves_long_sequences_plain(
     tmp_path, question_file, monkeypatch
 ):
@@ -178,6 +184,18 @@ def test_gradients_are_tried_and_not_supposed(tiny_dirs, monkeypatch, method, in
         assert trained_length(decoder, None, torch.float32) == ANY_LENGTH
         monkeypatch.setattr(packed_attention, "_plain_attention", instead)
         assert trained_length(decoder, None, torch.float32) == 0
+
+
+def test_letters_that_share_too_little_are_plain_rows(tiny_dirs, tmp_path, shots):
+    decoder = load_model(str(tiny_dirs["llama"]))
+    beginnings = ["sky blue", "snow white", "Is coal", "grass green", "What is", "red sky"]
+    rows = [{"question": text, "choices": ["sky", "snow"], "answer": 0} for text in beginnings]
+    questions = write_jsonl(tmp_path / "apart.jsonl", rows)
+    for more, expected in (({}, 0), (shots, ANY_LENGTH)):
+        material = question_material(decoder, load_task(str(questions), **more))
+        with trainable(decoder, "full", 2, 0):
+            trainer = Trainer(decoder, material, Recipe(method="full", batch=8), torch.float32)
+            assert trainer.packed().material.packed_length == expected
 
 
 def test_windows_of_text_are_plain_rows(tiny_dirs, tmp_path, monkeypatch):

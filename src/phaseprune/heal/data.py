@@ -94,6 +94,10 @@ class Material:
                 torch.as_tensor(scale, dtype=torch.float32, device=decoder.device),
             )
 
+    def tokens(self, decoder: Decoder, numbers: Sequence[int]) -> int:
+        """Tokens that are run for the examples of a batch, without padding."""
+        return self._rows(decoder, numbers).tokens
+
     def _times(self, shard: Shard, numbers: Sequence[int], width: int) -> torch.Tensor:
         """Counted as in plain rows, where equal sequences are one row."""
         standing = set()

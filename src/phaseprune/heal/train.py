@@ -19,7 +19,10 @@ from phaseprune.heal.packed import part_logits, trained_length
 from phaseprune.heal.recipe import Recipe
 from phaseprune.heal.state import State, load_state, save_state
 from phaseprune.progress import Progress, silent
+from phaseprune.sweep.probe import ANY_LENGTH
 
+#: Packed rows are run if they have at most this share of the tokens of a batch's plain rows.
+WORTH_PACKING = 2 / 3
 #: Gradients are scaled down to this norm.
 CLIP = 1.0
 
@@ -43,11 +46,15 @@ class Trainer:
     teacher: Decoder | None = None
 
     def packed(self) -> Trainer:
-        """The same with questions in packed rows, where these are exact with the model as it is."""
-        if not self.material.questions:
+        """The same with packed rows, where they save tokens of questions and are exact here."""
+        material, first = self.material, range(min(self.recipe.batch, len(self.material)))
+        if not material.questions:
+            return self
+        shared = replace(material, packed_length=ANY_LENGTH).tokens(self.decoder, first)
+        if shared > WORTH_PACKING * material.tokens(self.decoder, first):
             return self
         length = trained_length(self.decoder, self.teacher, self.dtype)
-        return replace(self, material=replace(self.material, packed_length=length))
+        return replace(self, material=replace(material, packed_length=length))
 
     def loss(self) -> Loss:
         """The recipe's loss."""
