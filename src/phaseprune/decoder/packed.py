@@ -8,6 +8,8 @@ those of several streams at once, ``[S, N, D]``.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch.utils import _pytree as pytree
 
@@ -25,11 +27,25 @@ from phaseprune.decoder.packed_attention import (
 
 def record_packed(decoder: Decoder, packing: Packing) -> Calls:
     """How the model calls its blocks for a packed row; its masks are left to our attention."""
-    everyone = torch.ones_like(packing.tokens)  # without it transformers looks for packed rows too
     with our_attention(decoder, Pass(packing, packing.everyone, {})):
-        return record_calls(
-            decoder, packing.tokens, position_ids=packing.positions, attention_mask=everyone
-        )
+        return record_calls(decoder, packing.tokens, **_inputs(packing))
+
+
+def forward_packed(decoder: Decoder, packing: Packing, trunk: Trunk) -> Any:
+    """What the model's own forward gives for a packed row; gradients flow, into the trunk too.
+
+    Args:
+        decoder: a model on one device.
+        packing: the row.
+        trunk: as of ``run_packed``, of all blocks at once.
+    """
+    with our_attention(decoder, Pass(packing, packing.everyone, trunk)):
+        return decoder.model(input_ids=packing.tokens, use_cache=False, **_inputs(packing))
+
+
+def _inputs(packing: Packing) -> dict[str, torch.Tensor]:
+    everyone = torch.ones_like(packing.tokens)  # without it transformers looks for packed rows too
+    return {"position_ids": packing.positions, "attention_mask": everyone}
 
 
 @torch.no_grad()

@@ -229,9 +229,17 @@ def _masks(marker, packing: Packing, asking: Asking, dtype: torch.dtype) -> Sequ
                 first, first, positions[:, :, None], group.positions[:, None]
             )
             mask = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
-            found.append(mask.masked_fill_(~(visible & allowed), torch.finfo(dtype).min)[None])
+            found.append(mask.masked_fill_(~(visible & allowed), _least(dtype))[None])
         made[id(asking)] = found
     return found
+
+
+def _least(dtype: torch.dtype) -> float:
+    """Finite in bfloat16 too, which autocast may turn the mask into.
+
+    A place that only fills up a group sees nothing, and softmax of -inf alone has NaN gradients.
+    """
+    return max(torch.finfo(dtype).min, torch.finfo(torch.bfloat16).min)
 
 
 _current: ContextVar[Pass] = ContextVar("the packed row whose attention is asked for")

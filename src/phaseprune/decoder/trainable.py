@@ -15,6 +15,8 @@ import torch
 from torch import nn
 
 from phaseprune.decoder.decoder import Decoder
+from phaseprune.decoder.packed import forward_packed
+from phaseprune.decoder.packed_attention import Packing, Trunk
 from phaseprune.errors import UserError
 
 METHODS = ("lora", "full")
@@ -87,7 +89,13 @@ def trained_weights(decoder: Decoder) -> dict[str, nn.Parameter]:
     return {n: p for n, p in decoder.model.named_parameters() if p.requires_grad}
 
 
-def logits_at(decoder: Decoder, input_ids: torch.Tensor, reads: torch.Tensor) -> torch.Tensor:
+def logits_at(
+    decoder: Decoder,
+    input_ids: torch.Tensor,
+    reads: torch.Tensor,
+    packing: Packing | None = None,
+    trunk: Trunk | None = None,
+) -> torch.Tensor:
     """The model's own logits at some positions; gradients flow through them.
 
     Args:
@@ -95,6 +103,8 @@ def logits_at(decoder: Decoder, input_ids: torch.Tensor, reads: torch.Tensor) ->
         input_ids: ``[R, T]`` tokens, padded on the right.
         reads: ``[N]`` places counted through all rows. The head runs at these alone, which a
             vocabulary of 100,000 makes the difference between fitting and not.
+        packing: the packed row that the tokens are; None for plain rows.
+        trunk: of a packed row, what the rows before it have left for it; its own is added.
 
     Returns:
         ``[N, V]`` float32.
@@ -107,7 +117,11 @@ def logits_at(decoder: Decoder, input_ids: torch.Tensor, reads: torch.Tensor) ->
 
     head.forward = at_reads
     try:
-        return decoder.model(input_ids=input_ids, use_cache=False).logits[0].float()
+        if packing is None:
+            found = decoder.model(input_ids=input_ids, use_cache=False)
+        else:
+            found = forward_packed(decoder, packing, trunk)
+        return found.logits[0].float()
     finally:
         del head.forward
 

@@ -28,7 +28,9 @@ class Part:
     """Rows that are run together, and what their loss needs beside the logits.
 
     Attributes:
-        shard: the rows (plain ones), what is read off them and where that is added.
+        shard: the rows, what is read off them and where that is added.
+        times: ``[N]`` how many different sequences (a question and one option) each read stands
+            in: more than 1 only in packed rows,
         examples: ``[n]`` which examples of the batch stand here,
         gold: ``[n]`` their right options,
         scale: ``[n, K]`` what their options' scores are multiplied by, NaN where one is absent;
@@ -36,6 +38,7 @@ class Part:
     """
 
     shard: Shard
+    times: torch.Tensor
     examples: torch.Tensor
     gold: torch.Tensor
     scale: torch.Tensor
@@ -52,6 +55,8 @@ class Material:
         windows: or windows of plain text.
         vocabulary: whether scores are log-probabilities over the vocabulary, else plain logits.
         given: whether the probability of an option is the vocabulary's own.
+        packed_length: the most tokens of a sequence in a packed row of questions; longer ones,
+            and windows, are plain rows (``heal.packed``).
     """
 
     questions: tuple[EncodedQuestion, ...] = ()
@@ -60,6 +65,7 @@ class Material:
     windows: tuple[tuple[int, ...], ...] = ()
     vocabulary: bool = True
     given: bool = False
+    packed_length: int = 0
 
     def __len__(self) -> int:
         return len(self.questions) or len(self.windows)
@@ -73,7 +79,8 @@ class Material:
             chosen = [numbers[i] for i in examples.tolist()]
             if self.windows:
                 none = torch.empty(0)
-                yield Part(shard, examples, none, none)
+                times = torch.ones(shard.reads, device=decoder.device)
+                yield Part(shard, times, examples, none, none)
                 continue
             scale = np.full((len(chosen), width), np.nan)
             for row, number in enumerate(chosen):
@@ -81,16 +88,31 @@ class Material:
                 scale[row, : len(units)] = units.mean() / units
             yield Part(
                 shard,
+                self._times(shard, numbers, width),
                 examples.to(decoder.device),
                 torch.tensor([self.gold[number] for number in chosen], device=decoder.device),
                 torch.as_tensor(scale, dtype=torch.float32, device=decoder.device),
             )
 
+    def tokens(self, decoder: Decoder, numbers: Sequence[int]) -> int:
+        """Tokens that are run for the examples of a batch, without padding."""
+        return self._rows(decoder, numbers).tokens
+
+    def _times(self, shard: Shard, numbers: Sequence[int], width: int) -> torch.Tensor:
+        """Counted as in plain rows, where equal sequences are one row."""
+        standing = set()
+        entries = zip(shard.entry_reads.tolist(), shard.entry_slots.tolist(), strict=True)
+        for read, slot in entries:
+            question = self.questions[numbers[slot // width]]
+            standing.add((read, question.context + question.continuations[slot % width][:-1]))
+        times = np.bincount([read for read, _ in standing], minlength=shard.reads)
+        return torch.tensor(times, dtype=torch.float32, device=shard.entry_reads.device)
+
     def _rows(self, decoder: Decoder, numbers: Sequence[int]) -> Rows:
         most = batch_tokens(decoder)
         if self.questions:
             chosen = [self.questions[number] for number in numbers]
-            return make_rows(chosen, most, decoder.device, 0, None, most)
+            return make_rows(chosen, most, decoder.device, self.packed_length, None, most)
         put = [
             [(window[:-1], [(i, window[i + 1], slot) for i in range(len(window) - 1)])]
             for slot, window in enumerate(self.windows[number] for number in numbers)

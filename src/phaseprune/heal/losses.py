@@ -52,23 +52,27 @@ def text_loss(part: Part, logits: torch.Tensor) -> torch.Tensor:
 
 
 def distill_loss(teacher: Callable[[Part], torch.Tensor]) -> Loss:
-    """Sum over reads of KL(teacher || student); ``teacher`` gives the full model's logits."""
+    """Sum over reads of KL(teacher || student); ``teacher`` gives the full model's logits.
+
+    A read that several options' sequences have in common counts once for each, packed or not.
+    """
 
     def loss(part: Part, logits: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
             wanted = teacher(part).log_softmax(dim=-1)
-        return functional.kl_div(
-            logits.log_softmax(dim=-1), wanted, reduction="sum", log_target=True
+        found = functional.kl_div(
+            logits.log_softmax(dim=-1), wanted, reduction="none", log_target=True
         )
+        return found.sum(dim=-1) @ part.times
 
     return loss
 
 
-def weight(objective: str, part: Part) -> int:
+def weight(objective: str, part: Part) -> float:
     """How many terms a part's sum has."""
     counts = {
         "task": len(part.examples),
         "text": len(part.shard.entry_slots),
-        "distill": part.shard.reads,
+        "distill": float(part.times.sum()),
     }
     return counts[objective]

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from phaseprune.decoder.decoder import Decoder
-from phaseprune.decoder.trainable import autocast, logits_at, repeatable, trained_weights
+from phaseprune.decoder.trainable import repeatable, trained_weights
 from phaseprune.errors import UserError
 from phaseprune.heal.data import Material, Part, batch_numbers, hold_out
 from phaseprune.heal.losses import Loss, distill_loss, task_loss, text_loss, weight
+from phaseprune.heal.packed import part_logits, trained_length
 from phaseprune.heal.recipe import Recipe
 from phaseprune.heal.state import State, load_state, save_state
 from phaseprune.progress import Progress, silent
+from phaseprune.sweep.probe import ANY_LENGTH
 
+#: Packed rows are run if they have at most this share of the tokens of a batch's plain rows.
+WORTH_PACKING = 2 / 3
 #: Gradients are scaled down to this norm.
 CLIP = 1.0
 
@@ -41,13 +45,24 @@ class Trainer:
     dtype: torch.dtype
     teacher: Decoder | None = None
 
+    def packed(self) -> Trainer:
+        """The same with packed rows, where they save tokens of questions and are exact here."""
+        material, first = self.material, range(min(self.recipe.batch, len(self.material)))
+        if not material.questions:
+            return self
+        shared = replace(material, packed_length=ANY_LENGTH).tokens(self.decoder, first)
+        if shared > WORTH_PACKING * material.tokens(self.decoder, first):
+            return self
+        length = trained_length(self.decoder, self.teacher, self.dtype)
+        return replace(self, material=replace(material, packed_length=length))
+
     def loss(self) -> Loss:
         """The recipe's loss."""
         if self.recipe.objective == "task":
             return task_loss(self.material)
         if self.recipe.objective == "text":
             return text_loss
-        return distill_loss(lambda part: _logits(self.teacher, part, self.dtype))
+        return distill_loss(lambda part: part_logits(self.teacher, part, self.dtype))
 
 
 def train(
@@ -77,6 +92,8 @@ def train(
     loss = trainer.loss()
     began = time.perf_counter()
     with repeatable(decoder):
+        # Before a state is read: a run that goes on must find what it found at its beginning.
+        trainer = trainer.packed()
         state = load_state(state_path)
         if state is None:
             state = State()
@@ -129,7 +146,7 @@ def _step(
     optimizer.zero_grad(set_to_none=True)
     value = 0.0
     for part in parts:
-        mean = loss(part, _logits(trainer.decoder, part, trainer.dtype)) / total
+        mean = loss(part, part_logits(trainer.decoder, part, trainer.dtype)) / total
         _refuse_not_finite(trainer, part, mean, numbers)
         mean.backward()
         value += float(mean.detach())
@@ -146,7 +163,7 @@ def _look(
     """Measure the held-out loss, and keep the weights if it is the least so far."""
     objective, total, value = trainer.recipe.objective, 0, 0.0
     for part in trainer.material.parts(trainer.decoder, held_out):
-        found = loss(part, _logits(trainer.decoder, part, trainer.dtype))
+        found = loss(part, part_logits(trainer.decoder, part, trainer.dtype))
         _refuse_not_finite(trainer, part, found, held_out)
         value += float(found)
         total += weight(objective, part)
@@ -161,13 +178,6 @@ def _look(
             "held_out": value,
         }
     )
-
-
-def _logits(decoder: Decoder, part: Part, dtype: torch.dtype) -> torch.Tensor:
-    """``[N, V]`` logits at the reads of a part."""
-    with autocast(decoder, dtype):
-        found = [logits_at(decoder, b.input_ids, b.reads) for b in part.shard.batches]
-    return torch.cat(found)
 
 
 def _refuse_not_finite(

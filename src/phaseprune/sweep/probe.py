@@ -8,7 +8,7 @@ from torch.utils import _pytree as pytree
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.decoder.verify import TOLERANCE
 from phaseprune.errors import UserError
-from phaseprune.sweep.rows import make_shard
+from phaseprune.sweep.rows import Shard, make_shard
 from phaseprune.sweep.states import States, Walker
 
 #: The trial: tokens that all four sequences have in common, that pairs have, and that each has
@@ -40,11 +40,7 @@ def packed_length(decoder: Decoder) -> int:
 
 
 def _trial(decoder: Decoder) -> tuple[int, bool]:
-    sequences = _sequences(decoder)
-    packed, plain = (
-        Walker(decoder, make_shard(sequences, BATCH, decoder.device, length), 2 * BATCH)
-        for length in (ANY_LENGTH, 0)
-    )
+    packed, plain = (Walker(decoder, shard, 2 * BATCH) for shard in trial_shards(decoder))
     ours, theirs = (
         [torch.cat([state, state * 0.5]) for state in walker.embedded()]
         for walker in (packed, plain)
@@ -61,6 +57,15 @@ def _trial(decoder: Decoder) -> tuple[int, bool]:
                 decoder.reads_alone = True
                 alone = _alone(packed, block, before, expected)
     return _longest(decoder, packed), alone
+
+
+def trial_shards(decoder: Decoder) -> tuple[Shard, Shard]:
+    """The trial's sequences in packed rows and in plain ones, with the same slots."""
+    sequences = _sequences(decoder)
+    packed, plain = (
+        make_shard(sequences, BATCH, decoder.device, length) for length in (ANY_LENGTH, 0)
+    )
+    return packed, plain
 
 
 def _sequences(decoder: Decoder) -> list[tuple[tuple[int, ...], list[tuple[int, int, int]]]]:
