@@ -54,7 +54,7 @@ class Counts:
 @pytest.fixture
 def counts(monkeypatch):
     found = Counts()
-    run, add_scores, logits = Walker.run, walk.add_scores, training._logits
+    run, add_scores, logits = Walker.run, walk.add_scores, training.part_logits
 
     def counted_run(self, block, states, **options):
         tokens = sum(batch.input_ids.numel() for batch in self.shard.batches)
@@ -83,7 +83,7 @@ def counts(monkeypatch):
     monkeypatch.setattr(Walker, "run", counted_run)
     monkeypatch.setattr(walk, "add_scores", counted_scores)
     monkeypatch.setattr(minibatches, "add_scores", counted_scores)
-    monkeypatch.setattr(training, "_logits", counted_logits)
+    monkeypatch.setattr(training, "part_logits", counted_logits)
     return found
 
 
