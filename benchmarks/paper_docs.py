@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from phaseprune.paper.page import claims_markdown, write_paper_copy, write_paper_report
+from phaseprune.paper.page import claims_markdown, paper_copy, write_paper_report
 from phaseprune.paper.paper import open_paper
 
 DOCS = Path(__file__).resolve().parents[1] / "docs" / "paper"
@@ -29,7 +29,7 @@ def main() -> None:
     for found in papers:
         write_paper_report(found.path)
         name = found.path.name.removeprefix("paper-")
-        write_paper_copy(found.path, options.out / f"{name}.html")
+        (options.out / f"{name}.html").write_text(paper_copy(found.path), encoding="utf-8")
         for task in found.tasks:
             parts = [f"{one} {told['seconds']:.0f}" for one, told in task.experiments.items()]
             whole = sum(told["seconds"] for told in task.experiments.values())

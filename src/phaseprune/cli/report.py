@@ -42,15 +42,16 @@ def report(
 
 def _copy(run: Path, page: Path, copy: Path, of_paper: bool) -> None:
     """Write the page elsewhere; that of paper without its links."""
-    if of_paper:
-        from phaseprune.paper.page import write_paper_copy
-
-        write_paper_copy(run, copy)
-        return
     from phaseprune.errors import UserError
     from phaseprune.runs.atomic import write_text
 
+    if of_paper:
+        from phaseprune.paper.page import paper_copy
+
+        text = paper_copy(run)
+    else:
+        text = page.read_text(encoding="utf-8")
     try:
-        write_text(copy, page.read_text(encoding="utf-8"))
+        write_text(copy, text)
     except OSError as error:
         raise UserError(f"Cannot write {copy} ({error}); name another file.") from error

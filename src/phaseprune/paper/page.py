@@ -45,22 +45,14 @@ def write_paper_report(path: str | Path) -> Path:
     return report
 
 
-def write_paper_copy(path: str | Path, copy: str | Path) -> None:
-    """Write the page to a file elsewhere, without links to the runs' own reports.
-
-    Args:
-        path: the run directory.
-        copy: the file.
+def paper_copy(path: str | Path) -> str:
+    """The page of a run directory alone, without links to the runs' own reports.
 
     Raises:
-        UserError: as ``write_paper_report``.
+        UserError: it is no run of paper, or cannot be read.
     """
     found = open_paper(path)
-    page = paper_page(found, RunDirectory(found.path).manifest, linked=False)
-    try:
-        write_text(Path(copy), page)
-    except OSError as error:
-        raise UserError(f"Cannot write {copy} ({error}); make room or allow writing.") from error
+    return paper_page(found, RunDirectory(found.path).manifest, linked=False)
 
 
 def paper_page(found: Paper, manifest: dict[str, Any], linked: bool = True) -> str:

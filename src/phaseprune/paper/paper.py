@@ -194,8 +194,7 @@ def _run_task(run: RunDirectory, job: Job, note: Callable[[str], None]) -> None:
 
 def _no_training(job: Job) -> str | None:
     """Why nothing can be healed, known before hours are spent on what comes before; or None."""
-    _, scored = split(job.task, seed=job.seed, **job.sides)
-    chosen, _ = split(job.task, job.settings.calibration, job.settings.evaluation, job.seed)
+    chosen, scored = split(job.task, seed=job.seed, **job.sides)
     try:
         training = training_questions(job.task, job.settings.train)
         disjoint_training(training, [*chosen.questions, *scored.questions], drop=True)
