@@ -4,19 +4,6 @@ The package has the name of its main function, which ``phaseprune.heal`` is mean
 any part of the package binds that name to the package. So the package can be called.
 """
 
-from __future__ import annotations
+from phaseprune.callable_package import make_callable
 
-import sys
-from types import ModuleType
-from typing import Any
-
-
-class _Callable(ModuleType):
-    def __call__(self, *args: Any, **options: Any):
-        """``heal.heal``: fine-tune a model of a pruning run."""
-        from phaseprune.heal.heal import heal
-
-        return heal(*args, **options)
-
-
-sys.modules[__name__].__class__ = _Callable
+make_callable(__name__)

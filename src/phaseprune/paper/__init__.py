@@ -3,19 +3,6 @@
 As with ``phaseprune.heal``, the package has the name of its main function and can be called.
 """
 
-from __future__ import annotations
+from phaseprune.callable_package import make_callable
 
-import sys
-from types import ModuleType
-from typing import Any
-
-
-class _Callable(ModuleType):
-    def __call__(self, *args: Any, **options: Any):
-        """``paper.paper``: run all experiments on a model."""
-        from phaseprune.paper.paper import paper
-
-        return paper(*args, **options)
-
-
-sys.modules[__name__].__class__ = _Callable
+make_callable(__name__)
