@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from phaseprune.decision import evolution as draws
 from phaseprune.decision.surrogate import greedy_order, make_surrogate
+from phaseprune.decoder.load import load_model
 from phaseprune.errors import UserError
 from phaseprune.questions.catalog import load_task
 from phaseprune.questions.split import split
@@ -377,3 +378,12 @@ def test_comparisons_of_sets(eight, task, tmp_path):  # noqa: F811
     again = compare(eight, [task], methods=SETS, out=tmp_path / "run", **common)
     assert again.state == "finished" and again.result == compared.result
     json.dumps(compared.result, allow_nan=False)
+
+
+@pytest.mark.parametrize("method", SETS)
+def test_streamed_models_are_searched_alike(tiny, tiny_dirs, small_task, method):
+    streamed = load_model(str(tiny_dirs["llama"]), stream=True)
+    found = rank_blocks(streamed, small_task, method=method, remove=2, seed=1)
+    expected = rank_blocks(tiny["llama"], small_task, method=method, remove=2, seed=1)
+    assert found.order == expected.order
+    np.testing.assert_allclose(found.scores, expected.scores, atol=1e-5)
