@@ -59,7 +59,7 @@ class Method:
     @property
     def command(self) -> str:
         """What removes blocks by it on the command line."""
-        return f"prune --method {self.name}"
+        return f"prune --method {self.name}" + (" --remove N" if self.sized else "")
 
     def protected(self, blocks: int) -> frozenset[int]:
         """The blocks of a model that it never removes."""
