@@ -346,8 +346,10 @@ def test_costs_are_what_is_counted(eight, question_file, text_file):
     for name, method in METHODS.items():
         given = text_file if "text" in method.needs else task
         found = rank_blocks(eight, given, method=name, remove=2)
-        if method.objective:
+        if method.objective or name in ("beam", "pairwise"):
             assert 0 < found.block_passes <= method.passes(BLOCKS, 2), name
+        elif name == "evolutionary":  # five questions are too few for stages: test_set_searches
+            assert found.block_passes > 36
         else:
             assert found.block_passes == method.passes(BLOCKS, 2), name
         assert len(found.order) == 2 and not set(found.order) & method.protected(BLOCKS)

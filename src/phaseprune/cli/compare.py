@@ -31,7 +31,8 @@ def compare(
     methods: Annotated[
         str | None,
         typer.Option("--methods", metavar="NAMES", help="Of `phaseprune methods`, as "
-                     "decision_margin,tail. Others can be added later. [default: all]"),
+                     "decision_margin,tail, or all. Others can be added later. [default: all but "
+                     "beam, pairwise and evolutionary, the dearest]"),
     ] = None,
     remove: Annotated[
         str,

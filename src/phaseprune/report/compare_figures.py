@@ -19,6 +19,7 @@ COLOURS = {
 }  # fmt: skip
 _KINDS = {
     "decision_margin": "search", "accuracy": "search", "loss": "search",
+    "beam": "search", "pairwise": "search", "evolutionary": "search",
     "sleb": "text", "ppl": "text", "ppl_plus": "text", "taylor": "text", "taylor_plus": "text",
     "magnitude": "weights", "magnitude_plus": "weights",
     "tail": "position", "tail_all": "position", "reverse": "position", "random": "drawn",

@@ -70,9 +70,9 @@ def compare(
     Args:
         decoder: from ``load_model``.
         tasks: from ``load_task``, one or more; the questions of each are split by seed.
-        methods: names of ``phaseprune methods``; None for all. In an unfinished or finished run
-            these come beside those that it has. A method that cannot run is left out with the
-            reason.
+        methods: names of ``phaseprune methods``, or ``all``; None for all but the dear ones
+            (``beam``, ``pairwise``, ``evolutionary``). In an unfinished or finished run these come
+            beside those that it has. A method that cannot run is left out with the reason.
         remove: numbers of removed blocks; None for all that can be.
         text: a file of plain text, for the methods that need one; it can be given later.
         protect: original indices that no method removes.

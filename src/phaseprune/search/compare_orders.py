@@ -43,16 +43,20 @@ class Wanted:
 
 
 def method_names(names: Iterable[str] | None) -> tuple[str, ...]:
-    """The methods to compare, in the order of the registry; all for None.
+    """The methods to compare, in the order of the registry; all but the dear ones for None.
+
+    ``all`` stands for all of them.
 
     Raises:
         UserError: no name, or one that is none; with near matches.
     """
     if names is None:
-        return tuple(METHODS)
+        return tuple(name for name, method in METHODS.items() if not method.dear)
     asked = list(names)
     if not asked:
         raise UserError("--methods names none; leave it out for all, or see `phaseprune methods`")
+    if "all" in asked:
+        return tuple(METHODS)
     for name in asked:
         if name not in METHODS:
             raise UserError(
@@ -97,7 +101,7 @@ def wanted_rankings(
         seed: of the comparison.
     """
     found = METHODS[method]
-    if found.measure == "window":
+    if found.anew:
         return [Wanted(method, number, seed, number=number) for number in numbers]
     protected = frozenset(protect) | found.protected(blocks)
     most = min(numbers[-1], blocks - max(1, len(protected)))
@@ -138,5 +142,6 @@ def chosen_sets(
         for number in own:
             if number <= len(order):
                 sets = found.setdefault(line["method"], {}).setdefault(number, [])
-                sets.append(tuple(sorted(order[:number])))
+                chosen = line["by_number"][number - 1] if "by_number" in line else order[:number]
+                sets.append(tuple(sorted(chosen)))
     return {method: found[method] for method in METHODS if method in found}

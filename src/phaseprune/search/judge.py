@@ -39,13 +39,15 @@ class Judge:
         return {name: float(values.mean()) for name, values in self.by_unit(scores).items()}
 
 
-def question_judge(decoder: Decoder, prepared: Prepared) -> Judge:
-    """Judge by the questions of a task."""
+def question_judge(
+    decoder: Decoder, prepared: Prepared, streams: int | None = None
+) -> Judge:
+    """Judge by the questions of a task; ``streams`` as of ``prepare``, for parts of them."""
     task = prepared.task
 
     def part(places: Sequence[int]) -> Judge:
         chosen = task.with_questions([task.questions[place] for place in places])
-        return question_judge(decoder, prepare(decoder, chosen))
+        return question_judge(decoder, prepare(decoder, chosen, streams=streams), streams)
 
     return Judge(
         "questions", len(task.questions), prepared.rows, prepared.needs_vocabulary,

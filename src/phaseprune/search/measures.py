@@ -7,13 +7,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from phaseprune.decision import rankings
+from phaseprune.decision.surrogate import greedy_order
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.decoder.weight_scores import magnitudes, taylor_scores
 from phaseprune.progress import Progress
 from phaseprune.questions.question import Task
+from phaseprune.search.beam import beam_search
+from phaseprune.search.costs import WIDTH
+from phaseprune.search.evolution import evolve, streams_of
 from phaseprune.search.judge import Judge, question_judge, text_judge
 from phaseprune.search.methods import Method
 from phaseprune.search.objectives import best
+from phaseprune.search.pairwise import measure_pairs
 from phaseprune.search.plain_text import PlainText
 from phaseprune.sweep.changes import (
     Changes,
@@ -26,6 +31,9 @@ from phaseprune.sweep.kept import Kept
 from phaseprune.sweep.measure import prepare
 from phaseprune.sweep.memory import kept_budget
 from phaseprune.sweep.walk import sweep_scores
+
+#: What the searches over sets judge by; more is better.
+JUDGED_BY = "decision_margin"
 
 
 @dataclass(frozen=True)
@@ -47,19 +55,23 @@ class Work:
             return window_sequences(self.decoder, self.text.windows)
         return task_sequences(self.decoder, self.task)
 
-    def judge(self) -> Judge:
-        """What candidates are judged on."""
+    def judge(self, streams: int | None = None) -> Judge:
+        """What candidates are judged on; ``streams`` as of ``prepare``."""
         if self.text is not None:
             return text_judge(self.decoder, self.text.windows, self.text.rows)
-        return question_judge(self.decoder, prepare(self.decoder, self.task))
+        prepared = prepare(self.decoder, self.task, streams=streams)
+        return question_judge(self.decoder, prepared, streams)
 
     def without(self) -> np.ndarray:
         """``[L]`` without any score."""
         return np.full(len(self.decoder.blocks), np.nan)
 
 
-#: Order, ``[L]`` scores, block passes.
-Found = tuple[tuple[int, ...], np.ndarray, int]
+#: Order, ``[L]`` scores, block passes; of a beam, the orders for 1, 2, … blocks besides.
+Found = (
+    tuple[tuple[int, ...], np.ndarray, int]
+    | tuple[tuple[int, ...], np.ndarray, int, tuple[tuple[int, ...], ...]]
+)
 
 
 def _changes(work: Work) -> Changes:
@@ -135,6 +147,43 @@ def _greedy(work: Work) -> Found:
     return tuple(order), scores, passes
 
 
+def _beam(work: Work) -> Found:
+    best, passes = beam_search(
+        work.decoder, work.judge(), JUDGED_BY, work.candidates, work.number, WIDTH,
+        progress=work.progress,
+    )  # fmt: skip
+    scores = work.without()
+    scores[list(best[-1].order)] = best[-1].values
+    return best[-1].order, scores, passes, tuple(path.order for path in best)
+
+
+def _pairwise(work: Work) -> Found:
+    surrogate, passes = measure_pairs(
+        work.decoder, work.judge(), JUDGED_BY, work.candidates, pairs=work.number > 1,
+        progress=work.progress,
+    )  # fmt: skip
+    return *greedy_order(surrogate, work.candidates, work.number), passes
+
+
+def _evolution(work: Work) -> Found:
+    judge, scores = work.judge(streams_of(len(work.decoder.blocks))), work.without()
+    sweep = sweep_scores(
+        work.decoder, judge.rows, judge.needs_vocabulary, list(range(len(work.decoder.blocks))),
+        candidates=work.candidates, progress=work.progress, label="without each block",
+    )  # fmt: skip
+    for block, raw in zip(sweep.blocks, sweep.scores, strict=True):
+        scores[block] = judge.figures(raw)[JUDGED_BY]
+    order = rankings.least_first(-scores, work.candidates)
+    chosen, passes = order[: work.number], sweep.block_passes
+    if 1 < work.number < len(work.candidates):
+        chosen, _, spent = evolve(
+            work.decoder, judge, JUDGED_BY, chosen, work.candidates, work.seed,
+            progress=work.progress,
+        )  # fmt: skip
+        passes += round(spent)
+    return tuple(block for block in order if block in chosen), scores, passes
+
+
 def _taylor(work: Work) -> Found:
     scores = taylor_scores(work.decoder, work.text.windows, work.progress)
     passes = 3 * len(work.decoder.blocks)
@@ -161,6 +210,9 @@ def _random(work: Work) -> Found:
 #: By the ``measure`` of a method.
 MEASURES = {
     "greedy": _greedy,
+    "beam": _beam,
+    "pairwise": _pairwise,
+    "evolution": _evolution,
     "influence": _influence,
     "influence_again": _influence_again,
     "window": _window,

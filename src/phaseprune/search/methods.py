@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from phaseprune.errors import UserError, near_matches
+from phaseprune.search import costs
 
 #: What a method may need.
 QUESTIONS, TEXT, EITHER, GRADIENTS = "questions", "text", "questions or text", "gradients"
@@ -35,6 +36,9 @@ class Method:
         cost: the same in words.
         objective: of a search, what it judges by (``objectives.SIGNS``).
         ends: how many blocks at the beginning and at the end it never removes.
+        sized: whether it chooses for a number of blocks, and with a larger one maybe others.
+        anew: of such a one, whether each number takes a run of its own.
+        dear: whether comparisons leave it out unless it is asked for.
     """
 
     name: str
@@ -48,11 +52,14 @@ class Method:
     cost: str
     objective: str | None = None
     ends: tuple[int, int] = (0, 0)
+    sized: bool = False
+    anew: bool = False
+    dear: bool = False
 
     @property
     def command(self) -> str:
         """What removes blocks by it on the command line."""
-        return f"prune --method {self.name}"
+        return f"prune --method {self.name}" + (" --remove N" if self.sized else "")
 
     def protected(self, blocks: int) -> frozenset[int]:
         """The blocks of a model that it never removes."""
@@ -139,6 +146,28 @@ METHODS = {
             (QUESTIONS,), objective="loss", **_SEARCH,
         ),
         Method(
+            "beam", f"Beam search over Iterative Pruning, width {costs.WIDTH}",
+            "ours, over Shi et al. 2026", PAPER,
+            f"the {costs.WIDTH} sets of one more block that leave the largest mean Decision "
+            "Margin; then look again from each of them",
+            (QUESTIONS,), "beam", costs.beams, f"<= {costs.WIDTH} x IP's", sized=True, dear=True,
+        ),
+        Method(
+            "pairwise", "Surrogate from every one and every two blocks",
+            "ours, like Jansen et al. 2026", "2602.00161",
+            "sum of d_i and d_ij, what one block and two lose of the Decision Margin; the block "
+            "that adds least goes, one at a time",
+            (QUESTIONS,), "pairwise", costs.pairs, "<= L^3/6 + L^2", dear=True,
+        ),
+        Method(
+            "evolutionary", "Evolutionary search for a set by the Decision Margin",
+            "Sieberling et al. 2024 (EvoPress)", "2410.14649",
+            "(1+16): blocks of the set are switched for others, judged on growing parts of the "
+            "questions; the largest mean Decision Margin stays",
+            (QUESTIONS,), "evolution", costs.evolution, "~k(L-k)^2/2+L^2",
+            sized=True, anew=True, dear=True,
+        ),
+        Method(
             "sleb", "SLEB: text loss, one at a time", "Song et al. 2024 (SLEB)", "2402.09025",
             "the block whose removal leaves the least loss on plain text; then look again",
             (TEXT,), objective="text_loss", **_SEARCH,
@@ -157,7 +186,7 @@ METHODS = {
         Method(
             "angular", "Angular distance of a window", "Gromov et al. 2024", "2403.17887",
             "arccos(cos(h_l, h_l+k))/pi at the last token; the window of k blocks with the least",
-            (EITHER,), "window", one_walk, "L",
+            (EITHER,), "window", one_walk, "L", sized=True, anew=True,
         ),
         Method(
             "relative_magnitude", "Relative magnitude of what a block adds",
@@ -242,10 +271,10 @@ def check_length(method: Method, given: bool) -> None:
     """Refuse a method that needs a number of blocks where none is given.
 
     Raises:
-        UserError: it chooses a window, and nothing says of how many blocks.
+        UserError: it chooses so many together, and nothing says how many.
     """
-    if method.measure == "window" and not given:
+    if method.sized and not given:
         raise UserError(
-            f"method {method.name} chooses a window of a given length; say with --remove how many "
-            "blocks it is to have"
+            f"method {method.name} chooses a given number of blocks together; say with --remove "
+            "how many"
         )

@@ -41,11 +41,15 @@ class Ranking:
         seed: of what is drawn.
         protect: blocks that were never to be removed, those of the method itself among them.
         order: original indices, the first removed first (of ``angular``, whose window goes at once,
-            in order of index).
+            in order of index; of ``evolutionary``, whose set does, by the figure without the block
+            alone).
         scores: ``[L]`` by original index, in the method's own unit; NaN where a block has none. Of
             a search, and of ``block_influence_iterative``, the figure at the step at which the
-            block went; of ``angular`` that of the window that begins there.
+            block went, which ``pairwise`` only predicts; of ``angular`` that of the window that
+            begins there; of ``evolutionary`` that without the block alone.
         block_passes: counted runs of one block over all rows; a backward run counts as two.
+        by_number: of ``beam``, the order for 1, 2, … blocks, of which none need begin another; None
+            where the order for fewer blocks is the beginning of this one, or takes another run.
     """
 
     method: str
@@ -57,13 +61,16 @@ class Ranking:
     order: tuple[int, ...]
     scores: np.ndarray
     block_passes: int
+    by_number: tuple[tuple[int, ...], ...] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; None for a score that is not there, or infinite."""
         scores = [float(score) if np.isfinite(score) else None for score in self.scores]
-        return asdict(self) | {
+        found = asdict(self) | {
             "protect": list(self.protect), "order": list(self.order), "scores": scores
         }  # fmt: skip
+        by_number = found.pop("by_number")
+        return found | ({} if by_number is None else {"by_number": list(map(list, by_number))})
 
 
 def rank_blocks(
@@ -84,7 +91,7 @@ def rank_blocks(
             file of plain text, as the method needs; None for those that need neither.
         method: a name in ``methods.METHODS``.
         remove: how many blocks; None for all that may go, one of which stays at least.
-        seed: of a random order, and of the tokens that CKA is taken over.
+        seed: of a random order, of the tokens that CKA is taken over, and of an evolution.
         protect: original indices that are never removed.
         progress: told of each block pass.
 
@@ -167,7 +174,7 @@ def rank_free(
         seed: see ``rank_blocks``.
         progress: told of each block pass.
     """
-    order, scores, passes = MEASURES[method.measure](
+    order, scores, passes, *by_number = MEASURES[method.measure](
         Work(decoder, method, task, text, free, number, seed, progress)
     )
     return Ranking(
@@ -180,6 +187,7 @@ def rank_free(
         order=order[:number],
         scores=scores,
         block_passes=passes,
+        by_number=by_number[0] if by_number else None,
     )
 
 
