@@ -40,10 +40,17 @@ def compare(
                      "number that can be."),
     ] = "all",
     text: Annotated[
-        Path | None,
-        typer.Option("--text", metavar="FILE", help="Plain text for the methods that need it; "
-                     "without it these are left out. Can be added later."),
+        str | None,
+        typer.Option("--text", metavar="FILE", help="Plain text: its first 16 windows of 512 "
+                     "tokens for the methods that need text, what follows for --guard; none does "
+                     "without. Can be added later. [default: a bundled text, by halves]"),
     ] = None,
+    guard: Annotated[
+        bool,
+        typer.Option("--guard", help="Look at each choice beyond questions: loss on plain text, "
+                     "greedy continuations against the full model's, repetition. Can be added "
+                     "later."),
+    ] = False,
     protect: Annotated[
         str | None,
         typer.Option("--protect", metavar="BLOCKS", help="Blocks that no method removes, as "
@@ -89,7 +96,7 @@ def compare(
     """Every method of choosing blocks side by side: what it retains, and what it costs.
 
     All choose on calibration questions (or text) and are scored on other questions. A stopped run
-    goes on with the same command, and methods and text can be added to a finished one.
+    goes on with the same command; methods, text and guards can be added to a finished one.
     """
     screen = Screen(as_json, quiet)
     names = words(task_name(model, task), "--task")
@@ -100,11 +107,12 @@ def compare(
     from phaseprune.questions.catalog import load_task
     from phaseprune.search.compare import compare as compare_methods
     from phaseprune.search.compare_orders import method_names
+    from phaseprune.search.compare_text import NO_TEXT
     from phaseprune.search.phasewise import check_draws
 
     method_names(asked)
     check_draws(draws, None)
-    if text is not None and not text.is_file():
+    if text not in (None, NO_TEXT) and not Path(text).is_file():
         raise UserError(f"--text {text}: there is no such file that can be read")
     questions = [load_task(name, limit=limit, **settings) for name in names]
     decoder = load_checked(
@@ -112,15 +120,18 @@ def compare(
         trust_remote_code=trust_remote_code, blocks=blocks, stream=stream,
         max_memory=max_memory,
     )  # fmt: skip
+    from phaseprune.probes.guards import Guard
+    from phaseprune.report.compare_guards import guarded_lines, guarded_tables, text_lines
     from phaseprune.report.compare_words import TABLE_NOTE, compare_lines, compare_tables
     from phaseprune.report.html import write_report
 
     run = run_path(out, "compare", model, names[0])
     with screen.progress() as progress:
         compared = compare_methods(
-            decoder, questions, methods=asked, remove=numbers, text=text, protect=kept,
-            draws=draws, calibration=calibration, evaluation=evaluation, seed=seed, out=run,
-            arguments=typed_command(), note=screen.note, progress=progress,
+            decoder, questions, methods=asked, remove=numbers, text=text,
+            guard=Guard() if guard else None, protect=kept, draws=draws, calibration=calibration,
+            evaluation=evaluation, seed=seed, out=run, arguments=typed_command(), note=screen.note,
+            progress=progress,
         )  # fmt: skip
     report = write_report(run)
     result = compared.to_dict()
@@ -130,8 +141,12 @@ def compare(
         for table in compare_tables(one):
             screen.say(table)
         screen.say(f"[dim]{TABLE_NOTE}[/]")
-        for line in compare_lines(one):
+        for table in guarded_tables(one):
+            screen.say(table)
+        for line in [*compare_lines(one), *guarded_lines(one)]:
             screen.say(line)
+    for line in text_lines(result):
+        screen.say(line)
     screen.say(f"report: {report}")
     commands = [command_line("methods", one) for one in _front(result)[-1:]]
     prompt = prompt_words(settings, questions[0].scoring)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -57,18 +57,10 @@ def guard_figures(
     losses, continuations = np.asarray(losses, dtype=float), np.asarray(continuations)
     full_losses = losses if full is None else np.asarray(full["losses"])
     full_tokens = continuations if full is None else np.asarray(full["continuations"])
-    repeated = repetition(continuations)
     equal = np.equal(continuations, full_tokens)
     up_to = np.cumsum(equal.mean(axis=0)) / np.arange(1, equal.shape[1] + 1)
-    means = {
-        "text_loss": losses,
-        "agreement": equal.mean(axis=1),
-        "common_prefix": common_prefix(continuations, full_tokens),
-        "repetition": repeated,
-        "repetition_rise": repeated - repetition(full_tokens),
-    }
     found: dict[str, Any] = {}
-    for name, values in means.items():
+    for name, values in _by_sample(losses, continuations, full_tokens).items():
         found |= {name: float(values.mean()), f"{name}_ci": bootstrap_mean(values, seed).tolist()}
     rises = np.concatenate(
         [(w @ losses) / (w @ full_losses) - 1 for w in resamples(len(losses), seed)]
@@ -79,6 +71,59 @@ def guard_figures(
         "agreement_up_to": up_to.tolist(),
         "losses": losses.tolist(),
         "continuations": continuations.tolist(),
+    }
+
+
+def _by_sample(
+    losses: np.ndarray, continuations: np.ndarray, full_tokens: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Figures that are plain means: the first ``[W]`` by window, the others ``[N]`` by prompt."""
+    repeated = repetition(continuations)
+    return {
+        "text_loss": losses,
+        "agreement": np.equal(continuations, full_tokens).mean(axis=1),
+        "common_prefix": common_prefix(continuations, full_tokens),
+        "repetition": repeated,
+        "repetition_rise": repeated - repetition(full_tokens),
+    }
+
+
+def drawn_figures(
+    guards: Sequence[Mapping[str, Any]], full: Mapping[str, Any], seed: int
+) -> dict[str, Any]:
+    """The figures of models that were drawn, as means over them: like ``short_figures``.
+
+    Each bootstrap resample draws windows or prompts, the same for all models, and models (Owen
+    2007, as for retained accuracy).
+
+    Args:
+        guards: of S models, from ``guard_figures``.
+        full: of the full model.
+        seed: of the bootstrap.
+    """
+    full_losses, full_tokens = np.asarray(full["losses"]), np.asarray(full["continuations"])
+    losses = np.array([one["losses"] for one in guards])
+    tokens = [np.array(one["continuations"]) for one in guards]
+    samples = [_by_sample(*both, full_tokens) for both in zip(losses, tokens, strict=True)]
+    count = len(guards)
+
+    def interval(by_model: np.ndarray) -> list[float]:
+        """From ``[draws, S]`` figures of resampled windows or prompts."""
+        rng = np.random.default_rng([seed, 1])
+        chosen = rng.multinomial(count, np.full(count, 1 / count), size=len(by_model)) / count
+        return percentiles((by_model * chosen).sum(axis=1)).tolist()
+
+    found: dict[str, Any] = {}
+    for name in samples[0]:
+        values = np.array([one[name] for one in samples], dtype=float)
+        weights = np.concatenate(list(resamples(values.shape[1], seed)))
+        found |= {name: float(values.mean()), f"{name}_ci": interval(weights @ values.T)}
+    weights = np.concatenate(list(resamples(len(full_losses), seed)))
+    rises = weights @ losses.T / (weights @ full_losses)[:, None] - 1
+    return found | {
+        "text_loss_rise": float(losses.mean() / full_losses.mean() - 1),
+        "text_loss_rise_ci": interval(rises),
+        "guessing": full["guessing"],
     }
 
 

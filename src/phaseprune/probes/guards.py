@@ -20,7 +20,13 @@ from phaseprune.errors import UserError
 from phaseprune.progress import Progress, silent
 from phaseprune.sweep.memory import batch_tokens, state_budget
 from phaseprune.sweep.rows import Rows
-from phaseprune.sweep.text import read_text_file, text_rows, text_windows
+from phaseprune.sweep.text import (
+    guessing_loss,
+    read_text_file,
+    text_rows,
+    text_windows,
+    vocabulary_size,
+)
 from phaseprune.sweep.walk import trace_scores
 
 #: Fewer windows of a text than these say too little of it.
@@ -120,8 +126,8 @@ class TextGuard:
             label=f"{label}: continuations",
         )
         losses = -raw[:, 0, 0] / (len(self.windows[0]) - 1)
-        guessing = {"guessing": float(np.log(_vocabulary(self.decoder)))}
-        return guard_figures(losses, continuations, full, self.seed) | guessing
+        figures = guard_figures(losses, continuations, full, self.seed)
+        return figures | {"guessing": guessing_loss(self.decoder)}
 
 
 def open_guard(
@@ -211,9 +217,5 @@ def guard_model(
 def _rows_at_once(decoder: Decoder, length: int) -> int:
     """Rows of one forward, whose logits are of every token of the vocabulary."""
     room = min(LOGIT_BYTES, state_budget(decoder) // 2)
-    by_logits = room // (length * _vocabulary(decoder) * 4)
+    by_logits = room // (length * vocabulary_size(decoder) * 4)
     return max(1, min(batch_tokens(decoder) // length, by_logits))
-
-
-def _vocabulary(decoder: Decoder) -> int:
-    return decoder.model.get_input_embeddings().weight.shape[0]

@@ -7,6 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from phaseprune.report.compare_figures import compare_figure, cost_figure, orders_figure
+from phaseprune.report.compare_guards import (
+    guarded_html_tables,
+    guarded_lines,
+    has_guards,
+    text_lines,
+)
+from phaseprune.report.compare_guards_figure import guarded_figure
 from phaseprune.report.compare_words import (
     BEST,
     NOT_WORSE,
@@ -38,10 +45,17 @@ def compare_page(run: Path) -> dict[str, Any] | None:
         return None
     tasks = found["tasks"]
     return {
-        "sentences": [line for task in tasks for line in compare_lines(task)],
+        "sentences": [
+            *(line for task in tasks for line in [*compare_lines(task), *guarded_lines(task)]),
+            *text_lines(found),
+        ],
         "tiles": [],
         "figures": [figure for task in tasks if task["methods"] for figure in _figures(task)],
-        "tables": [compare_html_table(task) for task in tasks],
+        "tables": [
+            table
+            for task in tasks
+            for table in [compare_html_table(task), *guarded_html_tables(task)]
+        ],
     }
 
 
@@ -97,6 +111,13 @@ def _figures(task: Mapping[str, Any]) -> list[dict[str, Any]]:
             "the text.",
         ),
     )  # fmt: skip
+    if has_guards(task):
+        drawn += ((
+            "guards", guarded_figure,
+            f"{task['folder']}: what each choice does to the model beyond the questions. Loss on "
+            "plain text over the full model's, tokens of greedy continuations equal to the full "
+            "model's, repeated 4-grams; the dotted line is the full model.",
+        ),)  # fmt: skip
     return [
         {"name": name, "svg": inline_svg(draw(task), name, caption), "caption": caption}
         for key, draw, caption in drawn

@@ -17,7 +17,7 @@ TABLE_NOTE = (
     f"{BEST} best, {NOT_WORSE} not significantly worse (McNemar, Holm)"
 )
 #: Columns of a number of removed blocks: minus, three digits, a mark, and the gap before.
-_CELL = 6
+CELL = 6
 
 
 def numbers_in_words(numbers: Sequence[int]) -> str:
@@ -37,13 +37,26 @@ def compare_tables(task: Mapping[str, Any]) -> list[Table]:
     Returns:
         Tables of at most 80 columns, more than one where the numbers do not fit beside each other.
     """
-    names = max([len("method"), *(len(one["method"]) for one in task["methods"])])
     passes = max([len("passes"), *(len(f"{one['block_passes']:,}") for one in task["methods"])])
+    return [_table(task, numbers) for numbers in number_parts(task, passes + 2)]
+
+
+def number_parts(task: Mapping[str, Any], taken: int) -> list[Sequence[int]]:
+    """Share out the numbers of removed blocks among tables of at most 80 columns.
+
+    Args:
+        task: A task's entry in `compare.json`.
+        taken: Columns that are taken beside those of the methods' names.
+
+    Returns:
+        The numbers of each table.
+    """
+    names = max([len("method"), *(len(one["method"]) for one in task["methods"])])
     numbers = task["numbers"]
-    most = max(1, (WIDTH - names - passes - 2) // _CELL)
+    most = max(1, (WIDTH - names - taken) // CELL)
     parts = -(-len(numbers) // most)
     share = -(-len(numbers) // parts)
-    return [_table(task, numbers[at : at + share]) for at in range(0, len(numbers), share)]
+    return [numbers[at : at + share] for at in range(0, len(numbers), share)]
 
 
 def _table(task: Mapping[str, Any], numbers: Sequence[int]) -> Table:
@@ -52,7 +65,7 @@ def _table(task: Mapping[str, Any], numbers: Sequence[int]) -> Table:
     table.add_column("method", no_wrap=True)
     table.add_column("passes", justify="right", no_wrap=True)
     for number in numbers:
-        table.add_column(str(number) + " ", justify="right", no_wrap=True, min_width=_CELL - 1)
+        table.add_column(str(number) + " ", justify="right", no_wrap=True, min_width=CELL - 1)
     for row in table_rows(task, numbers):
         cells = [
             Text(value + (mark or " "), style="bold" if mark == BEST else "")

@@ -9,17 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from phaseprune.decoder.decoder import Decoder
-from phaseprune.errors import UserError
+from phaseprune.probes.guards import Guard, open_guard
 from phaseprune.progress import Progress, silent
 from phaseprune.questions.question import Task
 from phaseprune.questions.split import split
 from phaseprune.runs.atomic import write_json
 from phaseprune.runs.directory import RunDirectory
 from phaseprune.runs.folders import task_folders
+from phaseprune.search.compare_guards import guard_sets, read_guards
 from phaseprune.search.compare_orders import check_numbers, method_names, wanted_rankings
-from phaseprune.search.compare_task import Job, conclude_job, run_job
+from phaseprune.search.compare_task import Job, chosen_by_job, conclude_job, run_job
+from phaseprune.search.compare_text import open_text, settle_guard, settle_text
 from phaseprune.search.phasewise import check_draws
-from phaseprune.search.plain_text import read_windows
 from phaseprune.sweep.recorded import run_identity
 
 DEFAULT_DRAWS = 10
@@ -55,6 +56,7 @@ def compare(
     methods: Sequence[str] | None = None,
     remove: Sequence[int] | None = None,
     text: str | Path | None = None,
+    guard: Guard | None = None,
     protect: Collection[int] = (),
     draws: int = DEFAULT_DRAWS,
     calibration: int | None = None,
@@ -74,7 +76,11 @@ def compare(
             (``beam``, ``pairwise``, ``evolutionary``). In an unfinished or finished run these come
             beside those that it has. A method that cannot run is left out with the reason.
         remove: numbers of removed blocks; None for all that can be.
-        text: a file of plain text, for the methods that need one; it can be given later.
+        text: a file of plain text for the methods that need one, by default the bundled text;
+            ``"none"`` leaves these methods out. It can be given later.
+        guard: look at each choice beyond questions as well: loss on text, greedy continuations and
+            repetition (``probes.guards``), on what follows the part of the text that methods choose
+            by; None does not. It can be given later.
         protect: original indices that no method removes.
         draws: orders that ``random`` draws, at least 2.
         calibration: number of questions to choose on, of each task.
@@ -94,31 +100,41 @@ def compare(
     numbers = check_numbers(blocks, remove, protect)
     folders = task_folders([task.name for task in tasks])
     sides = [split(task, calibration, evaluation, seed) for task in tasks]
-    told = None if text is None else read_windows(decoder, text).identity
+    reading = open_text(decoder, text)
+    guarded = guard and open_guard(decoder, guard, reading.path, seed, reading.skip)
+    wanted = {
+        name: wanted_rankings(name, blocks, numbers, protect, draws, seed) for name in names
+    }
+    on_text = any(one.on_text for rankings in wanted.values() for one in rankings)
     options = {"remove": list(numbers), "protect": sorted(protect), "draws": draws}
     with tempfile.TemporaryDirectory() as scratch:
         run = RunDirectory(Path(scratch if out is None else out))
         state = run.begin(
             _identity(decoder, tasks, folders, sides, seed, options),
-            {"arguments": arguments, "tasks": [task.name for task in tasks], "text": told,
-             "left_out": {}},
+            {"arguments": arguments, "tasks": [task.name for task in tasks], "text": None,
+             "guard": None, "left_out": {}},
         )  # fmt: skip
-        _keep_text(run, told)
-        added, entries = False, []
+        settle_guard(run, reading, guarded)
+        reading = settle_text(run, decoder, reading, on_text, progress)
+        added, jobs = False, []
         with run.work():
             run.update(status="running")
             for task, folder, (chosen_on, scored_on) in zip(tasks, folders, sides, strict=True):
                 job = Job(decoder, RunDirectory(run.path / folder), task, chosen_on, scored_on,
-                           numbers, protect, text, seed, progress)  # fmt: skip
-                wanted = {
-                    name: wanted_rankings(name, blocks, numbers, protect, draws, seed)
-                    for name in names
-                }
+                           numbers, protect, reading, seed, progress)  # fmt: skip
                 added |= run_job(job, run, folder, wanted, options, note)
-                entries.append(conclude_job(job, run, folder))
+                jobs.append(job)
+            if guarded:
+                chosen = {one for job in jobs for one in chosen_by_job(job)}
+                added |= guard_sets(run, guarded, chosen, progress)
+            guards = read_guards(run)
             result = {
-                "model": decoder.name, "blocks": blocks, "seed": seed, **options, "text": told
-                or run.manifest["text"], "tasks": entries,
+                "model": decoder.name, "blocks": blocks, "seed": seed, **options,
+                "text": run.manifest["text"], "guard": run.manifest.get("guard"),
+                "tasks": [
+                    conclude_job(job, run, folder, guards)
+                    for job, folder in zip(jobs, folders, strict=True)
+                ],
             }  # fmt: skip
             write_json(run.path / "compare.json", result)
             run.update(status="finished")
@@ -129,7 +145,7 @@ def _identity(
     decoder: Decoder, tasks: Sequence[Task], folders: Sequence[str],
     sides: Sequence[tuple[Task, Task]], seed: int, options: dict[str, Any],
 ) -> dict[str, Any]:  # fmt: skip
-    """Which run it is. Methods and text are no part of it, so that they can be added later."""
+    """Which run it is; methods, text and guards are no part of it, as they can be added later."""
     counts = {
         f"{side} questions of {folder}": len(part.questions)
         for folder, both in zip(folders, sides, strict=True)
@@ -145,21 +161,3 @@ def _identity(
         "task": {"name": ", ".join(task.name for task in tasks), **told},
         "prompt_format": "; ".join(dict.fromkeys(task.prompt_format for task in tasks)),
     }
-
-
-def _keep_text(run: RunDirectory, told: dict[str, Any] | None) -> None:
-    """Keep which text the run looks at.
-
-    Raises:
-        UserError: it looked at another one before.
-    """
-    before = run.manifest["text"]
-    if told is None or before == told:
-        return
-    if before is not None:
-        raise UserError(
-            f"{run.path} holds another run: its --text had the fingerprint "
-            f"{before['text_fingerprint'][:12]} and now has {told['text_fingerprint'][:12]}; give "
-            "another --out, or the text of before"
-        )
-    run.update(text=told)

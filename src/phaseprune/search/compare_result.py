@@ -11,6 +11,7 @@ import numpy as np
 from phaseprune.decision.collapse import COLLAPSED_BELOW
 from phaseprune.decision.comparison import Cell, compare_cells, standings
 from phaseprune.decision.cost_front import Retaining, common_cliff, front, gains
+from phaseprune.decision.guards import drawn_figures, short_figures
 from phaseprune.decision.intervals import wilson
 from phaseprune.decision.phases import Estimate
 from phaseprune.questions.question import Task
@@ -30,6 +31,7 @@ def conclude_task(
     left_out: Mapping[str, Mapping[str, str]],
     scoring: Mapping[str, Any],
     seed: int,
+    guards: Mapping[tuple[int, ...], Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """One task's entry in ``compare.json``.
 
@@ -43,7 +45,9 @@ def conclude_task(
         left_out: method -> ``all``, or a number at which it has no choice -> reason.
         scoring: what scoring all sets took.
         seed: of all intervals.
+        guards: removed blocks -> figures of ``guard_figures``, as far as there are any.
     """
+    guards = guards or {}
     scores = {tuple(line["blocks"]): line for line in lines}
     chosen = chosen_sets(rankings, numbers)
     full, chances = right([scores[()]])[0], 1 / evaluation.options
@@ -79,6 +83,7 @@ def conclude_task(
             "accuracy": float(full.mean()),
             "ci": wilson(full.sum(), len(full)).tolist(),
             "decision_margin": scores[()]["decision_margin"],
+            "guard": _guard([()], guards, seed),
         },
         "blocks": trace["blocks"],
         "transition": trace["transition"],
@@ -96,6 +101,7 @@ def conclude_task(
                 ),
                 "cells": [
                     _cell(number, of[number], cells[number][method], scores, retaining)
+                    | {"guard": _guard(of[number], guards, seed)}
                     for number in numbers
                     if number in of
                 ],
@@ -196,6 +202,17 @@ def _cell(
         "retained_ci": list(ci) if ci else None,
         "collapsed": ci is not None and ci[1] < COLLAPSED_BELOW,
     }
+
+
+def _guard(
+    sets: Sequence[tuple[int, ...]], guards: Mapping[tuple[int, ...], Mapping[str, Any]], seed: int
+) -> dict[str, Any] | None:
+    """The guards of a cell; None where one of its models has not been looked at."""
+    if any(one not in guards for one in sets):
+        return None
+    if len(sets) == 1:
+        return short_figures(guards[sets[0]])
+    return drawn_figures([guards[one] for one in sets], guards[()], seed)
 
 
 def _estimate(estimate: Estimate | None) -> dict[str, Any]:

@@ -15,8 +15,10 @@ from phaseprune.progress import Progress
 from phaseprune.questions.question import Task
 from phaseprune.runs.atomic import append_json_lines, read_json_lines
 from phaseprune.runs.directory import RunDirectory
+from phaseprune.search.compare_guards import Guarded
 from phaseprune.search.compare_orders import Wanted, chosen_sets, key_of
 from phaseprune.search.compare_result import conclude_task
+from phaseprune.search.compare_text import Reading
 from phaseprune.search.phasewise_result import scored
 from phaseprune.search.rank import rank_blocks
 from phaseprune.sweep.measure import prepare
@@ -39,7 +41,7 @@ class Job:
         evaluation: and the others, that are reported on.
         numbers: of removed blocks, rising.
         protect: blocks that no method removes.
-        text: a file of plain text for the methods that need one.
+        reading: the plain text for the methods that need one.
         seed: of all that is drawn.
         progress: told of each block pass.
     """
@@ -51,7 +53,7 @@ class Job:
     evaluation: Task
     numbers: tuple[int, ...]
     protect: frozenset[int]
-    text: str | Path | None
+    reading: Reading
     seed: int
     progress: Progress
 
@@ -118,9 +120,12 @@ def _rank(
                 continue
             began = time.perf_counter()
             try:
+                if one.on_text and job.reading.text is None:
+                    raise UserError(job.reading.reason)
                 found = rank_blocks(
-                    job.decoder, job.text if one.on_text else job.calibration, method=method,
-                    remove=one.remove, seed=one.seed, protect=job.protect, progress=listen,
+                    job.decoder, job.reading.text if one.on_text else job.calibration,
+                    method=method, remove=one.remove, seed=one.seed, protect=job.protect,
+                    progress=listen,
                 )  # fmt: skip
             except UserError as error:
                 reasons["all" if one.number is None else str(one.number)] = str(error)
@@ -141,8 +146,7 @@ def _rank(
 
 def _score(job: Job) -> bool:
     """Score the sets that are missing, some in a walk; equal ones are one, and one is empty."""
-    chosen = chosen_sets(read_json_lines(job.rankings_path), job.numbers)
-    wanted = {(), *(one for of in chosen.values() for sets in of.values() for one in sets)}
+    wanted = {(), *chosen_by_job(job)}
     done = {tuple(line["blocks"]) for line in job.run.candidates()}
     blocks = range(len(job.decoder.blocks))
     # Neighbours in this order share their first blocks, so that a walk of them shares most.
@@ -171,8 +175,14 @@ def _score(job: Job) -> bool:
     return True
 
 
-def conclude_job(job: Job, whole: RunDirectory, folder: str) -> dict[str, Any]:
-    """The task's entry in ``compare.json``, from what stands in its directory."""
+def chosen_by_job(job: Job) -> set[tuple[int, ...]]:
+    """The sets of blocks that methods removed, as far as they are ranked."""
+    chosen = chosen_sets(read_json_lines(job.rankings_path), job.numbers)
+    return {one for of in chosen.values() for sets in of.values() for one in sets}
+
+
+def conclude_job(job: Job, whole: RunDirectory, folder: str, guards: Guarded) -> dict[str, Any]:
+    """The task's entry in ``compare.json``, from what stands in its directory and of guards."""
     return conclude_task(
         folder=folder,
         trace=json.loads(job.run.trace_path.read_text(encoding="utf-8")),
@@ -184,4 +194,5 @@ def conclude_job(job: Job, whole: RunDirectory, folder: str) -> dict[str, Any]:
         scoring=job.run.manifest.get("scored", {})
         | {"seconds": job.run.manifest["timings"].get("scoring", 0.0)},
         seed=job.seed,
+        guards=guards,
     )

@@ -17,15 +17,18 @@ from phaseprune.sweep.text import read_text_file, text_rows, text_windows
 
 #: Tokens of a window, if the model takes as many, and the most windows that are used.
 WINDOW, WINDOWS = 512, 16
+#: What the text is called that comes with the package.
+BUNDLED = "the bundled text"
 
 
 @dataclass(frozen=True)
 class PlainText:
-    """Windows of a text, laid out, and what says which text it is."""
+    """Windows of a text, laid out, what says which text it is, and what it is called."""
 
     windows: Sequence[Sequence[int]]
     rows: Rows
     identity: dict[str, Any]
+    name: str
 
     @property
     def tokens(self) -> int:
@@ -62,21 +65,28 @@ def read_text(
     return None
 
 
-def read_windows(decoder: Decoder, path: str | Path) -> PlainText:
+def read_windows(decoder: Decoder, path: str | Path | None) -> PlainText:
     """The first windows of a text, laid out.
+
+    Args:
+        decoder: the model.
+        path: a file; None for the first half of the bundled text, which is short: the other half
+            is left to guards, since a text that blocks are chosen by flatters the choice.
 
     Raises:
         UserError: a file that is not there, no text, or too short.
     """
     text, fingerprint = read_text_file(path)
     length = min(WINDOW, decoder.max_length or WINDOW)
-    windows = text_windows(decoder, text, length)[:WINDOWS]
+    windows = text_windows(decoder, text, length)
+    windows = windows[: WINDOWS if path is not None else min(WINDOWS, max(1, len(windows) // 2))]
     identity = {
         "text_fingerprint": fingerprint,
         "text_windows": len(windows),
         "text_window_tokens": length,
     }
-    return PlainText(windows, text_rows(decoder, windows), identity)
+    name = BUNDLED if path is None else str(path)
+    return PlainText(windows, text_rows(decoder, windows), identity, name)
 
 
 def looked_at(choice: Choice, task: Task, text: PlainText | None) -> str | None:

@@ -75,7 +75,7 @@ class Ranking:
 
 def rank_blocks(
     decoder: Decoder,
-    chosen_on: Task | str | Path | None = None,
+    chosen_on: Task | PlainText | str | Path | None = None,
     *,
     method: str,
     remove: int | None = None,
@@ -88,7 +88,8 @@ def rank_blocks(
     Args:
         decoder: from ``load_model``.
         chosen_on: a task from ``load_task``, all of whose questions are looked at, or the path of a
-            file of plain text, as the method needs; None for those that need neither.
+            file of plain text (or what ``plain_text.read_windows`` made of it), as the method
+            needs; None for those that need neither.
         method: a name in ``methods.METHODS``.
         remove: how many blocks; None for all that may go, one of which stays at least.
         seed: of a random order, of the tokens that CKA is taken over, and of an evolution.
@@ -108,7 +109,7 @@ def rank_blocks(
     task, text = _given(decoder, found, chosen_on)
     check_length(found, remove is not None)
     check_measurable(decoder, found, free, number)
-    name = None if not found.needs else task.name if task else str(chosen_on)
+    name = None if not found.needs else task.name if task else text.name
     ranking = rank_free(decoder, found, name, task, text, free, number, seed, progress)
     return replace(ranking, remove=remove)
 
@@ -219,7 +220,7 @@ def rank_looking_at(
 
 
 def _given(
-    decoder: Decoder, method: Method, chosen_on: Task | str | Path | None
+    decoder: Decoder, method: Method, chosen_on: Task | PlainText | str | Path | None
 ) -> tuple[Task | None, PlainText | None]:
     """The questions or the text that a method is given.
 
@@ -242,4 +243,6 @@ def _given(
         raise UserError(
             f"method {method.name} needs plain text{gradients}; give it the path of a file of text"
         )
-    return task, None if task else read_windows(decoder, chosen_on)
+    if task is not None or isinstance(chosen_on, PlainText):
+        return task, None if task else chosen_on
+    return None, read_windows(decoder, chosen_on)

@@ -83,3 +83,13 @@ def text_rows(decoder: Decoder, windows: Sequence[Sequence[int]]) -> Rows:
         packed_length(decoder),
         shard_tokens(decoder),
     )
+
+
+def vocabulary_size(decoder: Decoder) -> int:
+    """How many tokens the model tells apart."""
+    return decoder.model.get_input_embeddings().weight.shape[0]
+
+
+def guessing_loss(decoder: Decoder) -> float:
+    """The loss a token, in nats, of taking all tokens of the vocabulary for equally likely."""
+    return float(np.log(vocabulary_size(decoder)))
