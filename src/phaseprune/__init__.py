@@ -16,6 +16,7 @@ _PUBLIC = {
     "load_model": "phaseprune.decoder.load",
     "load_task": "phaseprune.questions.catalog",
     "trace": "phaseprune.sweep.lenses",
+    "plan": "phaseprune.search.plan",
     "prune": "phaseprune.search.prune",
     "perturb": "phaseprune.probes.perturbation",
     "ablate": "phaseprune.probes.ablation",

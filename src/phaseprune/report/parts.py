@@ -17,6 +17,8 @@ from phaseprune.report.perturbation_figures import halving_figure, perturbation_
 from phaseprune.report.perturbation_tables import cost_sentence, phase_sentences
 from phaseprune.report.phasewise_figures import phasewise_figure
 from phaseprune.report.phasewise_words import difference_tile, phasewise_lines
+from phaseprune.report.plan_figures import plan_figure
+from phaseprune.report.plan_words import plan_lines
 from phaseprune.report.run_files import read_json
 from phaseprune.report.similarity_page import similarity_page
 from phaseprune.report.svg import inline_svg
@@ -62,6 +64,17 @@ FILES: dict[str, tuple[Callable[[Mapping[str, Any]], list[str]], tuple[Drawing, 
                 "halving", halving_figure,
                 "The least noise that takes half of the Decision Margin, by the readout at which "
                 "it is put in; bars are intervals, triangles say that no tried level does it.",
+            ),
+        ),
+    ),
+    "plan.json": (
+        plan_lines,
+        (
+            (
+                "plan", plan_figure,
+                "The blocks in the order in which they could go, Silent and Decisive ones in their "
+                "colours. Look for where influence together climbs, or what is read off falls: a "
+                "model loses its decisions about there.",
             ),
         ),
     ),

@@ -20,6 +20,7 @@ from phaseprune.search.methods import Method
 from phaseprune.search.objectives import best
 from phaseprune.search.pairwise import measure_pairs
 from phaseprune.search.plain_text import PlainText
+from phaseprune.search.plan import order_of
 from phaseprune.sweep.changes import (
     Changes,
     Sequences,
@@ -30,6 +31,7 @@ from phaseprune.sweep.changes import (
 from phaseprune.sweep.kept import Kept
 from phaseprune.sweep.measure import prepare
 from phaseprune.sweep.memory import kept_budget
+from phaseprune.sweep.residuals import take_residuals
 from phaseprune.sweep.walk import sweep_scores
 
 #: What the searches over sets judge by; more is better.
@@ -195,6 +197,15 @@ def _magnitude(work: Work) -> Found:
     return rankings.least_first(scores, work.candidates), scores, 0
 
 
+def _planned(work: Work) -> Found:
+    scores = work.without()
+    prepared = prepare(work.decoder, work.task, streams=1)
+    found = take_residuals(work.decoder, prepared, seed=work.seed, progress=work.progress)
+    order, costs = order_of(found, work.candidates, work.number)
+    scores[list(order)] = costs
+    return order, scores, found.changes.block_passes
+
+
 def _last_first(work: Work) -> Found:
     return rankings.last_first(work.candidates), work.without(), 0
 
@@ -221,6 +232,7 @@ MEASURES = {
     "perplexity": _perplexity,
     "taylor": _taylor,
     "magnitude": _magnitude,
+    "planned": _planned,
     "last_first": _last_first,
     "first_first": _first_first,
     "random": _random,

@@ -220,6 +220,12 @@ METHODS = {
             (TEXT, GRADIENTS), "taylor", with_gradients, "3L", ends=PLUS,
         ),
         Method(
+            "planned", "Influence, and what the decision loses", "the order of `plan`", None,
+            "Block Influence, and the Decision Margin lost when what it and those gone before "
+            "added is taken off the last state; least first, then look again",
+            (QUESTIONS,), "planned", one_walk, "L",
+        ),
+        Method(
             "magnitude", "Magnitude of weights", *_SHORTENED,
             "sum |w| over the block's matrices; least first",
             (), "magnitude", nothing, "0",

@@ -8,7 +8,7 @@ and at most ``EXAMPLES`` drawn ones.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,6 +67,10 @@ class Changes:
     angles: np.ndarray
     cka: np.ndarray
     block_passes: int
+
+
+#: Shown a shard, the places of its tokens, a readout, and ``[N, D]`` states of all of its tokens.
+See = Callable[[Shard, "Places", int, torch.Tensor], None]
 
 
 def task_sequences(decoder: Decoder, task: Task) -> Sequences:
@@ -149,6 +153,7 @@ def block_changes(
     *,
     removed: Collection[int] = (),
     seed: int = 0,
+    see: See | None = None,
     progress: Progress = silent,
     label: str = "hidden states",
 ) -> Changes:
@@ -159,6 +164,7 @@ def block_changes(
         sequences: from ``task_sequences`` or ``window_sequences``.
         removed: blocks to skip.
         seed: of the tokens that CKA is taken over.
+        see: shown the states as they pass.
         progress: told of each block.
         label: for ``progress``.
 
@@ -175,11 +181,13 @@ def block_changes(
     for shard in rows.shards:
         walker = Walker(decoder, shard, batch_tokens(decoder), live)
         weights = torch.bincount(shard.entry_reads, minlength=shard.reads).double()
-        places = _Places(shard)
+        places = Places(shard)
         states = walker.embedded()
         before = _at_tokens(decoder, walker, states, sequences, -1)
         ends = [before[places.ends]]
         examples.take(places, 0, before)
+        if see is not None:
+            see(shard, places, 0, before)
         for readout, block in enumerate(live, start=1):
             states = walker.run(block, states, progress=tell)
             after = _at_tokens(decoder, walker, states, sequences, block)
@@ -188,6 +196,8 @@ def block_changes(
             relative[block] += added
             ends.append(after[places.ends])
             examples.take(places, readout, after)
+            if see is not None:
+                see(shard, places, readout, after)
             before = after
         angles += _angles(torch.stack(ends, dim=1))
     tokens = int(sequences.lengths.sum())
@@ -202,7 +212,7 @@ def block_changes(
     )
 
 
-class _Places:
+class Places:
     """Where a shard's reads stand in their sequences."""
 
     def __init__(self, shard: Shard):
@@ -230,7 +240,7 @@ class _Examples:
         self.tokens = drawn.reshape(-1, 2)
         self.states: list[np.ndarray] = []
 
-    def take(self, places: _Places, readout: int, states: torch.Tensor) -> None:
+    def take(self, places: Places, readout: int, states: torch.Tensor) -> None:
         """Take those that are among the ``[N, D]`` states of a shard."""
         here, reads = places.find(self.tokens)
         if len(self.states) == readout:

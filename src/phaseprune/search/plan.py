@@ -1,0 +1,174 @@
+"""``plan``: an order of removal and a budget from one run of the full model, before any search."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from phaseprune.decision.collapse import retained
+from phaseprune.decision.planning import LIMITS, READ_OFF, plan_order, predict_budget
+from phaseprune.decision.rankings import check_number, removable
+from phaseprune.decision.trace import Trace
+from phaseprune.decoder.decoder import Decoder
+from phaseprune.progress import Progress, silent
+from phaseprune.questions.question import Task
+from phaseprune.runs.atomic import write_json
+from phaseprune.runs.directory import RunDirectory
+from phaseprune.runs.scores import read_scores, write_scores
+from phaseprune.sweep.measure import Prepared, prepare, summarize_scores
+from phaseprune.sweep.recorded import run_identity
+from phaseprune.sweep.residuals import Residuals, take_residuals
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An order of removal and a budget.
+
+    Attributes:
+        trace: of the full model, on the questions that were looked at.
+        result: the content of ``plan.json``.
+        state: whether the run was ``new``, ``resumed`` or ``finished`` before.
+    """
+
+    trace: Trace
+    result: dict[str, Any]
+    state: str = field(default="new")
+
+    @property
+    def order(self) -> list[int]:
+        """Original indices, the first to go first."""
+        return self.result["order"]
+
+    @property
+    def budget(self) -> int | None:
+        """How many of them can go by the prediction; None where the model is not above chance."""
+        return self.result["budget"]["blocks"]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content of ``plan.json``: plain JSON values."""
+        return self.result
+
+    def plot(self):
+        """A matplotlib figure of what is predicted against the number of removed blocks."""
+        from phaseprune.report.plan_figures import plan_figure
+
+        return plan_figure(self.result)
+
+
+def plan(
+    decoder: Decoder,
+    task: Task,
+    *,
+    protect: Collection[int] = (),
+    seed: int = 0,
+    out: str | Path | None = None,
+    arguments: str | None = None,
+    progress: Progress = silent,
+) -> Plan:
+    """Say how many blocks could go, and in which order, from one run of the full model.
+
+    Every block is run once over the questions; all else is readouts.
+
+    Args:
+        decoder: from ``load_model``.
+        task: from ``load_task``; all of its questions are looked at, so report on others.
+        protect: original indices that are never in the order.
+        seed: of all intervals and tests.
+        out: run directory; a finished run in it is read. None keeps nothing on disk.
+        arguments: the command line, for the manifest.
+        progress: told of each block pass.
+
+    Raises:
+        UserError: a question cannot be put to this model, a block gives NaN, nothing is left to
+            remove, or a directory with another run.
+    """
+    candidates = removable(len(decoder.blocks), sorted(set(protect)))
+    number = check_number(len(decoder.blocks), candidates)
+    prepared = prepare(decoder, task, streams=1)
+    options = {"protect": sorted(set(protect))} if protect else {}
+    identity = run_identity("plan", decoder, task, seed, options)
+    with tempfile.TemporaryDirectory() as scratch:
+        run = RunDirectory(Path(scratch if out is None else out))
+        counts = {"evaluation_questions": len(task.questions), **prepared.input_counts}
+        state = run.begin(identity, {"arguments": arguments, **counts})
+        with run.work():
+            if state == "finished":
+                raw = read_scores(run.scores_path, task.options, len(decoder.blocks) + 1)
+                trace = summarize_scores(decoder, prepared, raw, seed)
+                return Plan(trace, run.manifest["result"], state)
+            began = time.perf_counter()
+            found = take_residuals(decoder, prepared, seed=seed, progress=progress)
+            raw = found.trace_scores()
+            trace = summarize_scores(decoder, prepared, raw, seed)
+            result = make_plan(found, trace, candidates, number, seed)
+            write_scores(run.scores_path, trace.question_ids, raw, trace.decisions.probabilities)
+            write_json(run.trace_path, trace.to_dict())
+            write_json(run.path / "plan.json", result)
+            run.add_timings(plan=time.perf_counter() - began)
+            run.update(status="finished", result=result)
+        return Plan(trace, result, state)
+
+
+def make_plan(
+    found: Residuals, trace: Trace, candidates: tuple[int, ...], number: int, seed: int
+) -> dict[str, Any]:
+    """The content of ``plan.json`` from what one walk has kept."""
+    influence = found.changes.influence
+    order, costs = order_of(found, candidates, number)
+    sets = [order[:count] for count in range(number + 1)]
+    read = read_decisions(found, sets)
+    full, chances = read.correct[:, 0], read.chances
+    left = [retained(read.correct[:, place], full, chances, seed) for place in range(len(sets))]
+    together = np.cumsum(influence[list(order)]).tolist()
+    rows = [
+        {
+            "removed_blocks": place,
+            "block": order[place - 1],
+            "phase": trace.transition.phase(order[place - 1]),
+            "cost": float(costs[place - 1]),
+            "influence": float(influence[order[place - 1]]),
+            "influence_together": together[place - 1],
+            "read_off": {
+                "accuracy": float(read.correct[:, place].mean()),
+                "decision_margin": float(read.margins[:, place].mean()),
+                "retained": left[place].value,
+                "retained_ci": list(left[place].ci) if left[place].ci else None,
+            },
+        }
+        for place in range(1, number + 1)
+    ]
+    traced = trace.to_dict()
+    return {
+        **{key: traced[key] for key in ("model", "task", "scoring", "questions", "blocks",
+                                        "chance", "transition")},
+        "accuracy": float(full.mean()),
+        "order": list(order),
+        "budget": predict_budget(influence, order, [one.value for one in left]),
+        "limits": {"influence": list(LIMITS), "read_off": READ_OFF},
+        "influence": influence.tolist(),
+        "rows": rows,
+        "block_passes": found.changes.block_passes,
+    }  # fmt: skip
+
+
+def order_of(
+    found: Residuals, candidates: tuple[int, ...], number: int
+) -> tuple[tuple[int, ...], np.ndarray]:
+    """``planning.plan_order`` of what one walk has kept."""
+
+    def margins(sets) -> np.ndarray:
+        return read_decisions(found, sets).margins.mean(axis=0)
+
+    return plan_order(found.changes.influence, margins, candidates, number)
+
+
+def read_decisions(found: Residuals, sets):
+    """Decisions with what each of some sets of blocks added taken off; a set where a readout is."""
+    prepared: Prepared = found.prepared
+    return prepared.decide(found.scores(sets).transpose(1, 0, 2))
