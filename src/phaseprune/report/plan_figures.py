@@ -55,8 +55,11 @@ def plan_figure(result: Mapping[str, Any]) -> Figure:
             row["removed_blocks"], -0.11, str(row["block"]), ha="center", va="center",
             fontsize=style.NOTE_SIZE, color=colour,
         )  # fmt: skip
-    style.set_labels(axes, "Blocks removed (below: which one goes)", "Share")
+    style.set_labels(axes, "Blocks removed (coloured: which one goes)", "Share")
     style.set_title(axes, "What is predicted by one run of the full model")
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2, frameon=False,
-                fontsize=style.NOTE_SIZE)  # fmt: skip
+    handles, labels = axes.get_legend_handles_labels()
+    own = [handle for handle, label in zip(handles, labels, strict=True)
+           if label not in ("full model", "chance")]  # fmt: skip
+    axes.legend(handles=own, loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2,
+                frameon=False, fontsize=style.NOTE_SIZE)  # fmt: skip
     return figure
