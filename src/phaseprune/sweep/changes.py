@@ -153,7 +153,7 @@ def block_changes(
     *,
     removed: Collection[int] = (),
     seed: int = 0,
-    see: See | None = None,
+    see: See = lambda *seen: None,
     progress: Progress = silent,
     label: str = "hidden states",
 ) -> Changes:
@@ -186,8 +186,7 @@ def block_changes(
         before = _at_tokens(decoder, walker, states, sequences, -1)
         ends = [before[places.ends]]
         examples.take(places, 0, before)
-        if see is not None:
-            see(shard, places, 0, before)
+        see(shard, places, 0, before)
         for readout, block in enumerate(live, start=1):
             states = walker.run(block, states, progress=tell)
             after = _at_tokens(decoder, walker, states, sequences, block)
@@ -196,8 +195,7 @@ def block_changes(
             relative[block] += added
             ends.append(after[places.ends])
             examples.take(places, readout, after)
-            if see is not None:
-                see(shard, places, readout, after)
+            see(shard, places, readout, after)
             before = after
         angles += _angles(torch.stack(ends, dim=1))
     tokens = int(sequences.lengths.sum())
