@@ -16,9 +16,12 @@ SEEN = (1 / 8, 1 / 2)
 SWITCHES = 8
 
 
-def sweep(blocks: int) -> int:
-    """One sweep: every candidate without one more block."""
-    return blocks * (blocks + 1) // 2
+def sweep(blocks: int, first: int = 0, last: int = 0) -> int:
+    """One sweep in which some blocks at the beginning and at the end are no candidates."""
+    candidates = range(first, blocks - last)
+    if not candidates:
+        return 0
+    return candidates[-1] + 1 + sum(blocks - 1 - block for block in candidates)
 
 
 def beams(blocks: int, removed: int) -> int:

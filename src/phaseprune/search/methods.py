@@ -98,25 +98,17 @@ def walks(blocks: int, removed: int) -> int:
 
 def sweeps(blocks: int, removed: int) -> int:
     """One sweep over the model that is left, a step, nothing kept from the step before."""
-    return sum(sweep(blocks - step) for step in range(removed))
-
-
-def sweep(blocks: int, first: int = 0, last: int = 0) -> int:
-    """One sweep in which some blocks at the beginning and at the end are no candidates."""
-    candidates = range(first, blocks - last)
-    if not candidates:
-        return 0
-    return candidates[-1] + 1 + sum(blocks - 1 - block for block in candidates)
+    return sum(costs.sweep(blocks - step) for step in range(removed))
 
 
 def one_sweep(blocks: int, removed: int) -> int:
     """One sweep over the full model."""
-    return sweep(blocks)
+    return costs.sweep(blocks)
 
 
 def one_sweep_plus(blocks: int, removed: int) -> int:
     """One sweep over the full model, without the protected blocks as candidates."""
-    return sweep(blocks, *PLUS)
+    return costs.sweep(blocks, *PLUS)
 
 
 def with_gradients(blocks: int, removed: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 import time
 from collections.abc import Collection
@@ -20,9 +21,9 @@ from phaseprune.progress import Progress, silent
 from phaseprune.questions.question import Task
 from phaseprune.runs.atomic import write_json
 from phaseprune.runs.directory import RunDirectory
-from phaseprune.runs.scores import read_scores, write_scores
-from phaseprune.sweep.measure import Prepared, prepare, summarize_scores
-from phaseprune.sweep.recorded import run_identity
+from phaseprune.runs.scores import write_scores
+from phaseprune.sweep.measure import prepare, summarize_scores
+from phaseprune.sweep.recorded import recorded_trace, run_identity
 from phaseprune.sweep.residuals import Residuals, take_residuals
 
 
@@ -99,9 +100,8 @@ def plan(
         state = run.begin(identity, {"arguments": arguments, **counts})
         with run.work():
             if state == "finished":
-                raw = read_scores(run.scores_path, task.options, len(decoder.blocks) + 1)
-                trace = summarize_scores(decoder, prepared, raw, seed)
-                return Plan(trace, run.manifest["result"], state)
+                result = json.loads((run.path / "plan.json").read_text(encoding="utf-8"))
+                return Plan(recorded_trace(run, decoder, prepared, seed), result, state)
             began = time.perf_counter()
             found = take_residuals(decoder, prepared, seed=seed, progress=progress)
             raw = found.trace_scores()
@@ -111,7 +111,7 @@ def plan(
             write_json(run.trace_path, trace.to_dict())
             write_json(run.path / "plan.json", result)
             run.add_timings(plan=time.perf_counter() - began)
-            run.update(status="finished", result=result)
+            run.update(status="finished")
         return Plan(trace, result, state)
 
 
@@ -170,5 +170,4 @@ def order_of(
 
 def read_decisions(found: Residuals, sets):
     """Decisions with what each of some sets of blocks added taken off; a set where a readout is."""
-    prepared: Prepared = found.prepared
-    return prepared.decide(found.scores(sets).transpose(1, 0, 2))
+    return found.prepared.decide(found.scores(sets).transpose(1, 0, 2))

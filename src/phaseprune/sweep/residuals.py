@@ -9,7 +9,7 @@ prediction, as later blocks would see another state. It costs readouts and no bl
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from phaseprune.decoder.decoder import Decoder
 from phaseprune.progress import Progress, silent
 from phaseprune.sweep.changes import Changes, Places, block_changes, task_sequences
 from phaseprune.sweep.measure import Prepared, encode_inputs
-from phaseprune.sweep.rows import Shard
+from phaseprune.sweep.rows import Shard, option_sequences
 from phaseprune.sweep.scoring import add_scores
 
 
@@ -31,24 +31,29 @@ class Residuals:
         prepared: the questions.
         parts: of each shard its entries, and ``[L+1, N, D]`` states at its N reads.
         changes: what each block does to all states, from the same walk.
+        known: ``[Q, K]`` scores of the sets that were read, by their rising indices.
     """
 
     decoder: Decoder
     prepared: Prepared
     parts: tuple[tuple[Shard, torch.Tensor], ...]
     changes: Changes
+    known: dict[tuple[int, ...], np.ndarray] = field(default_factory=dict, repr=False)
 
     @torch.no_grad()
     def scores(self, removals: Sequence[Collection[int]]) -> np.ndarray:
         """``[S, Q, K]`` raw option scores with what some blocks added taken off, for each set."""
 
-        def left(states: torch.Tensor, removed: Collection[int]) -> torch.Tensor:
+        def left(states: torch.Tensor, removed: tuple[int, ...]) -> torch.Tensor:
             last = states[-1]
-            for block in sorted(removed):
+            for block in removed:
                 last = last - (states[block + 1] - states[block])
             return last
 
-        return self._read(removals, left)
+        sets = [tuple(sorted(removed)) for removed in removals]
+        new = [one for one in dict.fromkeys(sets) if one not in self.known]
+        self.known.update(zip(new, self._read(new, left), strict=True))
+        return np.stack([self.known[one] for one in sets])
 
     @torch.no_grad()
     def trace_scores(self) -> np.ndarray:
@@ -119,13 +124,12 @@ def _scored_tokens(
     width = prepared.rows.shape[1]
     numbers: list[dict[tuple[int, ...], int]] = [{} for _ in prepared.task.questions]
     read = []
-    for (question_number, order), question in zip(inputs.orders, inputs.questions, strict=True):
-        known, last = numbers[question_number], len(question.context) - 1
-        for option, continuation in enumerate(question.continuations):
-            sequence = known.setdefault(question.context + continuation[:-1], len(known))
-            slot = question_number * width + order[option]
-            for i in range(question.first_scored(option), len(continuation)):
-                read.append((question_number, sequence, last + i, continuation[i], slot))
+    for (number, order), question in zip(inputs.orders, inputs.questions, strict=True):
+        known = numbers[number]
+        slots = [number * width + option for option in order]
+        for put, scored in option_sequences(question, slots):
+            sequence = known.setdefault(put, len(known))
+            read += [(number, sequence, *entry) for entry in scored]
     unit, sequence, place, target, slot = np.array(read).T
     first = unit * max(len(known) for known in numbers)
     return np.stack([first + sequence, place], axis=1), target, slot

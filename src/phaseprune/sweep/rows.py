@@ -147,7 +147,7 @@ def make_rows(
         orders = [(n, range(len(q.continuations))) for n, q in enumerate(questions)]
     width = max(len(q.continuations) for q in questions)
     put = [
-        list(_sequences(question, [number * width + option for option in order]))
+        list(option_sequences(question, [number * width + option for option in order]))
         for question, (number, order) in zip(questions, orders, strict=True)
     ]
     options = np.zeros(1 + max(number for number, _ in orders), dtype=int)
@@ -174,7 +174,7 @@ def lay_out(
     return Rows(tuple(shards), options, repeats)
 
 
-def _sequences(question: EncodedQuestion, slots: Sequence[int]) -> Iterator[Sequence_]:
+def option_sequences(question: EncodedQuestion, slots: Sequence[int]) -> Iterator[Sequence_]:
     """One an option: the context and all of its tokens but the last, which is only predicted."""
     last = len(question.context) - 1
     for option, continuation in enumerate(question.continuations):
