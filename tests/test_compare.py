@@ -3,6 +3,7 @@
 import io
 import json
 from itertools import combinations
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -203,6 +204,28 @@ def test_methods_are_added_to_a_finished_run(demo, demo_task, tmp_path):
     assert json.loads((run / "compare.json").read_text()) == added.result
 
 
+def test_a_ranking_by_text_is_made_once_for_all_tasks(tiny, text_file, tmp_path):
+    decoder, tasks, labels = tiny["llama"], [], []
+    for place, name in enumerate(["first", "second"]):
+        rows = [dict(row, question=f"{row['question']} {WORDS.split()[number + place]}")
+                for number in range(5) for row in QUESTIONS]  # fmt: skip
+        tasks.append(load_task(str(write_jsonl(tmp_path / f"{name}.jsonl", rows))))
+    options = dict(methods=["sleb", "block_influence"], remove=[1, 3], text=text_file)
+    both = compare(
+        decoder, tasks, calibration=[8, 6], evaluation=[7, 5], **options,
+        progress=lambda label, *_: labels.append(label),
+    )  # fmt: skip
+    ranked = {(Path(label.split(":")[0]).stem, name) for label in labels
+              for name in options["methods"] if f" {name} (" in label}  # fmt: skip
+    assert ("first", "sleb") in ranked and ("second", "sleb") not in ranked
+    assert ("second", "block_influence") in ranked
+    alone = [compare(decoder, [task], calibration=chosen, evaluation=scored, **options)
+             for task, chosen, scored in zip(tasks, [8, 6], [7, 5], strict=True)]  # fmt: skip
+    for one, other in zip(lasting(both.result)["tasks"], alone, strict=True):
+        (expected,) = lasting(other.result)["tasks"]
+        assert one | {"folder": ""} == expected | {"folder": ""}
+
+
 def test_what_cannot_run_is_left_out_with_the_reason(tiny_dirs, tiny_task, text_file, tmp_path):
     streamed = load_model(str(tiny_dirs["llama"]), stream=True)
     notes, run = [], tmp_path / "run"
@@ -264,6 +287,7 @@ def test_other_questions_and_models_are_refused(demo, tiny, demo_task, tmp_path)
         (["--methods", "block_influenc"], "Did you mean 'block_influence'"),
         (["--methods", ","], "names nothing"),
         (["--remove", "some"], "must say how many blocks"),
+        (["--calibration", "9,many"], "must say how many questions"),
         (["--draws", "1"], "at least 2"),
         (["--protect", "x"], "--protect 'x'"),
         (["--text", "/no/such.txt"], "--text /no/such.txt"),
@@ -285,6 +309,7 @@ def test_bad_input_is_said_before_anything_is_loaded(words, says, capsys):
         ({"protect": range(14)}, "nothing is left to remove"),
         ({"protect": [14]}, "blocks 0 to 13"),
         ({"calibration": 72}, "are needed"),
+        ({"calibration": [24, 24]}, "names 2 numbers of questions for 1 tasks"),
         ({"methods": []}, "--methods names none"),
     ],
 )

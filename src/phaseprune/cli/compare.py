@@ -60,13 +60,14 @@ def compare(
         int, typer.Option("--draws", help="Orders that random draws.")
     ] = 10,
     calibration: Annotated[
-        int | None,
-        typer.Option("--calibration", help="Questions to choose blocks on. [default: a third, "
-                     "up to 64]"),
+        str | None,
+        typer.Option("--calibration", metavar="NUMBERS", help="Questions to choose blocks on, of "
+                     "each task, or a number a task as 64,32. [default: a third, up to 64]"),
     ] = None,
     evaluation: Annotated[
-        int | None,
-        typer.Option("--evaluation", help="Other questions to report on. [default: all others]"),
+        str | None,
+        typer.Option("--evaluation", metavar="NUMBERS", help="Other questions to report on, "
+                     "likewise. [default: all others]"),
     ] = None,
     scoring: o.Scoring = None,
     out: o.Out = None,
@@ -102,7 +103,13 @@ def compare(
     names = words(task_name(model, task), "--task")
     settings = task_settings(locals())
     asked = None if methods is None else words(methods, "--methods")
-    numbers = None if remove == "all" else block_numbers(remove)
+    numbers = (
+        None if remove == "all" else whole_numbers(remove, "--remove", "blocks, as 2,4,6, or all")
+    )
+    counts = {
+        side: typed and whole_numbers(typed, f"--{side}", "questions, as 64, or 64,32 of two tasks")
+        for side, typed in (("calibration", calibration), ("evaluation", evaluation))
+    }
     kept = [] if protect is None else block_list(protect, "--protect")
     from phaseprune.questions.catalog import load_task
     from phaseprune.search.compare import compare as compare_methods
@@ -129,9 +136,8 @@ def compare(
     with screen.progress() as progress:
         compared = compare_methods(
             decoder, questions, methods=asked, remove=numbers, text=text,
-            guard=Guard() if guard else None, protect=kept, draws=draws, calibration=calibration,
-            evaluation=evaluation, seed=seed, out=run, arguments=typed_command(), note=screen.note,
-            progress=progress,
+            guard=Guard() if guard else None, protect=kept, draws=draws, **counts,
+            seed=seed, out=run, arguments=typed_command(), note=screen.note, progress=progress,
         )  # fmt: skip
     report = write_report(run)
     result = compared.to_dict()
@@ -167,8 +173,8 @@ def words(text: str, option: str) -> list[str]:
     return found
 
 
-def block_numbers(text: str) -> list[int]:
-    """The numbers of removed blocks that ``--remove`` names.
+def whole_numbers(text: str, option: str, of_what: str) -> list[int]:
+    """The numbers in a list with commas.
 
     Raises:
         UserError: they are no numbers.
@@ -176,9 +182,7 @@ def block_numbers(text: str) -> list[int]:
     try:
         return [int(part) for part in text.replace(" ", ",").split(",") if part]
     except ValueError:
-        raise UserError(
-            f"--remove {text!r} must say how many blocks, as 2,4,6, or all"
-        ) from None
+        raise UserError(f"{option} {text!r} must say how many {of_what}") from None
 
 
 def _front(result: dict) -> list[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from phaseprune.decoder.decoder import Decoder
+from phaseprune.errors import UserError
 from phaseprune.probes.guards import Guard, open_guard
 from phaseprune.progress import Progress, silent
 from phaseprune.questions.question import Task
@@ -59,8 +60,8 @@ def compare(
     guard: Guard | None = None,
     protect: Collection[int] = (),
     draws: int = DEFAULT_DRAWS,
-    calibration: int | None = None,
-    evaluation: int | None = None,
+    calibration: int | Sequence[int] | None = None,
+    evaluation: int | Sequence[int] | None = None,
     seed: int = 0,
     out: str | Path | None = None,
     arguments: str | None = None,
@@ -83,8 +84,8 @@ def compare(
             by; None does not. It can be given later.
         protect: original indices that no method removes.
         draws: orders that ``random`` draws, at least 2.
-        calibration: number of questions to choose on, of each task.
-        evaluation: number of other questions to report on, of each task.
+        calibration: number of questions to choose on, of each task, or one number a task.
+        evaluation: number of other questions to report on, of each task, or one number a task.
         seed: of the split, of all that is drawn, and of all intervals.
         out: run directory, what is done in it is not done again. None keeps nothing on disk.
         arguments: the command line, for the manifest.
@@ -99,7 +100,13 @@ def compare(
     blocks, protect = len(decoder.blocks), frozenset(protect)
     numbers = check_numbers(blocks, remove, protect)
     folders = task_folders([task.name for task in tasks])
-    sides = [split(task, calibration, evaluation, seed) for task in tasks]
+    sides = [
+        split(task, *counts, seed)
+        for task, *counts in zip(
+            tasks, _of_each(calibration, tasks, "calibration"),
+            _of_each(evaluation, tasks, "evaluation"), strict=True,
+        )
+    ]  # fmt: skip
     reading = open_text(decoder, text)
     guarded = guard and open_guard(decoder, guard, reading.path, seed, reading.skip)
     wanted = {
@@ -122,7 +129,7 @@ def compare(
             for task, folder, (chosen_on, scored_on) in zip(tasks, folders, sides, strict=True):
                 job = Job(decoder, RunDirectory(run.path / folder), task, chosen_on, scored_on,
                            numbers, protect, reading, seed, progress)  # fmt: skip
-                added |= run_job(job, run, folder, wanted, options, note)
+                added |= run_job(job, run, folder, wanted, options, jobs, note)
                 jobs.append(job)
             if guarded:
                 chosen = {one for job in jobs for one in chosen_by_job(job)}
@@ -139,6 +146,20 @@ def compare(
             write_json(run.path / "compare.json", result)
             run.update(status="finished")
         return Compared(result, "resumed" if state == "finished" and added else state)
+
+
+def _of_each(
+    counts: int | Sequence[int] | None, tasks: Sequence[Task], side: str
+) -> Sequence[int | None]:
+    """A number of questions for each task."""
+    if counts is None or isinstance(counts, int):
+        return [counts] * len(tasks)
+    if len(counts) not in (1, len(tasks)):
+        raise UserError(
+            f"--{side} names {len(counts)} numbers of questions for {len(tasks)} tasks; give one "
+            "number, or one a task in their order"
+        )
+    return list(counts) * (len(tasks) // len(counts))
 
 
 def _identity(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from phaseprune.search.compare_guards import Guarded
 from phaseprune.search.compare_orders import Wanted, chosen_sets, key_of
 from phaseprune.search.compare_result import conclude_task
 from phaseprune.search.compare_text import Reading
+from phaseprune.search.methods import METHODS, TEXT
 from phaseprune.search.phasewise_result import scored
 from phaseprune.search.rank import rank_blocks
 from phaseprune.sweep.measure import prepare
@@ -65,7 +66,7 @@ class Job:
 
 def run_job(
     job: Job, whole: RunDirectory, folder: str, wanted: dict[str, list[Wanted]],
-    options: dict[str, Any], note: Callable[[str], None],
+    options: dict[str, Any], before: Sequence[Job], note: Callable[[str], None],
 ) -> bool:  # fmt: skip
     """Rank and score what is missing of a task.
 
@@ -75,6 +76,7 @@ def run_job(
         folder: of the task in it.
         wanted: method -> its rankings.
         options: of the run, for the task's manifest.
+        before: the tasks that are done, whose rankings by plain text are this one's too.
         note: told of what is left out.
 
     Returns:
@@ -95,7 +97,11 @@ def run_job(
             job.run, job.decoder, traced, job.seed, job.progress,
             f"{job.task.name}: full model, calibration questions",
         )  # fmt: skip
-        ranked = _rank(job, whole, folder, wanted, note)
+        shared = [
+            line for other in before for line in read_json_lines(other.rankings_path)
+            if TEXT in METHODS[line["method"]].needs
+        ]  # fmt: skip
+        ranked = _rank(job, whole, folder, wanted, shared, note)
         added = _score(job)
         job.run.update(status="finished")
     return ranked or added
@@ -103,10 +109,11 @@ def run_job(
 
 def _rank(
     job: Job, whole: RunDirectory, folder: str, wanted: dict[str, list[Wanted]],
-    note: Callable[[str], None],
+    shared: Sequence[dict[str, Any]], note: Callable[[str], None],
 ) -> bool:  # fmt: skip
     """Make the rankings that are missing, keeping each as soon as it is done."""
     done = {key_of(line) for line in read_json_lines(job.rankings_path)}
+    known = {key_of(line): line for line in shared}
     left_out, ranked = dict(whole.manifest["left_out"].get(folder, {})), False
     for place, (method, rankings) in enumerate(wanted.items(), start=1):
         reasons: dict[str, str] = {}
@@ -117,6 +124,10 @@ def _rank(
 
         for one in rankings:
             if one.key in done:
+                continue
+            if one.key in known:
+                append_json_lines(job.rankings_path, [known[one.key]])
+                ranked = True
                 continue
             began = time.perf_counter()
             try:
