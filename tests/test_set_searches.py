@@ -354,7 +354,7 @@ def test_a_number_must_be_given(eight, task, method):  # noqa: F811
 
 
 def test_what_is_compared_by_default():
-    assert set(METHODS) - set(method_names(None)) == set(SETS)
+    assert set(METHODS) - set(method_names(None)) == {*SETS, "laco"}
     assert method_names(["tail", "all"]) == tuple(METHODS)
     assert [one.number for one in wanted_rankings("evolutionary", 8, [2, 4], (), 3, 0)] == [2, 4]
     assert [one.remove for one in wanted_rankings("beam", 8, [2, 4], (), 3, 0)] == [4]
