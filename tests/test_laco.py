@@ -1,6 +1,9 @@
 """Layer Collapse against a plain implementation: copied models, added weights, deleted blocks."""
 
 import copy
+import html
+import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,23 +13,38 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
-from transformers import Gemma2Config, GPT2Config, LlamaConfig, Qwen3Config
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma2Config,
+    GPT2Config,
+    LlamaConfig,
+    Qwen3Config,
+)
 
-from conftest import CONFIGS, ROPE, save_tiny
+from conftest import CONFIGS, QUESTIONS, ROPE, save_tiny, write_jsonl
+from phaseprune.cli.main import main
 from phaseprune.decision import laco
 from phaseprune.decision.laco import LEAST, Merge, collapse, gone, largest_threshold, mixtures
 from phaseprune.decoder.blocks import skipped_blocks
+from phaseprune.decoder.export import export
 from phaseprune.decoder.load import load_model
 from phaseprune.decoder.merged import check_mergeable, merged_blocks
+from phaseprune.decoder.pruned_weights import write_kept_weights
+from phaseprune.decoder.reload import ExportMismatch
 from phaseprune.errors import UserError
+from phaseprune.heal.pruned import shortened
+from phaseprune.probes.ladder import read_ladder
 from phaseprune.questions.prompts import render
+from phaseprune.questions.split import split
 from phaseprune.runs.directory import RunDirectory
 from phaseprune.search import laco as search
+from phaseprune.search.export_run import export_run
 from phaseprune.search.laco import SAMPLES, Collapsing, check_merges, find_merges, sample_tokens
 from phaseprune.search.methods import METHODS
 from phaseprune.search.prune import prune
 from phaseprune.search.rank import rank_blocks
 from phaseprune.sweep.changes import task_sequences
+from phaseprune.sweep.measure import prepare
 from test_methods import eight, eight_dir, text_file  # noqa: F401
 from test_prune import Stopped
 from test_prune_methods import figures_without, task  # noqa: F401
@@ -304,8 +322,6 @@ def test_thresholds_are_halved_and_ties_need_no_luck():
 
 @pytest.mark.parametrize("scoring", ["letter", "text"])
 def test_what_is_looked_at(eight, task, text_file, scoring):  # noqa: F811
-    from dataclasses import replace
-
     questions = replace(task, scoring=scoring)
     found = sample_tokens(eight, questions, None)
     assert len(found) == SAMPLES
@@ -356,9 +372,6 @@ def test_steps_are_of_the_merged_models(eight, task, tmp_path):  # noqa: F811
     pruning = prune(eight, task, method="laco", remove=4, calibration=8, out=tmp_path / "run")
     run = RunDirectory(tmp_path / "run")
     assert len(pruning.steps) == 5 and pruning.steps[0].merged is None
-    from phaseprune.questions.split import split
-    from phaseprune.sweep.measure import prepare
-
     for side, questions in zip(("calibration", "evaluation"), split(task, 8, None, 0), strict=True):
         prepared = prepare(eight, questions)
         for step in pruning.steps[1:]:
@@ -431,3 +444,88 @@ def test_numbers_that_merges_cannot_reach(eight, tiny, task):  # noqa: F811
     with pytest.raises(UserError, match="looks at hidden states"):
         rank_blocks(eight, method="laco", remove=2)
     assert len(rank_blocks(tiny["llama"], task, method="laco", remove=3).order) == 3
+
+
+# What becomes of a run.
+
+
+@pytest.fixture(scope="module")
+def merged_run(eight, task, tmp_path_factory):  # noqa: F811
+    path = tmp_path_factory.mktemp("laco") / "run"
+    prune(eight, task, method="laco", remove=4, calibration=8, out=path)
+    return RunDirectory(path)
+
+
+@pytest.mark.parametrize("step", [2, 4])
+def test_an_export_has_the_merged_weights(eight, merged_run, tmp_path, step):  # noqa: F811
+    out = tmp_path / "model"
+    exported = export_run(eight, merged_run, step=step, out=out)
+    plain = plain_of_step(eight, merged_run, step)
+    model = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32)
+    own, theirs = plain.state_dict(), model.state_dict()
+    assert set(own) == set(theirs)
+    for name, weight in own.items():
+        torch.testing.assert_close(theirs[name], weight, atol=1e-5, rtol=1e-5)
+    tokens = torch.tensor([[5, 9, 17, 40, 3, 8]])
+    torch.testing.assert_close(
+        plain_logits(model, tokens), plain_logits(plain, tokens), atol=1e-3, rtol=1e-3
+    )
+    notes = json.loads((out / "phaseprune.json").read_text())
+    line = merged_run.steps()[step]
+    assert notes["merged"] == line["merged"] == exported.merged and line["merged"]
+    assert notes["removed"] == [one["removed"] for one in merged_run.steps()[1 : step + 1]]
+    assert not (out / "mergekit.yaml").exists()
+    card = (out / "README.md").read_text()
+    assert "blocks merged into others and then removed" in card
+    assert f"- merged: block {next(iter(line['merged']))} = " in card
+    assert export_run(eight, merged_run, step=step, out=out).merged == exported.merged
+    with pytest.raises(UserError, match="exists already"):
+        export(eight, notes["removed"], out)  # the same blocks, skipped
+    plainly = export(eight, notes["removed"], tmp_path / "skipped")
+    assert "merged" not in plainly.to_dict() and (tmp_path / "skipped/mergekit.yaml").exists()
+    with pytest.raises(UserError, match="exists already"):
+        export_run(eight, merged_run, step=step, out=tmp_path / "skipped")
+
+
+def test_an_export_that_is_not_the_merged_model_is_deleted(eight, merged_run, tmp_path, monkeypatch):  # noqa: F811, E501
+    monkeypatch.setattr(
+        "phaseprune.decoder.export.write_kept_weights",
+        lambda *args, in_memory, **named: write_kept_weights(*args, **named),  # the files' weights
+    )
+    with pytest.raises(ExportMismatch, match="not the model that was measured"):
+        export_run(eight, merged_run, out=tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+def test_healing_begins_with_the_merged_model(eight, merged_run):  # noqa: F811
+    run = SimpleNamespace(
+        removed=lambda step: [line["removed"] for line in merged_run.steps()[1 : step + 1]],
+        merged=lambda step: merged_run.steps()[step]["merged"],
+    )
+    with shortened(eight, run, 3, "float32") as decoder:
+        plain = plain_of_step(eight, merged_run, 3)
+        tokens = torch.tensor([[5, 9, 17, 40, 3, 8]])
+        torch.testing.assert_close(
+            plain_logits(decoder.model, tokens), plain_logits(plain, tokens), atol=1e-3, rtol=1e-3
+        )
+
+
+def test_what_compares_models_without_blocks_refuses(eight, task, merged_run):  # noqa: F811
+    with pytest.raises(UserError, match="merged blocks into others, .* another method"):
+        read_ladder(merged_run.path, eight, task)
+
+
+def test_the_command_says_what_was_merged(eight_dir, tmp_path, capsys):  # noqa: F811
+    questions = write_jsonl(tmp_path / "questions.jsonl", QUESTIONS)
+    code = main([
+        "prune", str(eight_dir), "--task", str(questions), "--method", "laco", "--remove", "2",
+        "--calibration", "4", "--out", str(tmp_path / "run"), "--no-export",
+    ])  # fmt: skip
+    shown = capsys.readouterr()
+    assert code == 0, shown.err
+    merged = RunDirectory(tmp_path / "run").steps()[2]["merged"]
+    sums = "; ".join(laco.merged_words(merged))
+    sentence = f"Weights of blocks that took removed ones in: {sums}."
+    assert sentence in " ".join(shown.out.split())
+    assert sentence in html.unescape((tmp_path / "run/report.html").read_text())
+    assert laco.merged_words({"9": {"9": -1, "10": 1}}) == ["block 9 = -1 x 9 + 10"]

@@ -186,3 +186,15 @@ def read_mixtures(stored: Mapping[str, Mapping[str, int]] | None) -> Mixtures:
         int(into): {int(block): weight for block, weight in of.items()}
         for into, of in (stored or {}).items()
     }
+
+
+def merged_words(stored: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """Each of some written mixtures as a sum: ``block 9 = -2 x 9 + 10 + 11 + 12``."""
+    return [
+        f"block {into} = {' + '.join(_term(block, weight) for block, weight in of.items())}"
+        for into, of in stored.items()
+    ]
+
+
+def _term(block: str, weight: int) -> str:
+    return block if weight == 1 else f"{weight} x {block}"
