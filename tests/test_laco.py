@@ -22,7 +22,6 @@ from transformers import (
 )
 
 from conftest import CONFIGS, QUESTIONS, ROPE, save_tiny, write_jsonl
-from phaseprune.cli.main import main
 from phaseprune.decision import laco
 from phaseprune.decision.laco import LEAST, Merge, collapse, gone, largest_threshold, mixtures
 from phaseprune.decoder.blocks import skipped_blocks
@@ -33,19 +32,24 @@ from phaseprune.decoder.pruned_weights import write_kept_weights
 from phaseprune.decoder.reload import ExportMismatch
 from phaseprune.errors import UserError
 from phaseprune.heal.pruned import shortened
+from phaseprune.probes.guards import Guard, open_guard
 from phaseprune.probes.ladder import read_ladder
 from phaseprune.questions.prompts import render
 from phaseprune.questions.split import split
 from phaseprune.runs.directory import RunDirectory
 from phaseprune.search import laco as search
+from phaseprune.search.compare import compare
+from phaseprune.search.compare_text import open_text
 from phaseprune.search.export_run import export_run
 from phaseprune.search.laco import SAMPLES, Collapsing, check_merges, find_merges, sample_tokens
 from phaseprune.search.methods import METHODS
 from phaseprune.search.prune import prune
+from phaseprune.search.pruned import Pruned, of_line, of_ranking
 from phaseprune.search.rank import rank_blocks
 from phaseprune.sweep.changes import task_sequences
 from phaseprune.sweep.measure import prepare
 from test_methods import eight, eight_dir, text_file  # noqa: F401
+from test_methods import run as run_command
 from test_prune import Stopped
 from test_prune_methods import figures_without, task  # noqa: F401
 from test_sweep import naive_scores, without
@@ -517,11 +521,10 @@ def test_what_compares_models_without_blocks_refuses(eight, task, merged_run):  
 
 def test_the_command_says_what_was_merged(eight_dir, tmp_path, capsys):  # noqa: F811
     questions = write_jsonl(tmp_path / "questions.jsonl", QUESTIONS)
-    code = main([
+    code, shown = run_command([
         "prune", str(eight_dir), "--task", str(questions), "--method", "laco", "--remove", "2",
         "--calibration", "4", "--out", str(tmp_path / "run"), "--no-export",
-    ])  # fmt: skip
-    shown = capsys.readouterr()
+    ], capsys)  # fmt: skip
     assert code == 0, shown.err
     merged = RunDirectory(tmp_path / "run").steps()[2]["merged"]
     sums = "; ".join(laco.merged_words(merged))
@@ -529,3 +532,59 @@ def test_the_command_says_what_was_merged(eight_dir, tmp_path, capsys):  # noqa:
     assert sentence in " ".join(shown.out.split())
     assert sentence in html.unescape((tmp_path / "run/report.html").read_text())
     assert laco.merged_words({"9": {"9": -1, "10": 1}}) == ["block 9 = -1 x 9 + 10"]
+
+
+SMALL = Guard(windows=2, window_tokens=32, prompts=2, prompt_tokens=8, tokens=8)
+
+
+def test_a_comparison_has_the_merged_models(eight, task, tmp_path):  # noqa: F811
+    common = dict(remove=[2, 4, 5], protect=[5], calibration=8, seed=1, guard=SMALL)
+    first = compare(eight, [task], methods=["laco"], out=tmp_path / "run", **common)
+    compared = compare(eight, [task], methods=["magnitude"], out=tmp_path / "run", **common)
+    assert (first.state, compared.state) == ("new", "resumed")
+    (found,) = compared.result["tasks"]
+    assert [one["method"] for one in found["methods"]] == ["laco", "magnitude"]
+    assert found["left_out"] == [
+        {"method": "laco", "at": "5", "reason": found["left_out"][0]["reason"]}
+    ]
+    assert "can merge 4 of" in found["left_out"][0]["reason"]
+    cells = found["methods"][0]["cells"]
+    assert [cell["removed_blocks"] for cell in cells] == [2, 4]
+    for cell in cells:
+        number = cell["removed_blocks"]
+        alone = prune(
+            eight, task, method="laco", remove=number, protect=[5], calibration=8, seed=1,
+            out=tmp_path / f"alone{number}",
+        )  # fmt: skip
+        last = alone.steps[-1]
+        assert cell["sets"] == [sorted(alone.removed)] and cell["merged"] == last.merged
+        assert cell["accuracy"] == pytest.approx(last.evaluation["accuracy"])
+        assert cell["decision_margin"] == pytest.approx(
+            last.evaluation["decision_margin"], abs=1e-5
+        )
+        plain = plain_of_step(eight, RunDirectory(tmp_path / f"alone{number}"), number)
+        questions = split(task, 8, None, 1)[1]
+        raw = naive_scores(plain, eight.tokenizer, questions)
+        decisions = prepare(eight, questions).decide(raw[:, None])
+        assert cell["decision_margin"] == pytest.approx(decisions.margins.mean(), abs=1e-4)
+        plain.save_pretrained(tmp_path / f"plain{number}")
+        eight.tokenizer.save_pretrained(tmp_path / f"plain{number}")
+        saved = load_model(str(tmp_path / f"plain{number}"))
+        reading = open_text(saved, None)
+        looked = open_guard(saved, SMALL, reading.path, 1, reading.skip).figures()
+        assert cell["guard"]["text_loss"] == pytest.approx(looked["text_loss"], abs=1e-4)
+    assert all("merged" not in cell for cell in found["methods"][1]["cells"])
+    again = compare(eight, [task], methods=["laco"], out=tmp_path / "run", **common)
+    assert again.state == "finished" and again.result == compared.result
+    json.dumps(compared.result, allow_nan=False)
+
+
+def test_equal_sets_are_not_equal_models():
+    ranking = {"order": [3, 4], "merges": [Merge(2, (3, 4), 0.5).to_dict()]}
+    merged = [of_ranking(ranking, number) for number in (1, 2)]
+    assert merged[0] == Pruned((3,), ((2, ((3, 1),)),))
+    assert merged[1] == Pruned((3, 4), ((2, ((2, -1), (3, 1), (4, 1))),))
+    assert of_ranking({"order": [4, 3, 1]}, 2) == Pruned((3, 4)) != merged[1]
+    for one in (*merged, Pruned(), Pruned((3, 4))):
+        assert of_line(json.loads(json.dumps(one.line()))) == one
+    assert Pruned((3, 4)).line() == {"blocks": [3, 4]}  # as runs of before have it
