@@ -689,7 +689,8 @@ def test_pairs_of_a_run_are_all_different_choices(everything):
         for one in task["methods"]:
             for cell in one["cells"]:
                 if cell["removed_blocks"] == number:
-                    groups.setdefault(json.dumps(cell["sets"]), []).append(one["method"])
+                    model = json.dumps([cell["sets"], cell.get("merged")])
+                    groups.setdefault(model, []).append(one["method"])
         expected = {(*map(tuple, pair),) for pair in combinations(groups.values(), 2)}
         got = {
             (tuple(p["first"]), tuple(p["second"]))

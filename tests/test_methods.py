@@ -346,7 +346,7 @@ def test_costs_are_what_is_counted(eight, question_file, text_file):
     for name, method in METHODS.items():
         given = text_file if "text" in method.needs else task
         found = rank_blocks(eight, given, method=name, remove=2)
-        if method.objective or name in ("beam", "pairwise"):
+        if method.objective or name in ("beam", "pairwise", "laco"):
             assert 0 < found.block_passes <= method.passes(BLOCKS, 2), name
         elif name == "evolutionary":  # five questions are too few for stages: test_set_searches
             assert found.block_passes > 36

@@ -26,6 +26,7 @@ from phaseprune.search.methods import METHODS
 from phaseprune.search.pairwise import measure_pairs
 from phaseprune.search.phasewise import draw_sets
 from phaseprune.search.prune import prune
+from phaseprune.search.pruned import Pruned
 from phaseprune.search.rank import rank_blocks
 from phaseprune.sweep.measure import prepare
 from phaseprune.sweep.walk import trace_scores
@@ -354,12 +355,14 @@ def test_a_number_must_be_given(eight, task, method):  # noqa: F811
 
 
 def test_what_is_compared_by_default():
-    assert set(METHODS) - set(method_names(None)) == set(SETS)
+    assert set(METHODS) - set(method_names(None)) == {*SETS, "laco"}
     assert method_names(["tail", "all"]) == tuple(METHODS)
     assert [one.number for one in wanted_rankings("evolutionary", 8, [2, 4], (), 3, 0)] == [2, 4]
     assert [one.remove for one in wanted_rankings("beam", 8, [2, 4], (), 3, 0)] == [4]
     line = {"method": "beam", "number": None, "order": [3, 1], "by_number": [[2], [3, 1]]}
-    assert chosen_sets([line], [1, 2, 3]) == {"beam": {1: [(2,)], 2: [(1, 3)]}}
+    assert chosen_sets([line], [1, 2, 3]) == {
+        "beam": {1: [Pruned((2,))], 2: [Pruned((1, 3))]}
+    }
 
 
 def test_comparisons_of_sets(eight, task, tmp_path):  # noqa: F811

@@ -32,7 +32,7 @@ def compare(
         str | None,
         typer.Option("--methods", metavar="NAMES", help="Of `phaseprune methods`, as "
                      "decision_margin,tail, or all. Others can be added later. [default: all but "
-                     "beam, pairwise and evolutionary, the dearest]"),
+                     "beam, pairwise, evolutionary and laco]"),
     ] = None,
     remove: Annotated[
         str,

@@ -199,6 +199,7 @@ def show(screen: Screen, pruning: dict) -> None:
     """Print the steps of a pruning run and what they come to."""
     from phaseprune.report import words
     from phaseprune.report.guard_words import guard_lines, guards_table
+    from phaseprune.report.merge_words import merged_lines
     from phaseprune.report.tables import steps_table
 
     trace, steps, result = pruning["trace"], pruning["steps"], pruning["result"]
@@ -208,6 +209,8 @@ def show(screen: Screen, pruning: dict) -> None:
         screen.say(guards)
     screen.say(f"the search ended: {result['stopped_by']}")
     screen.say(words.removed_line(steps, result))
+    for line in merged_lines(steps, result):
+        screen.say(line)
     if pruning["chosen_by"]:
         screen.say(pruning["chosen_by"]["in_words"])
     screen.say(words.accuracy_line(result, trace["chance"], trace["questions"]))

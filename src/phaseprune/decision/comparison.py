@@ -142,6 +142,8 @@ def standings(cells: Cells, pairs: Sequence[Pair]) -> dict[int, Standing]:
 
 
 def _standing(of: Mapping[str, Cell], pairs: Sequence[Pair]) -> Standing:
+    if not of:  # no method removes so many
+        return Standing((), (), ())
     top = max(cell.accuracy for cell in of.values())
     best = tuple(method for method, cell in of.items() if cell.accuracy == top)
     against = {

@@ -9,10 +9,12 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from phaseprune.decision.laco import Mixtures, written
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.decoder.device_map import parameter_count
 from phaseprune.decoder.export_notes import mergekit_yaml, model_card
 from phaseprune.decoder.load import read_config
+from phaseprune.decoder.merged import check_mergeable, merged_blocks
 from phaseprune.decoder.pruned_config import Original, export_limits, prune, read_original
 from phaseprune.decoder.pruned_weights import write_kept_weights
 from phaseprune.decoder.reload import ExportMismatch, compare_with_skipping, runs_own_code
@@ -40,6 +42,8 @@ class Export:
         weight_bytes: of the tensors on disk.
         generated_tokens: how many tokens were generated alike with and without the KV cache; 0
             where the full model cannot do that either.
+        merged: of blocks that took removed ones in, what their weights are a sum of
+            (``decision.laco.written``); None where no weights changed.
     """
 
     path: str
@@ -50,10 +54,14 @@ class Export:
     full_parameters: int
     weight_bytes: int
     generated_tokens: int
+    merged: dict[str, dict[str, int]] | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return asdict(self)
+        """Plain JSON values; ``merged`` only where there is something."""
+        found = asdict(self)
+        if self.merged is None:
+            del found["merged"]
+        return found
 
 
 def export(
@@ -63,6 +71,7 @@ def export(
     *,
     figures: dict[str, Any] | None = None,
     healed: Mapping[str, Any] | None = None,
+    merged: Mixtures | None = None,
 ) -> Export:
     """Write the model without some blocks, reload it from disk, and compare.
 
@@ -74,6 +83,7 @@ def export(
         figures: measured figures for the model card and ``phaseprune.json``.
         healed: of a shortened model that was trained since: what stands in ``phaseprune.json`` in
             place of what this decoder says (the base model, the blocks removed from that, …).
+        merged: of blocks that stay and took removed ones in, what their weights are a sum of.
 
     Returns:
         What was written and how closely it matches.
@@ -84,9 +94,25 @@ def export(
     """
     blocks = len(decoder.blocks)
     check_removal(remove, blocks)
-    out = Path(out)
+    if merged:
+        check_mergeable(decoder)
+        with merged_blocks(decoder, merged):
+            return _write(decoder, remove, Path(out), figures, healed, written(merged))
+    return _write(decoder, remove, Path(out), figures, healed)
+
+
+def _write(
+    decoder: Decoder,
+    remove: Sequence[int],
+    out: Path,
+    figures: dict[str, Any] | None,
+    healed: Mapping[str, Any] | None,
+    merged: dict[str, dict[str, int]] | None = None,
+) -> Export:
+    """Write the model as it is in memory now, merged weights in place; ``export``."""
+    blocks = len(decoder.blocks)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        return _exported_before(decoder, remove, out)
+        return _exported_before(decoder, remove, out, merged)
     kept = [block for block in range(blocks) if block not in set(remove)]
     _refuse_quantised(decoder)
     original = _original(decoder)
@@ -103,6 +129,7 @@ def export(
             per_block=pruned.per_block,
             whole_checkpoint=type(config) is not type(decoder.config),
             own_names=is_a_part(decoder) and type(config) is type(decoder.config),
+            in_memory=merged is not None,
         )  # fmt: skip
         config.save_pretrained(partial)
         decoder.tokenizer.save_pretrained(partial)
@@ -122,6 +149,7 @@ def export(
             full_parameters=parameter_count(decoder.model),
             weight_bytes=weight_bytes,
             generated_tokens=compared.generated_tokens,
+            merged=merged,
         )
         notes = {
             "base_model": decoder.name,
@@ -132,7 +160,7 @@ def export(
             **(healed or {}),
         }
         write_json(partial / "phaseprune.json", notes)
-        if not decoder.trained:  # slices of the base model are not this model then
+        if not decoder.trained and not merged:  # else slices of the base model are not this model
             write_text(partial / "mergekit.yaml", mergekit_yaml(decoder.name, kept, config.dtype))
         write_text(partial / "README.md", model_card(notes))
         if out.exists():
@@ -145,13 +173,16 @@ def export(
     return result
 
 
-def _exported_before(decoder: Decoder, remove: Sequence[int], out: Path) -> Export:
+def _exported_before(
+    decoder: Decoder, remove: Sequence[int], out: Path, merged: dict[str, dict[str, int]] | None
+) -> Export:
     """The export that ``out`` holds, compared again; refused if it holds anything else."""
     try:
         notes = json.loads((out / "phaseprune.json").read_text(encoding="utf-8"))
-        wanted = list(remove), decoder.source.fingerprint
-        same = (notes["removed"], notes["base_model_fingerprint"]) == wanted
-        before = Export(**{field.name: notes[field.name] for field in fields(Export)})
+        wanted = list(remove), decoder.source.fingerprint, merged
+        same = (notes["removed"], notes["base_model_fingerprint"], notes.get("merged")) == wanted
+        told = {"merged": None} | notes
+        before = Export(**{field.name: told[field.name] for field in fields(Export)})
     except (OSError, ValueError, KeyError):
         same = False
     if not same:

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 import yaml
 
+from phaseprune.decision.laco import merged_words
+
 
 def kept_slices(kept: Sequence[int]) -> list[tuple[int, int]]:
     """Runs of kept blocks as half-open ranges, the form mergekit's ``layer_range`` has."""
@@ -48,12 +50,13 @@ def model_card(notes: dict[str, Any]) -> str:
         "",
         f"# {notes['base_model']} without {len(notes['removed'])} of {notes['blocks']} blocks",
         "",
-        "Pruned with phaseprune: whole blocks removed, "
+        f"Pruned with phaseprune: {_removed(notes.get('merged'))}, "
         f"{_change(notes.get('healing'))}. Loads with plain transformers.",
         "",
         f"- removed blocks (0-based, of the original model, in order of removal): "
         f"{', '.join(map(str, notes['removed']))}",
         f"- kept blocks: {', '.join(map(str, notes['kept']))}",
+        *_merged(notes.get("merged")),
         f"- parameters: {notes['parameters']:,} of {notes['full_parameters']:,} ({share:.1%} less)",
         f"- reloaded from disk, max |Δ logits| to the measured model: "
         f"{notes['max_abs_logit_difference']:.2g}",
@@ -96,6 +99,17 @@ def _chosen(chosen_by: str | None) -> str:
     if chosen_by is None:
         return "Blocks were chosen on other questions than these."
     return f"{chosen_by} None of these questions was among what it looked at."
+
+
+def _removed(merged: Mapping[str, Any] | None) -> str:
+    return "blocks merged into others and then removed" if merged else "whole blocks removed"
+
+
+def _merged(merged: Mapping[str, Mapping[str, int]] | None) -> list[str]:
+    """Of which original blocks' weights those of each merged block are the sum."""
+    if not merged:
+        return []
+    return [f"- merged: {'; '.join(merged_words(merged))}"]
 
 
 def _change(healing: Mapping[str, Any] | None) -> str:

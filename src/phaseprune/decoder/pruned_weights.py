@@ -1,7 +1,8 @@
 """Writing the weights of the kept blocks, re-numbered, one tensor in memory at a time.
 
 From safetensors the tensors are read lazily from the source files, so that the written values are
-the checkpoint's own; from GGUF, or of a model that was trained since, they are those in memory.
+the checkpoint's own; from GGUF, or of a model that was trained or merged since, they are those in
+memory.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ def write_kept_weights(
     per_block: Mapping[str, int] | None = None,
     whole_checkpoint: bool = False,
     own_names: bool = False,
+    in_memory: bool = False,
     shard_bytes: int = SHARD_BYTES,
 ) -> tuple[int, torch.dtype]:
     """Write the kept blocks and everything outside the blocks as safetensors.
@@ -47,12 +49,13 @@ def write_kept_weights(
         per_block: names of weights outside the blocks -> the dimension with a piece a block.
         whole_checkpoint: write what the model does not load, too.
         own_names: call tensors as the loaded model calls them.
+        in_memory: write the weights in memory, as they are now, and not those of the files.
         shard_bytes: the most bytes in a file, unless a single tensor has more.
 
     Returns:
         The bytes of all tensors, and the dtype that most of them are in.
     """
-    source = _source_tensors(decoder)
+    source = _source_tensors(decoder, in_memory)
     going = destinations(
         decoder.model, decoder.blocks_path, source, kept, per_block or {}, whole_checkpoint,
         own_names,
@@ -84,8 +87,8 @@ def write_kept_weights(
     return by_dtype.total(), by_dtype.most_common(1)[0][0]
 
 
-def _source_tensors(decoder: Decoder) -> dict[str, LazyTensor]:
-    if not (decoder.source.gguf_file or decoder.trained):
+def _source_tensors(decoder: Decoder, in_memory: bool) -> dict[str, LazyTensor]:
+    if not (decoder.source.gguf_file or decoder.trained or in_memory):
         return stored_tensors(loaded_files(decoder.source) or decoder.source.weight_files)
     state = without_tied(decoder.model.state_dict())
     try:

@@ -56,6 +56,28 @@ def differentiable_logits(
     return logits.float()
 
 
+@torch.no_grad()
+def head_inputs(decoder: Decoder, hidden: torch.Tensor) -> torch.Tensor:
+    """What the model would give its output head if the blocks ended with this hidden state.
+
+    It is the last hidden state as transformers gives it: behind the final norm.
+
+    Args:
+        decoder: the model.
+        hidden: ``[N, D]`` hidden states.
+
+    Returns:
+        ``[N, D]`` float32.
+    """
+    given: list[torch.Tensor] = []
+    hook = decoder.head.register_forward_pre_hook(lambda head, args: given.append(args[0]))
+    try:
+        read_logits(decoder, hidden, slice(0, 1))
+    finally:
+        hook.remove()
+    return given[0][:, 0].float()
+
+
 class _head_rows:  # noqa: N801 - a context manager
     """Restrict a linear head to some rows of its vocabulary while the context lasts."""
 

@@ -198,6 +198,7 @@ def _export(
         "blocks": run.blocks,
         "removed": run.removed(step),
         "kept": run.kept(step),
+        **({"merged": run.merged(step)} if run.merged(step) else {}),
         "full_parameters": sum(p.numel() for p in full.model.parameters()),
         "healing": sources.identity | {"steps": trained.step, "best_step": trained.best_step},
     }

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from phaseprune.decision.laco import read_mixtures
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.decoder.export import export, is_a_part
 from phaseprune.decoder.load import load_model
@@ -64,6 +65,10 @@ class PrunedRun:
     def removed(self, step: int) -> list[int]:
         """Blocks removed up to a step, original indices in order of removal."""
         return [line["removed"] for line in self.steps[1 : step + 1]]
+
+    def merged(self, step: int) -> dict[str, dict[str, int]] | None:
+        """What blocks of a step are a sum of that took others in; None where none did."""
+        return self.steps[step].get("merged")
 
     def kept(self, step: int) -> list[int]:
         """The others, in order."""
@@ -179,7 +184,7 @@ def shortened(full: Decoder, run: PrunedRun, step: int, dtype: str) -> Iterator[
     """
     with TemporaryDirectory(prefix="phaseprune-heal-") as scratch:
         folder = Path(scratch) / "model"
-        export(full, run.removed(step), folder)
+        export(full, run.removed(step), folder, merged=read_mixtures(run.merged(step)))
         decoder = load_model(
             str(folder), device=str(full.device), dtype=dtype, stream=False,
             trust_remote_code=type(full.config).__module__.startswith("transformers_modules"),

@@ -57,6 +57,11 @@ def read_ladder(path: str | Path, decoder: Decoder, task: Task) -> Ladder:
     steps = run.steps()
     if len(steps) < 2:
         raise UserError(f"{path} has no finished pruning step; run the same prune command again")
+    if any(step.get("merged") for step in steps):
+        raise UserError(
+            f"{path} merged blocks into others, and models whose weights changed are not compared "
+            "with the full one here; give a run of another method"
+        )
     now = task.identity | {"prompt_format": task.prompt_format}
     then = manifest["task"] | {"prompt_format": manifest["prompt_format"]}
     differs = next((name for name in now if name != "name" and now[name] != then.get(name)), None)

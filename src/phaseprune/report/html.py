@@ -13,6 +13,7 @@ from phaseprune.report import depth_words, dynamics_words, figures, words
 from phaseprune.report.frequency_words import frequency_caption, frequency_line
 from phaseprune.report.guard_words import guard_lines
 from phaseprune.report.lens_words import lens_lines
+from phaseprune.report.merge_words import merged_lines
 from phaseprune.report.pages import render
 from phaseprune.report.parts import Part, read_parts
 from phaseprune.report.provenance import option_rows, provenance_rows
@@ -128,6 +129,7 @@ def _sentences(
         chance = trace["chance"] if trace else None
         sentences += [
             words.removed_line(steps, result),
+            *merged_lines(steps, result),
             *([chosen["in_words"]] if (chosen := manifest.get("chosen_by")) else []),
             words.accuracy_line(result, chance, manifest.get("evaluation_questions")),
             words.collapse_line(result),

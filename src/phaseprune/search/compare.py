@@ -74,8 +74,9 @@ def compare(
         decoder: from ``load_model``.
         tasks: from ``load_task``, one or more; the questions of each are split by seed.
         methods: names of ``phaseprune methods``, or ``all``; None for all but the dear ones
-            (``beam``, ``pairwise``, ``evolutionary``). In an unfinished or finished run these come
-            beside those that it has. A method that cannot run is left out with the reason.
+            (``beam``, ``pairwise``, ``evolutionary``, ``laco``). In an unfinished or finished run
+            these come beside those that it has. A method that cannot run is left out with the
+            reason.
         remove: numbers of removed blocks; None for all that can be.
         text: a file of plain text for the methods that need one, by default the bundled text;
             ``"none"`` leaves these methods out. It can be given later.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -11,28 +11,29 @@ from phaseprune.probes.guards import TextGuard
 from phaseprune.progress import Progress
 from phaseprune.runs.atomic import append_json_lines, read_json_lines
 from phaseprune.runs.directory import RunDirectory
+from phaseprune.search.pruned import Pruned, in_place, of_line
 
-#: The removed blocks, rising -> the figures of ``TextGuard.figures``; of no block the full model's.
-Guarded = dict[tuple[int, ...], dict[str, Any]]
+#: Pruned model -> the figures of ``TextGuard.figures``; of no removed block the full model's.
+Guarded = dict[Pruned, dict[str, Any]]
 
 
 def read_guards(run: RunDirectory) -> Guarded:
     """What guards have found so far, of all tasks: a text knows no task."""
-    return {tuple(line["blocks"]): line["guard"] for line in read_json_lines(_path(run))}
+    return {of_line(line): line["guard"] for line in read_json_lines(_path(run))}
 
 
 def guard_sets(
     run: RunDirectory,
     opened: TextGuard,
-    sets: Collection[Sequence[int]],
+    sets: Collection[Pruned],
     progress: Progress,
 ) -> bool:
-    """Look at the models without some blocks that are missing, keeping each when it is done.
+    """Look at the pruned models that are missing, keeping each when it is done.
 
     Args:
         run: of the comparison.
         opened: what to look at.
-        sets: of removed blocks, rising.
+        sets: the pruned models.
         progress: told of block passes and tokens.
 
     Returns:
@@ -41,17 +42,16 @@ def guard_sets(
     done = read_guards(run)
     blocks = range(len(opened.decoder.blocks))
     # The full model first; then neighbours are alike, and continuations are guessed from the last.
-    missing = sorted(
-        {(), *map(tuple, sets)} - done.keys(), key=lambda one: [block in one for block in blocks]
-    )
+    missing = sorted({Pruned(), *sets} - done.keys(), key=lambda one: one.without(blocks))
     for number, one in enumerate(missing, start=1):
         began = time.perf_counter()
-        near = min(done, key=lambda other: len(set(other) ^ set(one)), default=None)
-        done[one] = opened.figures(
-            one, done.get(()), done.get(near), progress,
-            f"guards of {number} of {len(missing)} choices",
-        )  # fmt: skip
-        append_json_lines(_path(run), [{"blocks": list(one), "guard": done[one]}])
+        near = min(done, key=lambda other: len({*other.blocks} ^ {*one.blocks}), default=None)
+        with in_place(opened.decoder, one):
+            done[one] = opened.figures(
+                one.blocks, done.get(Pruned()), done.get(near), progress,
+                f"guards of {number} of {len(missing)} choices",
+            )  # fmt: skip
+        append_json_lines(_path(run), [one.line() | {"guard": done[one]}])
         run.add_timings(guards=time.perf_counter() - began)
     return bool(missing)
 

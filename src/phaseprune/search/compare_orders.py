@@ -11,6 +11,7 @@ import numpy as np
 from phaseprune.decision import rankings
 from phaseprune.errors import UserError, near_matches
 from phaseprune.search.methods import METHODS, TEXT
+from phaseprune.search.pruned import Pruned, of_ranking
 
 
 @dataclass(frozen=True)
@@ -123,8 +124,8 @@ def key_of(line: Mapping[str, Any]) -> tuple[str, int | None, int | None]:
 
 def chosen_sets(
     lines: Iterable[Mapping[str, Any]], numbers: Sequence[int]
-) -> dict[str, dict[int, list[tuple[int, ...]]]]:
-    """What each method removes at each number, one set a draw, as lines of ``rankings.jsonl`` say.
+) -> dict[str, dict[int, list[Pruned]]]:
+    """What each method leaves at each number, one model a draw, as lines of ``rankings.jsonl`` say.
 
     A number is left out where a method has no order so long.
 
@@ -133,15 +134,13 @@ def chosen_sets(
         numbers: of removed blocks.
 
     Returns:
-        Method -> number -> sets of original indices, rising.
+        Method -> number -> pruned models.
     """
-    found: dict[str, dict[int, list[tuple[int, ...]]]] = {}
+    found: dict[str, dict[int, list[Pruned]]] = {}
     for line in lines:
-        order = line["order"]
         own = numbers if line["number"] is None else [line["number"]]
         for number in own:
-            if number <= len(order):
+            if number <= len(line["order"]):
                 sets = found.setdefault(line["method"], {}).setdefault(number, [])
-                chosen = line["by_number"][number - 1] if "by_number" in line else order[:number]
-                sets.append(tuple(sorted(chosen)))
+                sets.append(of_ranking(line, number))
     return {method: found[method] for method in METHODS if method in found}

@@ -18,6 +18,7 @@ from phaseprune.questions.question import Task
 from phaseprune.search.compare_orders import chosen_sets
 from phaseprune.search.methods import METHODS
 from phaseprune.search.phasewise_result import right
+from phaseprune.search.pruned import Pruned, of_line
 
 
 def conclude_task(
@@ -31,7 +32,7 @@ def conclude_task(
     left_out: Mapping[str, Mapping[str, str]],
     scoring: Mapping[str, Any],
     seed: int,
-    guards: Mapping[tuple[int, ...], Mapping[str, Any]] | None = None,
+    guards: Mapping[Pruned, Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """One task's entry in ``compare.json``.
 
@@ -39,18 +40,18 @@ def conclude_task(
         folder: of the task in the run directory.
         trace: of the full model on the calibration questions, as in ``trace.json``.
         rankings: lines of ``rankings.jsonl``.
-        lines: lines of ``candidates.jsonl``: every chosen set, and the empty one.
+        lines: lines of ``candidates.jsonl``: every model that methods left, and the full one.
         evaluation: the questions that they were scored on.
         numbers: of removed blocks, rising.
         left_out: method -> ``all``, or a number at which it has no choice -> reason.
         scoring: what scoring all sets took.
         seed: of all intervals.
-        guards: removed blocks -> figures of ``guard_figures``, as far as there are any.
+        guards: pruned model -> figures of ``guard_figures``, as far as there are any.
     """
     guards = guards or {}
-    scores = {tuple(line["blocks"]): line for line in lines}
+    scores = {of_line(line): line for line in lines}
     chosen = chosen_sets(rankings, numbers)
-    full, chances = right([scores[()]])[0], 1 / evaluation.options
+    full, chances = right([scores[Pruned()]])[0], 1 / evaluation.options
     retaining = Retaining(full, chances, seed)
     cells = {
         number: {
@@ -82,8 +83,8 @@ def conclude_task(
         "full": {
             "accuracy": float(full.mean()),
             "ci": wilson(full.sum(), len(full)).tolist(),
-            "decision_margin": scores[()]["decision_margin"],
-            "guard": _guard([()], guards, seed),
+            "decision_margin": scores[Pruned()]["decision_margin"],
+            "guard": _guard([Pruned()], guards, seed),
         },
         "blocks": trace["blocks"],
         "transition": trace["transition"],
@@ -136,8 +137,8 @@ def conclude_task(
     }  # fmt: skip
 
 
-def _key(method: str, sets: Sequence[tuple[int, ...]]) -> Any:
-    """Equal for methods that remove the same blocks; what is drawn equals nothing else."""
+def _key(method: str, sets: Sequence[Pruned]) -> Any:
+    """Equal for methods that leave the same model; what is drawn equals nothing else."""
     return sets[0] if len(sets) == 1 else (method, *sets)
 
 
@@ -183,15 +184,16 @@ def _cost(method: str, rankings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _cell(
-    number: int, sets: Sequence[tuple[int, ...]], cell: Cell,
-    scores: Mapping[tuple[int, ...], Mapping[str, Any]], retaining: Retaining,
+    number: int, sets: Sequence[Pruned], cell: Cell,
+    scores: Mapping[Pruned, Mapping[str, Any]], retaining: Retaining,
 ) -> dict[str, Any]:  # fmt: skip
     """One method at one number of removed blocks."""
     found = retaining.estimate(cell.correct)
     ci = found.ci if found else None
     return {
         "removed_blocks": number,
-        "sets": [list(one) for one in sets],
+        "sets": [list(one.blocks) for one in sets],
+        **({"merged": sets[0].written} if sets[0].merged else {}),
         "accuracy": cell.accuracy,
         # Wilson's is of one model; over draws the questions are no independent trials.
         "accuracy_ci": wilson(cell.correct.sum(), cell.correct.shape[1]).tolist()
@@ -205,14 +207,14 @@ def _cell(
 
 
 def _guard(
-    sets: Sequence[tuple[int, ...]], guards: Mapping[tuple[int, ...], Mapping[str, Any]], seed: int
+    sets: Sequence[Pruned], guards: Mapping[Pruned, Mapping[str, Any]], seed: int
 ) -> dict[str, Any] | None:
     """The guards of a cell; None where one of its models has not been looked at."""
     if any(one not in guards for one in sets):
         return None
     if len(sets) == 1:
         return short_figures(guards[sets[0]])
-    return drawn_figures([guards[one] for one in sets], guards[()], seed)
+    return drawn_figures([guards[one] for one in sets], guards[Pruned()], seed)
 
 
 def _estimate(estimate: Estimate | None) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from phaseprune.search.compare_result import conclude_task
 from phaseprune.search.compare_text import Reading
 from phaseprune.search.methods import METHODS, TEXT
 from phaseprune.search.phasewise_result import scored
+from phaseprune.search.pruned import Pruned, in_place, of_line
 from phaseprune.search.rank import rank_blocks
 from phaseprune.sweep.measure import prepare
 from phaseprune.sweep.recorded import recorded_trace, run_identity
@@ -156,27 +157,34 @@ def _rank(
 
 
 def _score(job: Job) -> bool:
-    """Score the sets that are missing, some in a walk; equal ones are one, and one is empty."""
-    wanted = {(), *chosen_by_job(job)}
-    done = {tuple(line["blocks"]) for line in job.run.candidates()}
+    """Score the sets that are missing, some in a walk; equal ones are one, and one is empty.
+
+    Models whose weights changed share nothing with others and are walked alone.
+    """
+    wanted = {Pruned(), *chosen_by_job(job)}
+    done = {of_line(line) for line in job.run.candidates()}
     blocks = range(len(job.decoder.blocks))
     # Neighbours in this order share their first blocks, so that a walk of them shares most.
-    missing = sorted(wanted - done, key=lambda one: [block in one for block in blocks])
+    missing = sorted(wanted - done, key=lambda one: (bool(one.merged), one.without(blocks)))
     if not missing:
         return False
     # Half as many again: a stream that both runs and skips a block is copied.
     streams = 1 + 3 * min(len(missing), SETS_A_WALK) // 2
     rows = prepare(job.decoder, job.evaluation, streams=streams)
-    walks = [missing[at : at + SETS_A_WALK] for at in range(0, len(missing), SETS_A_WALK)]
+    skipping = [one for one in missing if not one.merged]
+    walks = [skipping[at : at + SETS_A_WALK] for at in range(0, len(skipping), SETS_A_WALK)]
+    walks += [[one] for one in missing if one.merged]
     for number, sets in enumerate(walks, start=1):
         began = time.perf_counter()
-        sweep = set_scores(
-            job.decoder, rows.rows, rows.needs_vocabulary, sets, progress=job.progress,
-            label=f"{job.task.name}: {len(sets)} choices scored, walk {number} of {len(walks)}",
-        )  # fmt: skip
+        with in_place(job.decoder, sets[0]):
+            sweep = set_scores(
+                job.decoder, rows.rows, rows.needs_vocabulary, [one.blocks for one in sets],
+                progress=job.progress,
+                label=f"{job.task.name}: {len(sets)} choices scored, walk {number} of {len(walks)}",
+            )  # fmt: skip
         seconds = time.perf_counter() - began
         job.run.append_candidates([
-            {"removed_blocks": len(one), "blocks": list(one), **scored(rows, scores)}
+            {"removed_blocks": len(one.blocks), **one.line(), **scored(rows, scores)}
             for one, scores in zip(sets, sweep.scores, strict=True)
         ])  # fmt: skip
         job.run.add_timings(scoring=seconds)
@@ -186,8 +194,8 @@ def _score(job: Job) -> bool:
     return True
 
 
-def chosen_by_job(job: Job) -> set[tuple[int, ...]]:
-    """The sets of blocks that methods removed, as far as they are ranked."""
+def chosen_by_job(job: Job) -> set[Pruned]:
+    """The models that methods left, as far as they are ranked."""
     chosen = chosen_sets(read_json_lines(job.rankings_path), job.numbers)
     return {one for of in chosen.values() for sets in of.values() for one in sets}
 

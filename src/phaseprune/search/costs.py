@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from math import ceil
 
+from phaseprune.decision.laco import COMBINED
+
 #: Sets that a beam search keeps at each step.
 WIDTH = 3
 #: Sets of a generation of an evolutionary search, and random ones that it begins with.
@@ -14,6 +16,8 @@ SURVIVORS = (4, 1)
 SEEN = (1 / 8, 1 / 2)
 #: One generation for so many single switches that a set allows.
 SWITCHES = 8
+#: The most thresholds that a search for merges looks at.
+THRESHOLDS = 9
 
 
 def sweep(blocks: int, first: int = 0, last: int = 0) -> int:
@@ -53,6 +57,15 @@ def evolution(blocks: int, removed: int) -> int:
     number = generations(blocks, removed)
     runs = 1 + _stages(FIRST_DRAWN) + number * _stages(OFFSPRING)
     return sweep(blocks) + ceil((blocks - removed) * runs)
+
+
+def merging(blocks: int, removed: int) -> int:
+    """The full model, and at each threshold every window that begins low enough from there on.
+
+    Without what thresholds share; over all questions or windows, of which a few are looked at.
+    """
+    places = range(blocks - COMBINED)
+    return blocks + THRESHOLDS * sum(blocks - 1 - place for place in places)
 
 
 def _stages(sets: int) -> float:

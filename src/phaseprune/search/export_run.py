@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from phaseprune.decision.guards import short_figures
+from phaseprune.decision.laco import read_mixtures
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.decoder.export import Export, export
 from phaseprune.errors import UserError
@@ -81,6 +82,7 @@ def export_run(
         [line["removed"] for line in steps[1 : step + 1]],
         run.model_path if out is None else out,
         figures=figures,
+        merged=read_mixtures(chosen.get("merged")),
     )
     if result and step == result["chosen_step"]:
         summary = {

@@ -6,10 +6,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from phaseprune.decision.laco import Mixtures, written
 from phaseprune.decision.trace import Decisions
+from phaseprune.decoder.merged import merged_blocks
 from phaseprune.progress import Progress, silent
 from phaseprune.search.objectives import best, figures
 from phaseprune.search.racing import race_candidates, race_of_step
@@ -42,6 +44,7 @@ class Chosen:
         block_passes: that choosing took.
         seconds: that choosing took.
         race: see ``Step.race``.
+        merged: blocks that stay and have taken in some of those that are gone.
     """
 
     block: int
@@ -49,6 +52,7 @@ class Chosen:
     block_passes: int
     seconds: float
     race: dict[str, Any] | None = None
+    merged: Mixtures = field(default_factory=dict)
 
 
 #: Chooses among the live blocks at a step of a number.
@@ -109,22 +113,23 @@ def next_steps(
         chosen = choose(latest.kept, number, progress)
         removed = [b for b in range(len(search.decoder.blocks)) if b not in latest.kept]
         removed.append(chosen.block)
-        calibration = chosen.figures
-        if not search.by_questions:
-            label = f"step {number}: calibration questions without block {chosen.block}"
-            calibration = _on_calibration(search, removed, progress, label) | calibration
-        raw = trace_scores(
-            search.decoder,
-            search.evaluation.rows,
-            search.evaluation.needs_vocabulary,
-            removed=removed,
-            progress=progress,
-            label=f"step {number}: evaluation without block {chosen.block}",
-        )
-        guard = search.guard and search.guard.figures(
-            removed, steps[0].guard, latest.guard, progress,
-            f"step {number}: without block {chosen.block}",
-        )  # fmt: skip
+        with merged_blocks(search.decoder, chosen.merged):
+            calibration = chosen.figures
+            if not search.by_questions:
+                label = f"step {number}: calibration questions without block {chosen.block}"
+                calibration = _on_calibration(search, removed, progress, label) | calibration
+            raw = trace_scores(
+                search.decoder,
+                search.evaluation.rows,
+                search.evaluation.needs_vocabulary,
+                removed=removed,
+                progress=progress,
+                label=f"step {number}: evaluation without block {chosen.block}",
+            )
+            guard = search.guard and search.guard.figures(
+                removed, steps[0].guard, latest.guard, progress,
+                f"step {number}: without block {chosen.block}",
+            )  # fmt: skip
         latest = make_step(
             search,
             removed,
@@ -137,6 +142,7 @@ def next_steps(
             number,
             chosen.race,
             guard,
+            written(chosen.merged) or None,
         )
         yield latest
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import ceil
 
 import numpy as np
 
 from phaseprune.decision import rankings
+from phaseprune.decision.laco import Merge, gone
 from phaseprune.decision.surrogate import greedy_order
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.decoder.weight_scores import magnitudes, taylor_scores
 from phaseprune.progress import Progress
 from phaseprune.questions.question import Task
+from phaseprune.search import laco
 from phaseprune.search.beam import beam_search
 from phaseprune.search.costs import WIDTH
 from phaseprune.search.evolution import evolve, streams_of
@@ -69,10 +72,12 @@ class Work:
         return np.full(len(self.decoder.blocks), np.nan)
 
 
-#: Order, ``[L]`` scores, block passes; of a beam, the orders for 1, 2, … blocks besides.
+#: Order, ``[L]`` scores, block passes; of a beam, the orders for 1, 2, … blocks besides; of
+#: merges, None there and these.
 Found = (
     tuple[tuple[int, ...], np.ndarray, int]
     | tuple[tuple[int, ...], np.ndarray, int, tuple[tuple[int, ...], ...]]
+    | tuple[tuple[int, ...], np.ndarray, int, None, tuple[Merge, ...]]
 )
 
 
@@ -186,6 +191,20 @@ def _evolution(work: Work) -> Found:
     return tuple(block for block in order if block in chosen), scores, passes
 
 
+def _merges(work: Work) -> Found:
+    windows = work.text.windows if work.text is not None else None
+    samples = laco.sample_tokens(work.decoder, work.task, windows)
+    protect = frozenset(range(len(work.decoder.blocks))) - frozenset(work.candidates)
+    _, merges, passes = laco.find_merges(
+        work.decoder, samples, work.number, protect, progress=work.progress
+    )
+    scores = work.without()
+    for merge in merges:
+        scores[list(merge.blocks)] = merge.similarity
+    share = sum(map(len, samples)) / work.sequences().rows.tokens
+    return gone(merges), scores, ceil(passes * share), None, merges
+
+
 def _taylor(work: Work) -> Found:
     scores = taylor_scores(work.decoder, work.text.windows, work.progress)
     passes = 3 * len(work.decoder.blocks)
@@ -230,6 +249,7 @@ MEASURES = {
     "relative": _relative,
     "cka": _cka,
     "perplexity": _perplexity,
+    "merges": _merges,
     "taylor": _taylor,
     "magnitude": _magnitude,
     "planned": _planned,

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from phaseprune.decision.laco import COMBINED
 from phaseprune.errors import UserError, near_matches
 from phaseprune.search import costs
 
@@ -39,6 +40,7 @@ class Method:
         sized: whether it chooses for a number of blocks, and with a larger one maybe others.
         anew: of such a one, whether each number takes a run of its own.
         dear: whether comparisons leave it out unless it is asked for.
+        merges: whether blocks that stay take in those that go, so that their weights change.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Method:
     sized: bool = False
     anew: bool = False
     dear: bool = False
+    merges: bool = False
 
     @property
     def command(self) -> str:
@@ -158,6 +161,14 @@ METHODS = {
             "questions; the largest mean Decision Margin stays",
             (QUESTIONS,), "evolution", costs.evolution, "~k(L-k)^2/2+L^2",
             sized=True, anew=True, dear=True,
+        ),
+        Method(
+            "laco", "Layer Collapse: blocks merged into others", "Yang et al. 2024 (LaCo)",
+            "2402.11187",
+            "from the last blocks down, theta_l + sum_k (theta_l+k - theta_l) for a window of "
+            f"{COMBINED}, where the cosine of last hidden states stays above a threshold",
+            (EITHER,), "merges", costs.merging, "<= 4.5 L^2",
+            sized=True, anew=True, dear=True, merges=True,
         ),
         Method(
             "sleb", "SLEB: text loss, one at a time", "Song et al. 2024 (SLEB)", "2402.09025",

@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 
 from phaseprune.decision import rankings
+from phaseprune.decision.laco import Merge
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.decoder.weight_scores import check_gradients
 from phaseprune.errors import UserError
 from phaseprune.progress import Progress, silent
 from phaseprune.questions.question import Task
 from phaseprune.search.choice import Choice
+from phaseprune.search.laco import check_merges
 from phaseprune.search.measures import MEASURES, Work
 from phaseprune.search.methods import (
     EITHER,
@@ -50,6 +52,7 @@ class Ranking:
         block_passes: counted runs of one block over all rows; a backward run counts as two.
         by_number: of ``beam``, the order for 1, 2, … blocks, of which none need begin another; None
             where the order for fewer blocks is the beginning of this one, or takes another run.
+        merges: of ``laco``, which blocks take in those that go; None where weights stay.
     """
 
     method: str
@@ -62,6 +65,7 @@ class Ranking:
     scores: np.ndarray
     block_passes: int
     by_number: tuple[tuple[int, ...], ...] | None = None
+    merges: tuple[Merge, ...] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; None for a score that is not there, or infinite."""
@@ -69,8 +73,11 @@ class Ranking:
         found = asdict(self) | {
             "protect": list(self.protect), "order": list(self.order), "scores": scores
         }  # fmt: skip
-        by_number = found.pop("by_number")
-        return found | ({} if by_number is None else {"by_number": list(map(list, by_number))})
+        by_number, merges = found.pop("by_number"), found.pop("merges")
+        found |= {} if by_number is None else {"by_number": list(map(list, by_number))}
+        if merges is not None:
+            found["merges"] = [merge.to_dict() for merge in self.merges]
+        return found
 
 
 def rank_blocks(
@@ -143,10 +150,13 @@ def check_measurable(
     """Refuse, before anything is paid for, what a method cannot be measured on.
 
     Raises:
-        UserError: no gradients of this model, or no window of so many blocks is free.
+        UserError: no gradients of this model, weights that cannot be merged, or no window of so
+            many blocks is free.
     """
     if GRADIENTS in method.needs:
         check_gradients(decoder)
+    if method.merges:
+        check_merges(decoder, number, frozenset(range(len(decoder.blocks))) - frozenset(free))
     if method.measure == "window":
         rankings.window_scores(np.zeros((len(decoder.blocks) + 1,) * 2), number, free)
 
@@ -175,7 +185,7 @@ def rank_free(
         seed: see ``rank_blocks``.
         progress: told of each block pass.
     """
-    order, scores, passes, *by_number = MEASURES[method.measure](
+    order, scores, passes, *more = MEASURES[method.measure](
         Work(decoder, method, task, text, free, number, seed, progress)
     )
     return Ranking(
@@ -188,7 +198,8 @@ def rank_free(
         order=order[:number],
         scores=scores,
         block_passes=passes,
-        by_number=by_number[0] if by_number else None,
+        by_number=more[0] if more else None,
+        merges=more[1] if len(more) > 1 else None,
     )
 
 

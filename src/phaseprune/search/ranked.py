@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from phaseprune.decision.laco import mixtures, read_merges
 from phaseprune.progress import Progress
 from phaseprune.runs.directory import RunDirectory
 from phaseprune.search.iterative import Choose, Chosen
@@ -23,7 +24,8 @@ def by_ranking(run: RunDirectory, rank: Callable[[Progress], Ranking]) -> Choose
     def choose(live: list[int], number: int, progress: Progress) -> Chosen:
         ranking = recorded_ranking(run, rank, progress)
         cost = (ranking["block_passes"], ranking["seconds"]) if number == 1 else (0, 0.0)
-        return Chosen(ranking["order"][number - 1], {}, *cost)
+        merged = mixtures(read_merges(ranking.get("merges", ())), number)
+        return Chosen(ranking["order"][number - 1], {}, *cost, merged=merged)
 
     return choose
 

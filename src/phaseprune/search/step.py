@@ -35,7 +35,8 @@ class Step:
     block passes saved, and ``products`` and ``drift`` (``racing.race_candidates``).
     ``dynamics`` has the transition of this model and its Option Frequency against the gold, before
     any correction for the number of steps. ``guard`` has the figures beyond questions
-    (``decision.guards.guard_figures``), where they were asked for.
+    (``decision.guards.guard_figures``), where they were asked for. ``merged`` says of blocks that
+    took others in what their weights are a sum of (``decision.laco.Mixtures``).
     """
 
     step: int
@@ -55,6 +56,7 @@ class Step:
     race: dict[str, Any] | None = None
     dynamics: dict[str, Any] | None = None
     guard: dict[str, Any] | None = None
+    merged: dict[str, dict[str, int]] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The line of ``steps.jsonl``."""
@@ -138,6 +140,7 @@ def make_step(
     number: int = 0,
     race: dict[str, Any] | None = None,
     guard: dict[str, Any] | None = None,
+    merged: dict[str, dict[str, int]] | None = None,
 ) -> Step:
     """The line of a step from what was measured of its model.
 
@@ -153,6 +156,7 @@ def make_step(
         number: of the step.
         race: what racing says of it.
         guard: what guards say of it.
+        merged: see ``Step``.
     """
     correct, margins = evaluated.correct[:, -1], evaluated.margins[:, -1]
     left = retained(correct, full_correct, evaluated.chances, search.seed)
@@ -189,4 +193,5 @@ def make_step(
             search.stop.most + 1,
         ),
         guard=guard,
+        merged=merged,
     )
