@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.decoder.device_map import parameter_count
 from phaseprune.decoder.export_notes import mergekit_yaml, model_card
+from phaseprune.decoder.items import Item, check_items, lone_halves, parse_item, whole_blocks
 from phaseprune.decoder.load import read_config
 from phaseprune.decoder.pruned_config import Original, export_limits, prune, read_original
 from phaseprune.decoder.pruned_weights import write_kept_weights
 from phaseprune.decoder.reload import ExportMismatch, compare_with_skipping, runs_own_code
 from phaseprune.decoder.reload_streamed import refuse_comparing
+from phaseprune.decoder.sublayers import Halves, find_halves
+from phaseprune.decoder.zeroed import measure_zeroed
 from phaseprune.errors import UserError
 from phaseprune.runs.atomic import write_json, write_text
 
@@ -32,24 +35,27 @@ class Export:
 
     Attributes:
         path: its directory.
-        removed: original indices, in order of removal.
-        kept: original indices, in order.
+        removed: original indices, in order of removal; halves of blocks as ``7.attention``.
+        kept: original indices of the blocks that are there, in order.
         max_abs_logit_difference: between the checkpoint reloaded from disk and the full model that
             skips the removed blocks.
         parameters: of the exported model, and ``full_parameters`` of the full one.
         weight_bytes: of the tensors on disk.
         generated_tokens: how many tokens were generated alike with and without the KV cache; 0
             where the full model cannot do that either.
+        zeroed: of halves whose block is there (``decoder.zeroed.Zeroed``): which, and what a
+            runtime that skips them would save; None where whole blocks are removed.
     """
 
     path: str
-    removed: list[int]
+    removed: list[Item]
     kept: list[int]
     max_abs_logit_difference: float
     parameters: int
     full_parameters: int
     weight_bytes: int
     generated_tokens: int
+    zeroed: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -58,7 +64,7 @@ class Export:
 
 def export(
     decoder: Decoder,
-    remove: Sequence[int],
+    remove: Sequence[Item],
     out: str | Path,
     *,
     figures: dict[str, Any] | None = None,
@@ -68,7 +74,8 @@ def export(
 
     Args:
         decoder: the loaded full model.
-        remove: original indices of the blocks to remove.
+        remove: original indices of the blocks to remove, or halves of blocks as ``7.attention``
+            and ``7.mlp``. The weights of a half whose block stays become zeros.
         out: directory of the checkpoint. Must not exist, or be empty, or hold this very export,
             which is then only held against the model again.
         figures: measured figures for the model card and ``phaseprune.json``.
@@ -83,11 +90,16 @@ def export(
         ExportMismatch: the reloaded checkpoint differs; it has been deleted.
     """
     blocks = len(decoder.blocks)
-    check_removal(remove, blocks)
+    remove = [parse_item(item) if isinstance(item, str) else item for item in remove]
+    of_halves = any(isinstance(item, str) for item in remove)
+    (check_items if of_halves else check_removal)(remove, blocks)
+    zeroed = lone_halves(remove)
+    halves = find_halves(decoder) if zeroed else None
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        return _exported_before(decoder, remove, out)
-    kept = [block for block in range(blocks) if block not in set(remove)]
+        return _exported_before(decoder, remove, out, halves)
+    gone = set(whole_blocks(remove))
+    kept = [block for block in range(blocks) if block not in gone]
     _refuse_quantised(decoder)
     original = _original(decoder)
     pruned = prune(original, kept)
@@ -98,11 +110,12 @@ def export(
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        weight_bytes, config.dtype = write_kept_weights(
+        weight_bytes, zero_bytes, config.dtype = write_kept_weights(
             decoder, kept, partial,
             per_block=pruned.per_block,
             whole_checkpoint=type(config) is not type(decoder.config),
             own_names=is_a_part(decoder) and type(config) is type(decoder.config),
+            zeroed=(halves, zeroed) if zeroed else None,
         )  # fmt: skip
         config.save_pretrained(partial)
         decoder.tokenizer.save_pretrained(partial)
@@ -112,7 +125,7 @@ def export(
         for path in (*(decoder.source.directory / name for name in PROCESSOR_FILES), *own_code):
             if path.is_file():
                 shutil.copyfile(path, partial / path.name)
-        compared = compare_with_skipping(decoder, remove, partial)
+        compared = compare_with_skipping(decoder, remove, partial, halves)
         result = Export(
             path=str(out),
             removed=list(remove),
@@ -122,6 +135,7 @@ def export(
             full_parameters=parameter_count(decoder.model),
             weight_bytes=weight_bytes,
             generated_tokens=compared.generated_tokens,
+            zeroed=asdict(measure_zeroed(decoder, halves, remove, zero_bytes)) if zeroed else None,
         )
         notes = {
             "base_model": decoder.name,
@@ -132,7 +146,7 @@ def export(
             **(healed or {}),
         }
         write_json(partial / "phaseprune.json", notes)
-        if not decoder.trained:  # slices of the base model are not this model then
+        if not (decoder.trained or zeroed):  # slices of the base model are not this model then
             write_text(partial / "mergekit.yaml", mergekit_yaml(decoder.name, kept, config.dtype))
         write_text(partial / "README.md", model_card(notes))
         if out.exists():
@@ -145,18 +159,21 @@ def export(
     return result
 
 
-def _exported_before(decoder: Decoder, remove: Sequence[int], out: Path) -> Export:
+def _exported_before(
+    decoder: Decoder, remove: Sequence[Item], out: Path, halves: Halves | None
+) -> Export:
     """The export that ``out`` holds, compared again; refused if it holds anything else."""
     try:
         notes = json.loads((out / "phaseprune.json").read_text(encoding="utf-8"))
         wanted = list(remove), decoder.source.fingerprint
         same = (notes["removed"], notes["base_model_fingerprint"]) == wanted
-        before = Export(**{field.name: notes[field.name] for field in fields(Export)})
+        wanted_fields = [f.name for f in fields(Export) if f.default is MISSING or f.name in notes]
+        before = Export(**{name: notes[name] for name in wanted_fields})
     except (OSError, ValueError, KeyError):
         same = False
     if not same:
         raise UserError(f"{out} exists already; give another --out, or delete it first")
-    compared = compare_with_skipping(decoder, remove, out)
+    compared = compare_with_skipping(decoder, remove, out, halves)
     return replace(before, path=str(out), max_abs_logit_difference=compared.difference)
 
 

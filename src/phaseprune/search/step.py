@@ -35,12 +35,13 @@ class Step:
     block passes saved, and ``products`` and ``drift`` (``racing.race_candidates``).
     ``dynamics`` has the transition of this model and its Option Frequency against the gold, before
     any correction for the number of steps. ``guard`` has the figures beyond questions
-    (``decision.guards.guard_figures``), where they were asked for.
+    (``decision.guards.guard_figures``), where they were asked for. Where halves of blocks are
+    removed, ``removed`` and ``kept`` name these, as ``7.attention`` (``decoder.items``).
     """
 
     step: int
-    removed: int | None
-    kept: list[int]
+    removed: int | str | None
+    kept: list[int] | list[str]
     objective: float | None
     calibration: dict[str, float]
     evaluation: dict[str, Any]
