@@ -8,7 +8,7 @@ half adds nothing. All of that is tried out on every block before it is relied o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import combinations
@@ -122,11 +122,15 @@ def find_halves(decoder: Decoder) -> Halves:
     tokens = torch.randint(vocabulary, (PROBE_ROWS, PROBE_TOKENS), generator=generator)
     calls = record_calls(decoder, tokens.to(decoder.device))
     shared = _shared_parameters(decoder)
-    hidden, found = calls.embedded, []
+    hidden, probes, known = calls.embedded, [], {}
     for block in range(len(decoder.blocks)):
-        probe = _Probe(decoder, block, hidden.clone(), calls)
-        known = dict.fromkeys(p for p in found if all(_has(probe.module, part) for part in p))
-        pair = next((pair for pair in known if probe.composes(*pair)), None) or probe.search()
+        probes.append(_Probe(decoder, block, hidden.clone(), calls))
+        hidden = probes[-1].whole
+        if probes[-1].among(known) is None:
+            known |= dict.fromkeys(filter(None, [probes[-1].search()]))
+    found = []
+    for block, probe in enumerate(probes):
+        pair = probe.among(known)  # only now, as a half that adds nothing is found by others
         problem = probe.problem(pair) if pair else probe.why()
         problem = problem or _tied(decoder, block, pair, shared)
         if problem:
@@ -137,7 +141,6 @@ def find_halves(decoder: Decoder) -> Halves:
                 "whole blocks"
             )
         found.append(pair)
-        hidden = probe.whole
     return tuple(found)
 
 
@@ -198,16 +201,25 @@ class _Probe:
             sorted(pair, key=lambda part: self._called.index(part.path))
             for pair in combinations(self.parts, 2)
         ]
-        return next((tuple(pair) for pair in pairs if self._halves(*pair)), None)
+        return next((tuple(pair) for pair in pairs if self._tried(self._halves, *pair)), None)
+
+    def among(self, known: Iterable[tuple[Part, Part]]) -> tuple[Part, Part] | None:
+        """The parts of other blocks that are the parts of this one too; None where none are."""
+        names = dict(self.module.named_children())
+        pairs = [pair for pair in known if all(part.path in names for part in pair)]
+        return next((pair for pair in pairs if self._tried(self.composes, *pair)), None)
 
     def _halves(self, attention: Part, mlp: Part) -> bool:
+        adds = not any(self.same(self.without(part), self.hidden) for part in (attention, mlp))
+        return adds and self.composes(attention, mlp) and self._mixes(attention, mlp)
+
+    @staticmethod
+    def _tried(holds: Callable[[Part, Part], bool], attention: Part, mlp: Part) -> bool:
         try:
-            adds = not (
-                self.same(self.without(mlp), self.hidden)
-                or self.same(self.without(attention), self.hidden)
-            )
-            return adds and self.composes(attention, mlp) and self._mixes(attention, mlp)
-        except Exception:  # noqa: BLE001 - a module that is no part of a half raises anything
+            return holds(attention, mlp)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception:  # noqa: BLE001 - zeros for a module that is no part raise anything
             return False
 
     def composes(self, attention: Part, mlp: Part) -> bool:
@@ -244,16 +256,12 @@ class _Probe:
             try:
                 alone = [self.without(part) - self.hidden for part in (first, second)]
                 nothing = self.same(self.without(first, second), self.hidden)
-            except Exception:  # noqa: BLE001, S112 - as in _halves
+            except Exception:  # noqa: BLE001, S112 - as in _tried
                 continue
             added = nothing and not any(self.same(a, torch.zeros_like(a)) for a in alone)
             if added and self.same(self.hidden + sum(alone), self.whole):
                 return "runs both side by side on the same hidden state"
         return "has no two modules without which exactly one of the two is not added"
-
-
-def _has(block: nn.Module, part: Part) -> bool:
-    return part.path in dict(block.named_children())
 
 
 def _size(module: nn.Module) -> int:
