@@ -167,7 +167,7 @@ def prune(
 
     if export:
         try:
-            limits = check_exportable(decoder)
+            limits = check_exportable(decoder, granularity in ("block", "sublayer"))
         except UserError as error:
             raise UserError(f"{error} (--no-export searches without it)") from None
         if limits:

@@ -192,8 +192,12 @@ def check_removal(remove: Sequence[int], blocks: int) -> None:
         raise UserError(f"all {blocks} blocks would be removed; at least one must stay")
 
 
-def check_exportable(decoder: Decoder) -> str | None:
+def check_exportable(decoder: Decoder, deleting: bool = True) -> str | None:
     """Refuse a model that no removal could be exported of, before a search is paid for.
+
+    Args:
+        decoder: the model.
+        deleting: whether whole blocks may go; else the blocks stay where they are.
 
     Returns:
         Which removals could not be exported, in words; None where all can.
@@ -204,6 +208,8 @@ def check_exportable(decoder: Decoder) -> str | None:
     """
     _refuse_quantised(decoder)
     refuse_comparing(decoder)
+    if not deleting:
+        return None
     some, words = export_limits(_original(decoder))
     if not some:
         raise UserError(f"export of {decoder.name}: {words}")
