@@ -515,3 +515,12 @@ def test_the_command_refuses_before_it_loads(words, sentence, tmp_path):
     assert isinstance(done.exception, UserError) or done.exit_code == 2
     assert sentence in str(done.exception) + " ".join(done.output.split())
     assert not (tmp_path / "r").exists()
+
+
+def test_halves_go_where_no_block_could_be_deleted(loaded, tmp_path):
+    """Jamba's periods bind its blocks to their places; zeros leave them there."""
+    decoder = loaded("jamba")
+    with pytest.raises(UserError, match="period"):
+        export(decoder, ["2.attention", "2.mlp"], tmp_path / "no")
+    exported = export(decoder, ["2.attention", "3.mlp"], tmp_path / "out")
+    assert exported.kept == [0, 1, 2, 3, 4, 5] and len(exported.zeroed["items"]) == 2
