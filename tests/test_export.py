@@ -81,7 +81,7 @@ def test_weights_of_the_wrong_blocks_would_be_caught(tiny, tmp_path, monkeypatch
 
 
 def test_shards_with_an_index(tiny, tmp_path):
-    nbytes, dtype = write_kept_weights(tiny["gpt2"], [0, 2], tmp_path, shard_bytes=40_000)
+    nbytes, zeros, dtype = write_kept_weights(tiny["gpt2"], [0, 2], tmp_path, shard_bytes=40_000)
     index = json.loads((tmp_path / "model.safetensors.index.json").read_text())
     names = set(index["weight_map"].values())
     assert len(names) > 1 and names == {p.name for p in tmp_path.glob("*.safetensors")}

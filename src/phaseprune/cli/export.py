@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from phaseprune.cli import options as o
-from phaseprune.cli.console import Screen, block_list, command_line, load_checked
+from phaseprune.cli.console import Screen, command_line, load_checked
+from phaseprune.decoder.items import item_list
 from phaseprune.errors import UserError
 
 
@@ -21,7 +22,7 @@ def export(
     remove: Annotated[
         str | None,
         typer.Option("--remove", metavar="BLOCKS", help="Blocks to remove from a model: original "
-                     "0-based indices, as 20,26,7."),
+                     "0-based indices, as 20,26,7, or halves, as 7.attention,7.mlp."),
     ] = None,
     step: Annotated[
         int | None,
@@ -59,7 +60,7 @@ def export(
         )
     if not is_run and out is None:
         raise UserError("say where to write the checkpoint with --out DIRECTORY")
-    removed = block_list(remove) if remove is not None else []
+    removed = item_list(remove) if remove is not None else []
     if is_run:
         from phaseprune.search.export_run import export_run, run_to_export
 
@@ -79,15 +80,20 @@ def export(
         from phaseprune.decoder.export import export as write
 
         exported = write(decoder, removed, out)
+    from phaseprune.decoder.export_notes import zeroed_lines
+
     saved = 1 - exported.parameters / exported.full_parameters
     screen.say(f"exported: {exported.path}")
-    screen.say(f"removed blocks: {', '.join(map(str, exported.removed))}")
+    what = "halves of blocks" if exported.zeroed else "blocks"
+    screen.say(f"removed {what}: {', '.join(map(str, exported.removed))}")
     screen.say(
         f"parameters: {exported.parameters:,} of {exported.full_parameters:,} ({saved:.1%} less), "
         f"{exported.weight_bytes / 1e6:,.1f} MB"
     )
     screen.say(f"reloaded from disk: max |Δ logits| {exported.max_abs_logit_difference:.2g}")
     screen.say(f"generated {exported.generated_tokens} tokens alike with and without the KV cache")
+    for line in zeroed_lines(exported.zeroed):
+        screen.say(line)
     saving = _measured(screen, decoder, exported.path) if measure else {}
     screen.next(command_line("trace", exported.path, "--task", "TASK"))
     screen.result(exported.to_dict() | saving)

@@ -64,6 +64,11 @@ def prune(
         str | None,
         typer.Option("--protect", metavar="I,J,…", help="Never remove these blocks."),
     ] = None,
+    granularity: Annotated[
+        str,
+        typer.Option("--granularity", help="What is removed one at a time: block; or halves of "
+                     "blocks, attention or mlp, or sublayer for both kinds."),
+    ] = "block",
     text: Annotated[
         Path | None,
         typer.Option("--text", metavar="FILE", help="Plain text: its first 16 windows of 512 "
@@ -139,10 +144,13 @@ def prune(
     from phaseprune.questions.catalog import load_task
     from phaseprune.runs.directory import RunDirectory
     from phaseprune.search.choice import find_choice
+    from phaseprune.search.granularity import check_choice, refuse_spread
     from phaseprune.search.methods import check_length
 
     choice = find_choice(method, objective, search, race_alpha, race_tolerance, race_dtype)
     check_length(choice.method, remove is not None or ratio is not None)
+    check_choice(granularity, choice)
+    refuse_spread(granularity, device, stream)
     protected = [] if protect is None else block_list(protect, "--protect")
     questions = load_task(task, limit=limit, **settings)
     decoder = load_checked(
@@ -159,7 +167,7 @@ def prune(
 
     if export:
         try:
-            limits = check_exportable(decoder)
+            limits = check_exportable(decoder, granularity in ("block", "sublayer"))
         except UserError as error:
             raise UserError(f"{error} (--no-export searches without it)") from None
         if limits:
@@ -170,6 +178,7 @@ def prune(
             decoder, questions, remove=remove, ratio=ratio, keep_accuracy=keep_accuracy,
             keep_text_loss=keep_text_loss, guard=Guard() if guard else None,
             method=method, objective=objective, protect=protected, text=text, search=search,
+            granularity=granularity,
             race_alpha=race_alpha, race_tolerance=race_tolerance, race_dtype=race_dtype,
             calibration=calibration, evaluation=evaluation,
             seed=seed, out=run, arguments=typed_command(), progress=progress,
@@ -199,6 +208,7 @@ def show(screen: Screen, pruning: dict) -> None:
     """Print the steps of a pruning run and what they come to."""
     from phaseprune.report import words
     from phaseprune.report.guard_words import guard_lines, guards_table
+    from phaseprune.report.item_words import cliff_line, removed_line
     from phaseprune.report.merge_words import merged_lines
     from phaseprune.report.tables import steps_table
 
@@ -208,14 +218,14 @@ def show(screen: Screen, pruning: dict) -> None:
     if guards := guards_table(steps):
         screen.say(guards)
     screen.say(f"the search ended: {result['stopped_by']}")
-    screen.say(words.removed_line(steps, result))
+    screen.say(removed_line(steps, result))
     for line in merged_lines(steps, result):
         screen.say(line)
     if pruning["chosen_by"]:
         screen.say(pruning["chosen_by"]["in_words"])
     screen.say(words.accuracy_line(result, trace["chance"], trace["questions"]))
     screen.say(words.collapse_line(result))
-    screen.say(words.cliff_line(result))
+    screen.say(cliff_line(result))
     for line in guard_lines(result):
         screen.say(line)
     if result.get("racing"):
@@ -225,3 +235,5 @@ def show(screen: Screen, pruning: dict) -> None:
             f"exported: {result['export']['path']}, reloaded from disk, max |Δ logits| "
             f"{result['export']['max_abs_logit_difference']:.2g}"
         )
+        for line in result["export"].get("zeroed_in_words", ()):
+            screen.say(line)

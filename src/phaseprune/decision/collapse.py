@@ -40,7 +40,7 @@ class Cliff:
     """
 
     step: int
-    removed: int
+    removed: int | str
     phase: str | None
     loss: float
     loss_ci: tuple[float, float] | None
@@ -65,7 +65,7 @@ def retained(correct: np.ndarray, full: np.ndarray, chances: np.ndarray, seed: i
 
 def find_cliff(
     correct: Sequence[np.ndarray],
-    removed: Sequence[int | None],
+    removed: Sequence[int | str | None],
     phases: Sequence[str | None],
     chances: np.ndarray,
     seed: int,
@@ -74,7 +74,7 @@ def find_cliff(
 
     Args:
         correct: one ``[Q]`` array a step, the first of the full model.
-        removed: the block removed at each step (None at step 0).
+        removed: the block (or the half of one) removed at each step (None at step 0).
         phases: its phase in the full model.
         chances: ``[Q]`` 1/k of each question.
         seed: of the bootstrap.
@@ -93,7 +93,7 @@ def find_cliff(
     loss = _ratio(right[step - 1] - right[step], right[0], chances, seed)
     return Cliff(
         step=step,
-        removed=int(removed[step]),
+        removed=removed[step],
         phase=phases[step],
         loss=float(losses[step - 1]),
         loss_ci=loss.ci,

@@ -37,7 +37,9 @@ def removable(blocks: int, protect: Collection[int] = ()) -> tuple[int, ...]:
     return left
 
 
-def check_number(blocks: int, candidates: Sequence[int], remove: int | None = None) -> int:
+def check_number(
+    blocks: int, candidates: Sequence[int], remove: int | None = None, nouns: str = "blocks"
+) -> int:
     """How many blocks are to be removed: the given number, or as many as may be.
 
     One block at least stays.
@@ -46,6 +48,7 @@ def check_number(blocks: int, candidates: Sequence[int], remove: int | None = No
         blocks: L.
         candidates: from ``removable``.
         remove: how many; None for all that may be.
+        nouns: what is counted, in messages.
 
     Raises:
         UserError: there are not so many.
@@ -58,7 +61,7 @@ def check_number(blocks: int, candidates: Sequence[int], remove: int | None = No
         why = f" and {protected} of them protected" if protected else ""
         offer = f"give 1 to {most}" if most > 1 else "give 1" if most else "nothing can be removed"
         raise UserError(
-            f"--remove {remove}: the model has {blocks} blocks{why}, and one at least must stay; "
+            f"--remove {remove}: the model has {blocks} {nouns}{why}, and one at least must stay; "
             f"{offer}" + (", or protect fewer" if protected else "")
         )
     return remove

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -37,6 +38,7 @@ class Decoder:
         stream: reads blocks when they run; None where all weights are in memory.
         trained: whether the weights in memory are no longer those of the files.
         device_map: what was asked for; None where the model is on one device.
+        block_names: what ``blocks`` are in words where they are none (``decoder.halved``).
     """
 
     name: str
@@ -56,6 +58,7 @@ class Decoder:
     stream: BlockStream | None = field(default=None, repr=False)
     trained: bool = False
     device_map: DeviceMap | None = None
+    block_names: Sequence[str] | None = field(default=None, repr=False)
 
     @property
     def config(self):
@@ -108,6 +111,10 @@ class Decoder:
     def max_length(self) -> int | None:
         """Tokens that the model can take, if its configuration says so."""
         return getattr(self.config.get_text_config(), "max_position_embeddings", None)
+
+    def called(self, block: int) -> str:
+        """What a block is called in messages."""
+        return self.block_names[block] if self.block_names else f"block {block}"
 
     def resident(self, block: int, then: int | None = None) -> AbstractContextManager[None]:
         """Have a block's weights where it runs while the context lasts.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,15 @@ from phaseprune.decision.laco import Mixtures, written
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.decoder.device_map import parameter_count
 from phaseprune.decoder.export_notes import mergekit_yaml, model_card
+from phaseprune.decoder.items import Item, check_items, lone_halves, parse_item, whole_blocks
 from phaseprune.decoder.load import read_config
 from phaseprune.decoder.merged import check_mergeable, merged_blocks
 from phaseprune.decoder.pruned_config import Original, export_limits, prune, read_original
 from phaseprune.decoder.pruned_weights import write_kept_weights
 from phaseprune.decoder.reload import ExportMismatch, compare_with_skipping, runs_own_code
 from phaseprune.decoder.reload_streamed import refuse_comparing
+from phaseprune.decoder.sublayers import Halves, find_halves
+from phaseprune.decoder.zeroed import measure_zeroed
 from phaseprune.errors import UserError
 from phaseprune.runs.atomic import write_json, write_text
 
@@ -34,8 +37,8 @@ class Export:
 
     Attributes:
         path: its directory.
-        removed: original indices, in order of removal.
-        kept: original indices, in order.
+        removed: original indices, in order of removal; halves of blocks as ``7.attention``.
+        kept: original indices of the blocks that are there, in order.
         max_abs_logit_difference: between the checkpoint reloaded from disk and the full model that
             skips the removed blocks.
         parameters: of the exported model, and ``full_parameters`` of the full one.
@@ -44,10 +47,12 @@ class Export:
             where the full model cannot do that either.
         merged: of blocks that took removed ones in, what their weights are a sum of
             (``decision.laco.written``); None where no weights changed.
+        zeroed: of halves whose block is there (``decoder.zeroed.Zeroed``): which, and what a
+            runtime that skips them would save; None where whole blocks are removed.
     """
 
     path: str
-    removed: list[int]
+    removed: list[Item]
     kept: list[int]
     max_abs_logit_difference: float
     parameters: int
@@ -55,18 +60,20 @@ class Export:
     weight_bytes: int
     generated_tokens: int
     merged: dict[str, dict[str, int]] | None = None
+    zeroed: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values; ``merged`` only where there is something."""
+        """Plain JSON values; ``merged`` and ``zeroed`` only where there is something."""
         found = asdict(self)
-        if self.merged is None:
-            del found["merged"]
-        return found
+        return {
+            name: value for name, value in found.items()
+            if value is not None or name not in ("merged", "zeroed")
+        }  # fmt: skip
 
 
 def export(
     decoder: Decoder,
-    remove: Sequence[int],
+    remove: Sequence[Item],
     out: str | Path,
     *,
     figures: dict[str, Any] | None = None,
@@ -77,7 +84,8 @@ def export(
 
     Args:
         decoder: the loaded full model.
-        remove: original indices of the blocks to remove.
+        remove: original indices of the blocks to remove, or halves of blocks as ``7.attention``
+            and ``7.mlp``. The weights of a half whose block stays become zeros.
         out: directory of the checkpoint. Must not exist, or be empty, or hold this very export,
             which is then only held against the model again.
         figures: measured figures for the model card and ``phaseprune.json``.
@@ -92,8 +100,9 @@ def export(
         UserError: blocks out of range, ``out`` in use, or a model that cannot be exported.
         ExportMismatch: the reloaded checkpoint differs; it has been deleted.
     """
-    blocks = len(decoder.blocks)
-    check_removal(remove, blocks)
+    remove = [parse_item(item) if isinstance(item, str) else item for item in remove]
+    of_halves = any(isinstance(item, str) for item in remove)
+    (check_items if of_halves else check_removal)(remove, len(decoder.blocks))
     if merged:
         check_mergeable(decoder)
         with merged_blocks(decoder, merged):
@@ -103,7 +112,7 @@ def export(
 
 def _write(
     decoder: Decoder,
-    remove: Sequence[int],
+    remove: Sequence[Item],
     out: Path,
     figures: dict[str, Any] | None,
     healed: Mapping[str, Any] | None,
@@ -111,9 +120,12 @@ def _write(
 ) -> Export:
     """Write the model as it is in memory now, merged weights in place; ``export``."""
     blocks = len(decoder.blocks)
+    zeroed = lone_halves(remove)
+    halves = find_halves(decoder) if zeroed else None
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        return _exported_before(decoder, remove, out, merged)
-    kept = [block for block in range(blocks) if block not in set(remove)]
+        return _exported_before(decoder, remove, out, halves, merged)
+    gone = set(whole_blocks(remove))
+    kept = [block for block in range(blocks) if block not in gone]
     _refuse_quantised(decoder)
     original = _original(decoder)
     pruned = prune(original, kept)
@@ -124,12 +136,13 @@ def _write(
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        weight_bytes, config.dtype = write_kept_weights(
+        weight_bytes, zero_bytes, config.dtype = write_kept_weights(
             decoder, kept, partial,
             per_block=pruned.per_block,
             whole_checkpoint=type(config) is not type(decoder.config),
             own_names=is_a_part(decoder) and type(config) is type(decoder.config),
             in_memory=merged is not None,
+            zeroed=(halves, zeroed) if zeroed else None,
         )  # fmt: skip
         config.save_pretrained(partial)
         decoder.tokenizer.save_pretrained(partial)
@@ -139,7 +152,7 @@ def _write(
         for path in (*(decoder.source.directory / name for name in PROCESSOR_FILES), *own_code):
             if path.is_file():
                 shutil.copyfile(path, partial / path.name)
-        compared = compare_with_skipping(decoder, remove, partial)
+        compared = compare_with_skipping(decoder, remove, partial, halves)
         result = Export(
             path=str(out),
             removed=list(remove),
@@ -150,6 +163,7 @@ def _write(
             weight_bytes=weight_bytes,
             generated_tokens=compared.generated_tokens,
             merged=merged,
+            zeroed=asdict(measure_zeroed(decoder, halves, remove, zero_bytes)) if zeroed else None,
         )
         notes = {
             "base_model": decoder.name,
@@ -160,7 +174,7 @@ def _write(
             **(healed or {}),
         }
         write_json(partial / "phaseprune.json", notes)
-        if not decoder.trained and not merged:  # else slices of the base model are not this model
+        if not (decoder.trained or merged or zeroed):  # else base slices are not this model
             write_text(partial / "mergekit.yaml", mergekit_yaml(decoder.name, kept, config.dtype))
         write_text(partial / "README.md", model_card(notes))
         if out.exists():
@@ -174,20 +188,21 @@ def _write(
 
 
 def _exported_before(
-    decoder: Decoder, remove: Sequence[int], out: Path, merged: dict[str, dict[str, int]] | None
+    decoder: Decoder, remove: Sequence[Item], out: Path, halves: Halves | None,
+    merged: dict[str, dict[str, int]] | None,
 ) -> Export:
     """The export that ``out`` holds, compared again; refused if it holds anything else."""
     try:
         notes = json.loads((out / "phaseprune.json").read_text(encoding="utf-8"))
         wanted = list(remove), decoder.source.fingerprint, merged
         same = (notes["removed"], notes["base_model_fingerprint"], notes.get("merged")) == wanted
-        told = {"merged": None} | notes
-        before = Export(**{field.name: told[field.name] for field in fields(Export)})
+        wanted_fields = [f.name for f in fields(Export) if f.default is MISSING or f.name in notes]
+        before = Export(**{name: notes[name] for name in wanted_fields})
     except (OSError, ValueError, KeyError):
         same = False
     if not same:
         raise UserError(f"{out} exists already; give another --out, or delete it first")
-    compared = compare_with_skipping(decoder, remove, out)
+    compared = compare_with_skipping(decoder, remove, out, halves)
     return replace(before, path=str(out), max_abs_logit_difference=compared.difference)
 
 
@@ -206,8 +221,12 @@ def check_removal(remove: Sequence[int], blocks: int) -> None:
         raise UserError(f"all {blocks} blocks would be removed; at least one must stay")
 
 
-def check_exportable(decoder: Decoder) -> str | None:
+def check_exportable(decoder: Decoder, deleting: bool = True) -> str | None:
     """Refuse a model that no removal could be exported of, before a search is paid for.
+
+    Args:
+        decoder: the model.
+        deleting: whether whole blocks may go; else the blocks stay where they are.
 
     Returns:
         Which removals could not be exported, in words; None where all can.
@@ -218,6 +237,8 @@ def check_exportable(decoder: Decoder) -> str | None:
     """
     _refuse_quantised(decoder)
     refuse_comparing(decoder)
+    if not deleting:
+        return None
     some, words = export_limits(_original(decoder))
     if not some:
         raise UserError(f"export of {decoder.name}: {words}")

@@ -9,6 +9,7 @@ import torch
 import yaml
 
 from phaseprune.decision.laco import merged_words
+from phaseprune.decoder.items import item_in_words, whole_blocks
 
 
 def kept_slices(kept: Sequence[int]) -> list[tuple[int, int]]:
@@ -48,13 +49,14 @@ def model_card(notes: dict[str, Any]) -> str:
         yaml.safe_dump(header, sort_keys=False).strip(),
         "---",
         "",
-        f"# {notes['base_model']} without {len(notes['removed'])} of {notes['blocks']} blocks",
+        f"# {notes['base_model']} without {_what(notes)}",
         "",
-        f"Pruned with phaseprune: {_removed(notes.get('merged'))}, "
+        f"Pruned with phaseprune: {_how(notes)}, "
         f"{_change(notes.get('healing'))}. Loads with plain transformers.",
         "",
-        f"- removed blocks (0-based, of the original model, in order of removal): "
+        f"- removed {_kind(notes)} (0-based, of the original model, in order of removal): "
         f"{', '.join(map(str, notes['removed']))}",
+        *([f"- {line}" for line in zeroed_lines(notes.get("zeroed"))]),
         f"- kept blocks: {', '.join(map(str, notes['kept']))}",
         *_merged(notes.get("merged")),
         f"- parameters: {notes['parameters']:,} of {notes['full_parameters']:,} ({share:.1%} less)",
@@ -82,6 +84,49 @@ def model_card(notes: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def zeroed_lines(zeroed: Mapping[str, Any] | None) -> list[str]:
+    """What zeroed halves (``decoder.zeroed.Zeroed``) cost as before, and what they might save."""
+    if not zeroed:
+        return []
+    names = ", ".join(map(item_in_words, zeroed["items"]))
+    megabytes = zeroed["bytes"] / 1e6
+    size = f"{megabytes:,.0f} MB" if megabytes >= 100 else f"{megabytes:.3g} MB"
+    low, high = zeroed["fastness_range"]
+    return [
+        f"zeroed, not deleted: {names} ({zeroed['parameters']:,} parameters, {size} of zeros). "
+        "In plain transformers these save neither bytes nor time, since a checkpoint cannot say "
+        "that a block lacks a half",
+        f"a runtime that skips them would not need these {size}; skipped in place they made a "
+        f"prompt of {zeroed['prompt_tokens']} tokens {zeroed['times_as_fast']:.2f} times as fast "
+        f"({low:.2f} to {high:.2f} in {zeroed['repeats']} turns, where this was exported)",
+    ]
+
+
+def _of_halves(notes: Mapping[str, Any]) -> bool:
+    return any(isinstance(item, str) for item in notes["removed"])
+
+
+def _what(notes: Mapping[str, Any]) -> str:
+    if not _of_halves(notes):
+        return f"{len(notes['removed'])} of {notes['blocks']} blocks"
+    count = len(notes["removed"]) + sum(isinstance(item, int) for item in notes["removed"])
+    return f"{count} of {2 * notes['blocks']} halves of blocks"
+
+
+def _how(notes: Mapping[str, Any]) -> str:
+    if notes.get("merged"):
+        return "blocks merged into others and then removed"
+    if not _of_halves(notes):
+        return "whole blocks removed"
+    gone = len(whole_blocks(notes["removed"]))
+    whole = f"{gone} {'block' if gone == 1 else 'blocks'} whole"
+    return f"halves of blocks (attention or MLP; {whole}) removed"
+
+
+def _kind(notes: Mapping[str, Any]) -> str:
+    return "halves of blocks" if _of_halves(notes) else "blocks"
+
+
 def _beyond_questions(guard: Mapping[str, Any] | None) -> list[str]:
     """What was measured on plain text, against the full model."""
     if guard is None:
@@ -99,10 +144,6 @@ def _chosen(chosen_by: str | None) -> str:
     if chosen_by is None:
         return "Blocks were chosen on other questions than these."
     return f"{chosen_by} None of these questions was among what it looked at."
-
-
-def _removed(merged: Mapping[str, Any] | None) -> str:
-    return "blocks merged into others and then removed" if merged else "whole blocks removed"
 
 
 def _merged(merged: Mapping[str, Mapping[str, int]] | None) -> list[str]:

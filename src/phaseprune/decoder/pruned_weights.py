@@ -24,6 +24,8 @@ from phaseprune.decoder.lazy_tensors import (
     write_safetensors,
 )
 from phaseprune.decoder.stored_names import destinations
+from phaseprune.decoder.sublayers import Halves
+from phaseprune.decoder.zeroed import with_zeros, zeroed_tensors
 from phaseprune.runs.atomic import write_json
 
 SHARD_BYTES = 5 * 10**9
@@ -38,8 +40,9 @@ def write_kept_weights(
     whole_checkpoint: bool = False,
     own_names: bool = False,
     in_memory: bool = False,
+    zeroed: tuple[Halves, Sequence[str]] | None = None,
     shard_bytes: int = SHARD_BYTES,
-) -> tuple[int, torch.dtype]:
+) -> tuple[int, int, torch.dtype]:
     """Write the kept blocks and everything outside the blocks as safetensors.
 
     Args:
@@ -50,16 +53,19 @@ def write_kept_weights(
         whole_checkpoint: write what the model does not load, too.
         own_names: call tensors as the loaded model calls them.
         in_memory: write the weights in memory, as they are now, and not those of the files.
+        zeroed: the halves of the blocks, and those whose weights are to be zeros.
         shard_bytes: the most bytes in a file, unless a single tensor has more.
 
     Returns:
-        The bytes of all tensors, and the dtype that most of them are in.
+        The bytes of all tensors, those of the zeroed ones, and the dtype that most are in.
     """
     source = _source_tensors(decoder, in_memory)
     going = destinations(
         decoder.model, decoder.blocks_path, source, kept, per_block or {}, whole_checkpoint,
         own_names,
     )  # fmt: skip
+    empty = zeroed_tensors(decoder, *zeroed, going) if zeroed else set()
+    source = with_zeros(source, empty)
     shards: list[dict[str, LazyTensor]] = [{}]
     size = 0
     for name, place in going.items():
@@ -84,7 +90,8 @@ def write_kept_weights(
     if len(shards) > 1:
         index = {"metadata": {"total_size": by_dtype.total()}, "weight_map": weight_map}
         write_json(out / "model.safetensors.index.json", index)
-    return by_dtype.total(), by_dtype.most_common(1)[0][0]
+    zeros = sum(source[name].nbytes for name in empty)
+    return by_dtype.total(), zeros, by_dtype.most_common(1)[0][0]
 
 
 def _source_tensors(decoder: Decoder, in_memory: bool) -> dict[str, LazyTensor]:

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import torch
 
-from phaseprune.decoder.blocks import skipped_blocks
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.decoder.device_map import parameter_count
+from phaseprune.decoder.items import Item, whole_blocks
 from phaseprune.decoder.load_errors import first_line
 from phaseprune.decoder.reload_streamed import new_tokens, reload
+from phaseprune.decoder.sublayers import Halves, skipped_items
 from phaseprune.decoder.verify import TOLERANCE
 from phaseprune.errors import UserError
 
@@ -42,15 +43,23 @@ class Comparison:
 
 
 @torch.no_grad()
-def compare_with_skipping(decoder: Decoder, removed: Sequence[int], checkpoint: Path) -> Comparison:
+def compare_with_skipping(
+    decoder: Decoder, removed: Sequence[Item], checkpoint: Path, halves: Halves | None = None
+) -> Comparison:
     """Reload a checkpoint and hold it against the full model that skips the blocks.
+
+    Args:
+        decoder: the full model.
+        removed: blocks, or halves of them.
+        checkpoint: the directory.
+        halves: from ``find_halves``, where halves are removed.
 
     Raises:
         UserError: the pruned model is right but cannot generate with the KV cache.
         ExportMismatch: logits differ, weights are missing, or generation with the KV cache differs
             from generation without.
     """
-    model, report = reload(decoder, removed, checkpoint, runs_own_code(decoder))
+    model, report = reload(decoder, whole_blocks(removed), checkpoint, runs_own_code(decoder))
     missing = sorted(report["missing_keys"])
     if missing:
         raise ExportMismatch(f"the exported checkpoint lacks {len(missing)} weights ({missing[0]})")
@@ -61,7 +70,7 @@ def compare_with_skipping(decoder: Decoder, removed: Sequence[int], checkpoint: 
     tokens = torch.randint(vocabulary, shape, generator=generator).to(decoder.device)
     padding = getattr(decoder.config, "pad_token_id", None)  # some models count positions by it
     tokens[tokens == (-1 if padding is None else padding)] = 1 if padding == 0 else 0
-    with skipped_blocks(decoder, set(removed)):
+    with skipped_items(decoder, halves, removed):
         expected = decoder.model(input_ids=tokens, use_cache=False).logits.float()
     difference = float(
         (model(input_ids=tokens, use_cache=False).logits.float() - expected).abs().max()

@@ -127,7 +127,8 @@ def measure_saving(
         raise UserError(f"{decoder.name} takes {most} tokens, too few to measure its speed")
     new_tokens = min(new_tokens, most // 2)
     prompt_tokens = min(prompt_tokens, most - new_tokens - 1)
-    short, _ = reload(decoder, notes["removed"], Path(exported), runs_own_code(decoder))
+    gone = [block for block in range(notes["blocks"]) if block not in notes["kept"]]
+    short, _ = reload(decoder, gone, Path(exported), runs_own_code(decoder))
     vocabulary = decoder.model.get_input_embeddings().weight.shape[0]
     generator = torch.Generator().manual_seed(0)
     prompt = torch.randint(vocabulary, (1, prompt_tokens), generator=generator).to(decoder.device)
@@ -169,7 +170,7 @@ def record_saving(exported: str | Path, saving: Saving) -> None:
 def _notes(decoder: Decoder, exported: Path) -> dict[str, Any]:
     try:
         notes = json.loads((exported / "phaseprune.json").read_text(encoding="utf-8"))
-        removed, made_of = notes["removed"], notes["base_model_fingerprint"]
+        made_of = notes["base_model_fingerprint"]
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(
             f"{exported} is no exported model (it has no phaseprune.json that says so); give a "
@@ -180,7 +181,7 @@ def _notes(decoder: Decoder, exported: Path) -> dict[str, Any]:
             f"{exported} was made of another model than {decoder.name} (fingerprint "
             f"{made_of[:12]}, is {decoder.source.fingerprint[:12]})"
         )
-    return notes | {"removed": removed}
+    return notes
 
 
 def _seconds(model, prompt: torch.Tensor, count: int) -> tuple[float, float]:

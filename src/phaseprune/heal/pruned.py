@@ -115,6 +115,11 @@ def open_run(path: str | Path, model: str | None = None, revision: str | None = 
         raise UserError(
             f"{path} is a run of {manifest['command']}, which removes no blocks; give one of prune"
         )
+    if granularity := manifest["options"].get("granularity"):
+        raise UserError(
+            f"{path} removed halves of blocks (--granularity {granularity}), "
+            "which are zeros that fine-tuning would fill again; heal a run of whole blocks"
+        )
     if manifest["status"] != "finished" or not steps:
         raise UserError(
             f"{path} is not finished (it is {manifest['status']}); give its command again first: "

@@ -47,6 +47,11 @@ def read_ladder(path: str | Path, decoder: Decoder, task: Task) -> Ladder:
             f"{path} is a run of {manifest.get('command')}, which removes no blocks; give one of "
             "prune"
         )
+    if granularity := manifest["options"].get("granularity"):
+        raise UserError(
+            f"{path} removed halves of blocks (--granularity {granularity}), "
+            "and similarity compares models without whole blocks; give a run of these"
+        )
     base, fingerprint = manifest["model"], decoder.source.fingerprint
     if base["fingerprint"] != fingerprint:
         raise UserError(

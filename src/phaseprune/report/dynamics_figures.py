@@ -8,6 +8,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from phaseprune.report import style
+from phaseprune.report.item_words import nouns_of
 
 
 def dynamics_figure(result: Mapping[str, Any]) -> Figure:
@@ -22,7 +23,7 @@ def dynamics_figure(result: Mapping[str, Any]) -> Figure:
     """
     figure, axes = style.new_figure(3.0)
     dynamics = result["dynamics"]
-    blocks = len(result["removed"]) + len(result["kept"])
+    blocks = result.get("blocks") or len(result["removed"]) + len(result["kept"])
     found = [one for one in dynamics["transitions"] if one["found"]]
     gone = [one for one in dynamics["transitions"] if not one["found"]]
     last = max(len(dynamics["transitions"]) - 1, 1)
@@ -55,7 +56,8 @@ def dynamics_figure(result: Mapping[str, Any]) -> Figure:
     axes.xaxis.set_major_locator(style.integer_ticks(last))
     axes.yaxis.set_major_locator(style.integer_ticks(blocks))
     axes.grid(axis="y", color=style.GRID, linewidth=0.7)
-    style.set_labels(axes, "Removed blocks", "Readout of the transition")
+    removed = f"Removed {nouns_of([], result)}"
+    style.set_labels(axes, removed, "Readout of the transition")
     style.set_title(axes, "Transition of the pruned models")
     axes.legend(
         loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=5, frameon=False,

@@ -91,7 +91,8 @@ def guards_table(steps: Sequence[Mapping[str, Any]]) -> Table | None:
         "Loss on plain text, nats a token, and its rise; tokens of greedy continuations equal to "
         "the full model's, and how many are so from the start; repeated 4-grams",
     )
-    for name in ("Step", "Block", "Loss", "Rise % [CI]", "Equal % [CI]", "From start",
+    what = "Half" if any(isinstance(step["removed"], str) for step in steps) else "Block"
+    for name in ("Step", what, "Loss", "Rise % [CI]", "Equal % [CI]", "From start",
                  "Repeated % [CI]"):  # fmt: skip
         table.add_column(name, justify="right", no_wrap=True)
     for step in steps:

@@ -12,6 +12,7 @@ from phaseprune.errors import UserError
 from phaseprune.report import depth_words, dynamics_words, figures, words
 from phaseprune.report.frequency_words import frequency_caption, frequency_line
 from phaseprune.report.guard_words import guard_lines
+from phaseprune.report.item_words import cliff_line, nouns_of, removed_line
 from phaseprune.report.lens_words import lens_lines
 from phaseprune.report.merge_words import merged_lines
 from phaseprune.report.pages import render
@@ -93,6 +94,7 @@ def render_report(
         tables=[table for part in parts for table in part.tables],
         steps=steps,
         guarded=any(step.get("guard") for step in steps),
+        halves=nouns_of(steps, result) != "blocks",
         marks=[step_marks(step, result) for step in steps],
         phase_names=words.PHASE_NAMES,
         provenance=provenance_rows(manifest, trace, result),
@@ -128,12 +130,12 @@ def _sentences(
     if result:
         chance = trace["chance"] if trace else None
         sentences += [
-            words.removed_line(steps, result),
+            removed_line(steps, result),
             *merged_lines(steps, result),
             *([chosen["in_words"]] if (chosen := manifest.get("chosen_by")) else []),
             words.accuracy_line(result, chance, manifest.get("evaluation_questions")),
             words.collapse_line(result),
-            words.cliff_line(result),
+            cliff_line(result),
             *guard_lines(result),
             *([line] if (line := dynamics_words.paired_line(result)) else []),
             *dynamics_words.dynamics_lines(result, trace and trace["option_labels"]),
@@ -144,7 +146,9 @@ def _sentences(
         accuracy = words.percent_with_interval(
             last["evaluation"]["accuracy"], last["evaluation"].get("ci")
         )
-        removed = words.plural(sum(step["removed"] is not None for step in steps), "block")
+        count = sum(step["removed"] is not None for step in steps)
+        nouns = nouns_of(steps, None)
+        removed = words.plural(count, "block") if nouns == "blocks" else f"{count} {nouns}"
         sentences.append(f"{removed} removed so far; evaluation accuracy is now {accuracy}.")
     if trace:
         if not steps:
@@ -179,10 +183,10 @@ def _tiles(
         tiles.append(("Accuracy", *_tile_interval(accuracy["mean"][-1], bounds)))
     if result:
         total = len(result["removed"]) + len(result["kept"])
-        pruned = result["pruned"]
+        pruned, nouns = result["pruned"], nouns_of(steps, result)
         tiles += [
             ("Pruned model", *_tile_interval(pruned["accuracy"], pruned["ci"])),
-            ("Blocks removed", str(len(result["removed"])), f"of {total}"),
+            (f"{nouns[0].upper()}{nouns[1:]} removed", str(len(result["removed"])), f"of {total}"),
             ("Retained", *_tile_interval(result["retained"], result["retained_ci"])),
         ]
     if trace:
@@ -211,6 +215,7 @@ def _figures(
 ) -> list[dict[str, Any]]:
     """Draw what the run allows: each with its markup and its caption."""
     drawn = []
+    halves = nouns_of(steps, result) != "blocks"
 
     def add(name: str, figure: Any, caption: str) -> None:
         svg = inline_svg(figure, name, caption)
@@ -220,7 +225,8 @@ def _figures(
         add(
             "pruning",
             figures.pruning_figure(steps, result, trace["chance"] if trace else None),
-            "Each point is one more block removed, named by its index; squares are Silent, circles "
+            f"Each point is one more {'half of a block' if halves else 'block'} removed, named by "
+            f"its index{' (a: attention, m: MLP)' if halves else ''}; squares are Silent, circles "
             "Decisive blocks. Look for how long accuracy holds, and which block's removal makes "
             "it fall.",
         )

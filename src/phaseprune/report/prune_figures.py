@@ -11,7 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
+from phaseprune.decoder.items import item_in_words, short_item, whole_blocks
 from phaseprune.report import style
+from phaseprune.report.item_words import nouns_of
 from phaseprune.report.words import percent
 
 MARKER_NUMBERS_UP_TO = 34
@@ -59,8 +61,9 @@ def pruning_figure(
     axes.xaxis.set_major_locator(style.integer_ticks(last))
     axes.grid(axis="y", color=style.GRID, linewidth=0.7)
     style.percent_axis(axes)
-    style.set_labels(axes, "Removed blocks", "Evaluation accuracy")
-    style.set_title(axes, "Accuracy by number of removed blocks", pad=36 if result else 8)
+    nouns = nouns_of(steps, result)
+    style.set_labels(axes, f"Removed {nouns}", "Evaluation accuracy")
+    style.set_title(axes, f"Accuracy by number of removed {nouns}", pad=36 if result else 8)
     if result:
         _mark_result(axes, steps, result, last)
     if len(steps) > 1:
@@ -93,10 +96,10 @@ def margin_heatmap_figure(
     margins = np.asarray([step["decision_margin_by_readout"] for step in steps], dtype=float)
     rows, columns = margins.shape
     gone = np.zeros(margins.shape, dtype=bool)
-    removed: list[int] = []
+    removed: list = []
     for row, step in enumerate(steps):
         removed += [] if step["removed"] is None else [step["removed"]]
-        gone[row, [block + 1 for block in removed]] = True
+        gone[row, [block + 1 for block in whole_blocks(removed)]] = True
     figure, axes = style.new_figure(float(np.clip(1.5 + 0.21 * rows, 2.6, 8.5)))
     limit = max(float(np.abs(margins).max()), 0.1)
     mesh = axes.pcolormesh(
@@ -128,7 +131,8 @@ def margin_heatmap_figure(
     bar.set_label("Decision Margin", fontsize=style.LABEL_SIZE, color=style.INK)
     found = trace is not None and trace["transition"]["found"]
     letters = " (S Silent, D Decisive)" if found else ""
-    style.set_labels(axes, "Readout (after so many blocks)", "Removed block" + letters)
+    what = "Removed block" if nouns_of(steps, None) == "blocks" else "Removed half"
+    style.set_labels(axes, "Readout (after so many blocks)", what + letters)
     style.set_title(axes, "Decision Margin by readout at every step", pad=26 if found else 8)
     if found:
         style.phase_strip(axes, trace, edge=0.5)
@@ -185,7 +189,7 @@ def _removed_markers(axes: Axes, steps: Sequence[Mapping[str, Any]]) -> None:
                 "va": "bottom" if up else "top",
             }
         axes.annotate(
-            str(step["removed"]),
+            short_item(step["removed"]),
             (step["step"], accuracy),
             textcoords="offset points",
             fontsize=7.5 * scale if numbered else 6.5,
@@ -218,7 +222,8 @@ def _mark_result(
             zorder=0,
         )
         doubt = "" if cliff["significant"] else ", not significant"
-        text = f"cliff: block {cliff['removed']} costs {percent(cliff['loss'])} points of retained"
+        cost = f"{percent(cliff['loss'])} points of retained"
+        text = f"cliff: {item_in_words(cliff['removed'])} costs {cost}"
         notes.append((cliff["step"] - 0.5, 1.02, text + doubt))
     for x, y, text in notes:
         axes.text(
@@ -240,7 +245,7 @@ def _step_ticks(axes: Axes, steps: Sequence[Mapping[str, Any]]) -> None:
     labels = [
         "full"
         if steps[row]["removed"] is None
-        else f"{steps[row]['removed']}{letters[steps[row]['phase']]}"
+        else f"{short_item(steps[row]['removed'])}{letters[steps[row]['phase']]}"
         for row in rows
     ]
     axes.set_yticks(rows, labels)

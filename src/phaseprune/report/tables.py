@@ -80,12 +80,13 @@ def steps_table(
     """
     table = new_table("Pruning steps", "Accuracy, DM and retained on the evaluation questions")
     table.add_column("Step", justify="right")
-    table.add_column("Block", justify="right")
+    halves = any(isinstance(step["removed"], str) for step in steps)
+    table.add_column("Half" if halves else "Block", justify="right", no_wrap=True)
     table.add_column("Phase", no_wrap=True)
     table.add_column("Accuracy % [CI]", justify="right", no_wrap=True)
     table.add_column("DM", justify="right")
     table.add_column("Retained % [CI]", justify="right", no_wrap=True)
-    table.add_column("", width=16)
+    table.add_column("", width=13 if halves else 16)
     for step in steps:
         evaluation, phase = step["evaluation"], step["phase"]
         full = step["removed"] is None

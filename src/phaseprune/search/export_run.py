@@ -8,6 +8,7 @@ from phaseprune.decision.guards import short_figures
 from phaseprune.decision.laco import read_mixtures
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.decoder.export import Export, export
+from phaseprune.decoder.export_notes import zeroed_lines
 from phaseprune.errors import UserError
 from phaseprune.runs.directory import RunDirectory
 
@@ -89,5 +90,8 @@ def export_run(
             "path": exported.path,
             "max_abs_logit_difference": exported.max_abs_logit_difference,
         }
+        if exported.zeroed:
+            told = zeroed_lines(exported.zeroed)
+            summary |= {"zeroed": exported.zeroed, "zeroed_in_words": told}
         run.update(result=result | {"export": summary})
     return exported

@@ -12,6 +12,7 @@ from typing import Any
 from phaseprune.decision.trace import Trace
 from phaseprune.decision.transition import Transition
 from phaseprune.decoder.decoder import Decoder
+from phaseprune.decoder.items import Item
 from phaseprune.probes.guards import Guard, open_guard
 from phaseprune.progress import Progress, silent
 from phaseprune.questions.question import Task
@@ -19,6 +20,7 @@ from phaseprune.questions.split import split
 from phaseprune.runs.directory import RunDirectory
 from phaseprune.search.choice import find_choice
 from phaseprune.search.conclude import conclude
+from phaseprune.search.granularity import check_choice, prune_halves
 from phaseprune.search.methods import check_length
 from phaseprune.search.plain_text import looked_at, read_text
 from phaseprune.search.rank import check_measurable, free_blocks, rank_looking_at
@@ -46,8 +48,8 @@ class Pruning:
     chosen_by: dict[str, Any] | None = None
 
     @property
-    def removed(self) -> list[int]:
-        """Original indices of the removed blocks, in order of removal."""
+    def removed(self) -> list[Item]:
+        """Original indices of the removed blocks (or names of halves), in order of removal."""
         return self.result["removed"]
 
     def to_dict(self) -> dict[str, Any]:
@@ -77,6 +79,7 @@ def prune(
     method: str | None = None,
     objective: str | None = None,
     protect: Collection[int] = (),
+    granularity: str = "block",
     search: str = "exact",
     race_alpha: float | None = None,
     race_tolerance: float | None = None,
@@ -108,6 +111,9 @@ def prune(
         objective: of a search: ``decision_margin`` (the default), ``accuracy`` or ``loss`` on the
             calibration questions, or ``text_loss``.
         protect: original indices of blocks that are never removed.
+        granularity: what is removed one at a time: ``block``, or halves of blocks: ``attention``,
+            ``mlp`` or ``sublayer`` (both kinds), named as ``7.attention``; ``remove`` and ``ratio``
+            are of these then, and ``protect`` keeps both halves of a block.
         search: ``exact`` scores every candidate on all calibration questions (or the whole text);
             ``racing`` drops those early that are significantly worse.
         race_alpha: of racing: probability with which a step may choose a block that is worse than
@@ -136,6 +142,15 @@ def prune(
     choice = find_choice(method, objective, search, race_alpha, race_tolerance, race_dtype)
     check_length(choice.method, remove is not None or ratio is not None)
     protect = sorted(set(protect))
+    check_choice(granularity, choice)
+    if granularity != "block":
+        rules = dict(remove=remove, ratio=ratio, keep_accuracy=keep_accuracy,
+                     keep_text_loss=keep_text_loss)  # fmt: skip
+        return Pruning(*prune_halves(
+            decoder, task, granularity, choice, rules, protect=protect, text=text, guard=guard,
+            calibration=calibration, evaluation=evaluation, seed=seed, transition=transition,
+            out=out, arguments=arguments, progress=progress,
+        ))  # fmt: skip
     free = free_blocks(decoder, choice.method, protect)
     stop = stop_rule(len(decoder.blocks), remove, ratio, keep_accuracy, keep_text_loss, free)
     check_measurable(decoder, choice.method, free, stop.most)

@@ -36,12 +36,13 @@ class Step:
     ``dynamics`` has the transition of this model and its Option Frequency against the gold, before
     any correction for the number of steps. ``guard`` has the figures beyond questions
     (``decision.guards.guard_figures``), where they were asked for. ``merged`` says of blocks that
-    took others in what their weights are a sum of (``decision.laco.Mixtures``).
+    took others in what their weights are a sum of (``decision.laco.Mixtures``). Where halves of
+    blocks are removed, ``removed`` and ``kept`` name these, as ``7.attention`` (``decoder.items``).
     """
 
     step: int
-    removed: int | None
-    kept: list[int]
+    removed: int | str | None
+    kept: list[int] | list[str]
     objective: float | None
     calibration: dict[str, float]
     evaluation: dict[str, Any]

@@ -114,11 +114,7 @@ def run_steps(
     if not steps:
         steps.append(first_step(search, full.decisions, progress))
         run.append_step(steps[0].to_dict())
-    if search.stop.keep_accuracy is not None and steps[0].retained is None:
-        raise UserError(
-            f"{full.task}: the full model's accuracy {steps[0].evaluation['accuracy']:.3f} is not "
-            f"above chance {full.chance:.3f}, so no share of it can be kept; give --remove instead"
-        )
+    refuse_keeping(search, full, steps[0])
     if search.objective is None:
         choose = by_ranking(run, rank)
     else:
@@ -134,3 +130,12 @@ def run_steps(
         run.append_step(step.to_dict())
         run.add_timings(search=step.seconds)
     run.add_timings(prune=time.perf_counter() - began)
+
+
+def refuse_keeping(search: Search, full: Trace, first: Step) -> None:
+    """Refuse to keep a share of an accuracy that is not above chance."""
+    if search.stop.keep_accuracy is not None and first.retained is None:
+        raise UserError(
+            f"{full.task}: the full model's accuracy {first.evaluation['accuracy']:.3f} is not "
+            f"above chance {full.chance:.3f}, so no share of it can be kept; give --remove instead"
+        )

@@ -18,12 +18,14 @@ class Stop:
     """Remove at most ``most`` blocks, and end when one of the other two rules is broken.
 
     They are broken when retained falls below ``keep_accuracy``, and when the rise of the text loss,
-    as a share of the full model's loss, is more than ``keep_text_loss``.
+    as a share of the full model's loss, is more than ``keep_text_loss``. ``nouns`` says what is
+    removed, where that is not blocks.
     """
 
     most: int
     keep_accuracy: float | None
     keep_text_loss: float | None = None
+    nouns: str = "blocks"
 
     def broken_by(self, retained: float | None, text_loss_rise: float | None = None) -> str | None:
         """Which rule is broken by so much retained accuracy or so much more loss, in words."""
@@ -41,7 +43,7 @@ class Stop:
         broken = self.broken_by(retained, text_loss_rise)
         if broken:
             return broken
-        return f"{removed} blocks removed" if removed >= self.most else None
+        return f"{removed} {self.nouns} removed" if removed >= self.most else None
 
 
 def stop_rule(
@@ -51,6 +53,7 @@ def stop_rule(
     keep_accuracy: float | None = None,
     keep_text_loss: float | None = None,
     free: Sequence[int] | None = None,
+    nouns: str = "blocks",
 ) -> Stop:
     """The rule that the given options mean for a model of that many blocks.
 
@@ -65,6 +68,7 @@ def stop_rule(
             (1 + this) times the full model's, so 0.2 allows a rise by a fifth; goes together with
             the others likewise.
         free: the blocks that may be removed; by default all.
+        nouns: what is removed in place of blocks.
 
     Raises:
         UserError: a value out of its range, more than may be removed, or both ``remove`` and
@@ -79,15 +83,15 @@ def stop_rule(
         remove = round(ratio * blocks)
         if not 1 <= remove < blocks:
             raise UserError(
-                f"--ratio {ratio:g} of {blocks} blocks is {remove} blocks; it must leave at least "
-                "one block and remove at least one"
+                f"--ratio {ratio:g} of {blocks} {nouns} is {remove} {nouns}; it must leave at "
+                "least one and remove at least one"
             )
         if remove > len(free):
             raise UserError(
-                f"--ratio {ratio:g} of {blocks} blocks is {remove} blocks and only {len(free)} are "
-                "free to go; give less or protect fewer"
+                f"--ratio {ratio:g} of {blocks} {nouns} is {remove} {nouns} and only {len(free)} "
+                "are free to go; give less or protect fewer"
             )
-    most = check_number(blocks, free, remove)
+    most = check_number(blocks, free, remove, nouns)
     if keep_accuracy is not None and not 0 <= keep_accuracy <= 1:
         raise UserError(f"--keep-accuracy must lie between 0 and 1 and is {keep_accuracy:g}")
     if keep_text_loss is not None and not 0 <= keep_text_loss < math.inf:
@@ -97,4 +101,4 @@ def stop_rule(
         )
     if remove is None and keep_accuracy is None and keep_text_loss is None:
         keep_accuracy = DEFAULT_KEEP
-    return Stop(most, keep_accuracy, keep_text_loss)
+    return Stop(most, keep_accuracy, keep_text_loss, nouns)

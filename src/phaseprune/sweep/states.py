@@ -109,8 +109,9 @@ class Walker:
             return True
         if count == 1:
             raise UserError(
-                f"{self.decoder.name}: block {block} does not get the memory for one stream of "
-                "questions; give a smaller --max-memory, so that fewer are run at once"
+                f"{self.decoder.name}: {self.decoder.called(block)} does not get the memory for "
+                "one stream of questions; give a smaller --max-memory, so that fewer are run at "
+                "once"
             )
         trunk.clear()
         self.together = count // 2 * self._largest_batch()

@@ -214,7 +214,7 @@ def read_into(
         stream, slot = bad
         place = places[stream]
         if not isinstance(place, str):
-            place = f"block {place}" if place >= 0 else "the embeddings"
+            place = decoder.called(place) if place >= 0 else "the embeddings"
         raise UserError(
             f"{decoder.name}: {place} gives NaN or infinite values on question number "
             f"{slot // options} (0-based); try --dtype float32"
