@@ -1,0 +1,70 @@
+"""What a pruning run with several tasks asks for, refused where it does not do; nothing heavy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from phaseprune.decision.combined import COMBINES
+from phaseprune.errors import UserError, near_matches
+from phaseprune.search.choice import Choice
+from phaseprune.search.objectives import OBJECTIVES
+
+DEFAULT_COMBINE = COMBINES[0]
+
+
+def check_tasks(
+    tasks: int, weights: Sequence[float] | None, combine: str | None, choice: Choice
+) -> None:
+    """Refuse what does not go with so many tasks.
+
+    Args:
+        tasks: how many.
+        weights: as given, None for equal ones.
+        combine: as given, None for the default.
+        choice: what chooses.
+
+    Raises:
+        UserError: an unknown way to combine, weights that are not one a task and above 0, either
+            with one task, or with several a choice that is no exact search by questions.
+    """
+    if combine is not None and combine not in COMBINES:
+        raise UserError(
+            f"--combine is {combine!r} and must be one of {', '.join(COMBINES)}."
+            + near_matches(combine, COMBINES)
+        )
+    if tasks < 1:
+        raise UserError("no task is given; give one or several from load_task")
+    if tasks < 2:
+        for option, value in (("combine", combine), ("weights", weights)):
+            if value is not None:
+                raise UserError(
+                    f"--{option} goes with several tasks; name them as --task a,b, or leave it out"
+                )
+        return
+    if weights is not None:
+        if len(weights) != tasks:
+            raise UserError(
+                f"--weights gives {len(weights)} and --task {tasks}; give a weight for each task, "
+                "in the same order"
+            )
+        if not all(0 < weight < math.inf for weight in weights):
+            raise UserError(
+                f"--weights {', '.join(f'{weight:g}' for weight in weights)}: each must be above "
+                "0; leave a task out that should not count"
+            )
+    if choice.method.objective not in OBJECTIVES:
+        raise UserError(
+            f"{choice.word} does not choose by several tasks; give --objective "
+            f"{', '.join(OBJECTIVES)}, or one task"
+        )
+    if choice.how["search"] != "exact":
+        raise UserError(
+            f"--search {choice.how['search']} takes one task; with several leave it out: every "
+            "candidate is scored on all calibration questions"
+        )
+
+
+def asked_weights(tasks: int, weights: Sequence[float] | None) -> list[float]:
+    """The weights, equal ones where none are given."""
+    return [1.0] * tasks if weights is None else [float(weight) for weight in weights]
