@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 from phaseprune.decision.combined import COMBINES
 from phaseprune.errors import UserError, near_matches
+from phaseprune.questions.question import Task
+from phaseprune.runs.folders import TAKEN, task_folders
 from phaseprune.search.choice import Choice
 from phaseprune.search.objectives import OBJECTIVES
 
@@ -68,3 +70,22 @@ def check_tasks(
 def asked_weights(tasks: int, weights: Sequence[float] | None) -> list[float]:
     """The weights, equal ones where none are given."""
     return [1.0] * tasks if weights is None else [float(weight) for weight in weights]
+
+
+def different_folders(tasks: Sequence[Task]) -> list[str]:
+    """A folder name for each task.
+
+    Raises:
+        UserError: a task is named twice, or two are the same questions put in the same way.
+    """
+    folders = task_folders([task.name for task in tasks], TAKEN)
+    seen: dict[tuple, str] = {}
+    for task in tasks:
+        told = {name: value for name, value in task.identity.items() if name != "name"}
+        other = seen.setdefault((*told.values(), task.prompt_format), task.name)
+        if other != task.name:
+            raise UserError(
+                f"--task: {other} and {task.name} are the same questions put in the same way; name "
+                "them once, and give --weights to let them count for more"
+            )
+    return folders

@@ -15,7 +15,7 @@ from phaseprune.progress import Progress
 from phaseprune.questions.question import Task
 from phaseprune.questions.split import split
 from phaseprune.runs.directory import RunDirectory
-from phaseprune.runs.folders import PRUNE_TASKS, TAKEN, task_folders
+from phaseprune.runs.folders import PRUNE_TASKS
 from phaseprune.search.choice import Choice
 from phaseprune.search.plain_text import read_text
 from phaseprune.search.prune import Pruning
@@ -23,7 +23,12 @@ from phaseprune.search.rank import free_blocks
 from phaseprune.search.step import Step
 from phaseprune.search.steps import open_search
 from phaseprune.search.stopping import Stop, stop_rule
-from phaseprune.search.tasks_choice import DEFAULT_COMBINE, asked_weights, check_tasks
+from phaseprune.search.tasks_choice import (
+    DEFAULT_COMBINE,
+    asked_weights,
+    check_tasks,
+    different_folders,
+)
 from phaseprune.search.tasks_conclude import conclude_task, conclude_together
 from phaseprune.search.tasks_steps import TaskSearch, TasksStep, Together, run_together
 from phaseprune.sweep.kept import Kept
@@ -120,14 +125,14 @@ def prune_tasks(
     """
     check_tasks(len(tasks), weights, combine, choice)
     combine, weights = combine or DEFAULT_COMBINE, asked_weights(len(tasks), weights)
-    folders = task_folders([task.name for task in tasks], TAKEN)
-    check_different(tasks)
+    folders = different_folders(tasks)
     protect = sorted(set(protect))
     free = free_blocks(decoder, choice.method, protect)
     stop = stop_rule(len(decoder.blocks), remove, ratio, keep_accuracy, keep_text_loss, free)
     guard = Guard() if guard is None and keep_text_loss is not None else guard
     read_text(decoder, text, choice, guard is not None)  # refuses a text that nothing looks at
     sides = [split(task, calibration, evaluation, seed) for task in tasks]
+    check_apart(folders, sides)
     rows = [
         (prepare(decoder, chosen_on), prepare(decoder, scored_on, streams=1))
         for chosen_on, scored_on in sides
@@ -177,21 +182,21 @@ def prune_tasks(
         return TasksPruning(each, steps, manifest["result"], state, manifest["chosen_by"])
 
 
-def check_different(tasks: Sequence[Task]) -> None:
-    """Refuse the same questions, put in the same way, under two names.
+def check_apart(folders: Sequence[str], sides: Sequence[tuple[Task, Task]]) -> None:
+    """Refuse questions that are chosen on in one task and reported on in another.
 
     Raises:
-        UserError: names both.
+        UserError: names both tasks.
     """
-    seen: dict[tuple, str] = {}
-    for task in tasks:
-        told = {name: value for name, value in task.identity.items() if name != "name"}
-        other = seen.setdefault((*told.values(), task.prompt_format), task.name)
-        if other != task.name:
-            raise UserError(
-                f"--task: {other} and {task.name} are the same questions put in the same way; name "
-                "them once, and give --weights to let them count for more"
-            )
+    for folder, (chosen_on, _) in zip(folders, sides, strict=True):
+        seen = {question.content for question in chosen_on.questions}
+        for other, (_, scored_on) in zip(folders, sides, strict=True):
+            common = sum(question.content in seen for question in scored_on.questions)
+            if common:
+                raise UserError(
+                    f"{common} of the questions that {folder} chooses by would be reported on in "
+                    f"{other}; take what both have in common out of one of them"
+                )
 
 
 def kept_shares(decoder: Decoder, rows: Sequence[Prepared]) -> list[int]:
