@@ -396,7 +396,7 @@ def test_guards_look_once_a_step(tiny, two, tmp_path):
 
 
 def test_memory_for_kept_states_is_shared(tiny_dirs, two):
-    decoder = load_model(str(tiny_dirs["llama"]), max_memory=12_000_000)
+    decoder = load_model(str(tiny_dirs["llama"]), max_memory=200_000_000)
     rows = [prepare(decoder, split(task, 6, None, 0)[0]) for task in two]
     shares = kept_shares(decoder, rows)
     assert min(shares) > 0 and sum(shares) <= min(kept_budget(decoder, r.rows) for r in rows)
