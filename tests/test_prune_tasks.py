@@ -662,3 +662,17 @@ def test_the_cliff_is_the_largest_fall_of_all_together():
     assert mean.loss == pytest.approx(losses[2] - losses[3])
     assert combined_cliff(steps[:1], [None], [1, 1], "mean", 0) is None
     assert combined_cliff([full, full], [None, 2], [1, 1], "mean", 0) is None
+
+
+def test_a_run_killed_before_its_own_line_is_written_goes_on(tiny, two, tmp_path):
+    """All tasks have their step 3, the whole run has not; nothing is run again."""
+    run = RunDirectory(tmp_path / "run")
+    prune(tiny["llama"], two, out=run.path, **OPTIONS)
+    steps, result = run.steps(), run.manifest["result"]
+    lines = (run.path / "steps.jsonl").read_text().splitlines(keepends=True)
+    (run.path / "steps.jsonl").write_text("".join(lines[:-1]))
+    run.update(status="running", result=None)
+    again = prune(
+        tiny["llama"], two, out=run.path, progress=lambda label, *_: pytest.fail(label), **OPTIONS
+    )
+    assert again.state == "resumed" and run.steps() == steps and run.manifest["result"] == result
