@@ -18,12 +18,29 @@ from phaseprune.cli.console import (
     task_settings,
     typed_command,
 )
+from phaseprune.cli.prune_tasks import show_tasks, task_names, task_weights
 from phaseprune.errors import UserError
 
 
 def prune(
     model: o.Model,
-    task: o.TaskName = None,
+    task: Annotated[
+        str | None,
+        typer.Option("--task", metavar="TASKS", help="A .jsonl/.csv/.parquet file with question, "
+                     "choices, answer; a benchmark's name (`phaseprune tasks` lists them); "
+                     "lm_eval:NAME; or 'demo', the default for the bundled model. Or several, as "
+                     "arc_easy,piqa: blocks are chosen by all together."),
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option("--weights", metavar="W,W,…", help="Of several tasks: how much each counts, "
+                     "as 2,1,1. [default: all the same]"),
+    ] = None,
+    combine: Annotated[
+        str | None,
+        typer.Option("--combine", help="Of several tasks: choose by the mean or the worst of what "
+                     "is left of each. [default: mean]"),
+    ] = None,
     scoring: o.Scoring = None,
     remove: Annotated[
         int | None, typer.Option("--remove", help="Remove this many blocks.")
@@ -146,13 +163,17 @@ def prune(
     from phaseprune.search.choice import find_choice
     from phaseprune.search.granularity import check_choice, refuse_spread
     from phaseprune.search.methods import check_length
+    from phaseprune.search.tasks_choice import check_tasks, different_folders
 
     choice = find_choice(method, objective, search, race_alpha, race_tolerance, race_dtype)
     check_length(choice.method, remove is not None or ratio is not None)
     check_choice(granularity, choice)
     refuse_spread(granularity, device, stream)
+    names, weighed = task_names(task), task_weights(weights)
+    check_tasks(len(names), weighed, combine, choice, granularity)
     protected = [] if protect is None else block_list(protect, "--protect")
-    questions = load_task(task, limit=limit, **settings)
+    questions = [load_task(name, limit=limit, **settings) for name in names]
+    different_folders(questions)
     decoder = load_checked(
         model, screen, device=device, dtype=dtype, revision=revision,
         trust_remote_code=trust_remote_code, blocks=blocks, stream=stream,
@@ -175,8 +196,9 @@ def prune(
     run = run_path(out, "prune", model, task)
     with screen.progress() as progress:
         pruning = prune_model(
-            decoder, questions, remove=remove, ratio=ratio, keep_accuracy=keep_accuracy,
-            keep_text_loss=keep_text_loss, guard=Guard() if guard else None,
+            decoder, questions, weights=weighed, combine=combine, remove=remove, ratio=ratio,
+            keep_accuracy=keep_accuracy, keep_text_loss=keep_text_loss,
+            guard=Guard() if guard else None,
             method=method, objective=objective, protect=protected, text=text, search=search,
             granularity=granularity,
             race_alpha=race_alpha, race_tolerance=race_tolerance, race_dtype=race_dtype,
@@ -192,7 +214,7 @@ def prune(
         export_run(decoder, directory)
     report = write_report(run)
     result = pruning.to_dict() | {"result": directory.manifest["result"]}
-    show(screen, result)
+    (show if len(names) == 1 else show_tasks)(screen, result)
     for line in input_lines(directory.manifest):
         screen.note(line)
     screen.say(f"report: {report}")

@@ -30,7 +30,9 @@ def wilson(successes: np.ndarray, trials: int, confidence: float = CONFIDENCE) -
     return np.clip(bounds, 0.0, 1.0)
 
 
-def resamples(questions: int, seed: int, draws: int = DRAWS, chunk: int = 250) -> Iterator:
+def resamples(
+    questions: int, seed: int | list[int], draws: int = DRAWS, chunk: int = 250
+) -> Iterator:
     """Bootstrap weights: yields ``[<=chunk, Q]`` arrays whose rows sum to 1, ``draws`` rows in all.
 
     A row holds how often each question was drawn, over Q, so that ``weights @ values`` are the

@@ -65,16 +65,9 @@ def model_card(notes: dict[str, Any]) -> str:
     ]
     figures = notes["figures"]
     if figures:
-        full, pruned = figures["full"], figures["pruned"]
+        for task in figures.get("tasks", [figures]):
+            lines += _measured(task)
         lines += [
-            "",
-            f"## Measured on {figures['task']} ({figures['evaluation_questions']} evaluation "
-            f"questions, {figures['scoring']} scoring)",
-            "",
-            "| | accuracy | 95 % interval |",
-            "|---|---|---|",
-            f"| full model | {full['accuracy']:.3f} | {_interval(full['ci'])} |",
-            f"| this model | {pruned['accuracy']:.3f} | {_interval(pruned['ci'])} |",
             "",
             f"{_chosen(figures.get('chosen_by'))} What the figure does not cover "
             f"({'other tasks' if figures.get('guard') else 'other tasks, free generation'}) was "
@@ -125,6 +118,21 @@ def _how(notes: Mapping[str, Any]) -> str:
 
 def _kind(notes: Mapping[str, Any]) -> str:
     return "halves of blocks" if _of_halves(notes) else "blocks"
+
+
+def _measured(figures: Mapping[str, Any]) -> list[str]:
+    """The accuracy on one task, of both models."""
+    full, pruned = figures["full"], figures["pruned"]
+    return [
+        "",
+        f"## Measured on {figures['task']} ({figures['evaluation_questions']} evaluation "
+        f"questions, {figures['scoring']} scoring)",
+        "",
+        "| | accuracy | 95 % interval |",
+        "|---|---|---|",
+        f"| full model | {full['accuracy']:.3f} | {_interval(full['ci'])} |",
+        f"| this model | {pruned['accuracy']:.3f} | {_interval(pruned['ci'])} |",
+    ]
 
 
 def _beyond_questions(guard: Mapping[str, Any] | None) -> list[str]:

@@ -21,6 +21,7 @@ from phaseprune.questions.catalog import load_task
 from phaseprune.questions.question import Question, Task
 from phaseprune.questions.split import split
 from phaseprune.runs.directory import RunDirectory
+from phaseprune.runs.folders import refuse_several
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,7 @@ def open_run(path: str | Path, model: str | None = None, revision: str | None = 
     """
     directory = RunDirectory(Path(path))
     manifest, steps = directory.manifest, directory.steps()
+    refuse_several(path, manifest, "heal")
     if manifest["command"] != "prune":
         raise UserError(
             f"{path} is a run of {manifest['command']}, which removes no blocks; give one of prune"

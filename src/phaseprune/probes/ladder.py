@@ -10,6 +10,7 @@ from phaseprune.errors import UserError
 from phaseprune.questions.question import Task
 from phaseprune.questions.split import split
 from phaseprune.runs.directory import RunDirectory
+from phaseprune.runs.folders import refuse_several
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ def read_ladder(path: str | Path, decoder: Decoder, task: Task) -> Ladder:
     """
     run = RunDirectory(Path(path))
     manifest = run.manifest
+    refuse_several(path, manifest, "similarity")
     if manifest.get("command") != "prune":
         raise UserError(
             f"{path} is a run of {manifest.get('command')}, which removes no blocks; give one of "

@@ -22,6 +22,8 @@ from phaseprune.report.plan_words import plan_lines
 from phaseprune.report.run_files import read_json
 from phaseprune.report.similarity_page import similarity_page
 from phaseprune.report.svg import inline_svg
+from phaseprune.report.tasks_page import tasks_page
+from phaseprune.runs.folders import PRUNE_TASKS
 
 #: Name, how it is drawn from a result, and caption.
 Drawing = tuple[str, Callable[[Mapping[str, Any]], Figure], str]
@@ -46,6 +48,7 @@ class Part:
 PAGES = {
     "similarity": similarity_page,
     "compare": compare_page,
+    PRUNE_TASKS: tasks_page,
     "heal": healing_page,
     "heal --ladder": ladder_page,
 }

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from phaseprune.errors import UserError
+from phaseprune.runs.folders import PRUNE_TASKS
 
 _TRACE_KEYS = (
     "model",
@@ -54,7 +55,9 @@ def read_run(run_dir: str | Path) -> dict[str, Any]:
         raise UserError(f"{run} {what}; give the directory that was named with --out.")
     manifest = read_json(run / "manifest.json", ())
     trace = read_json(run / "trace.json", _TRACE_KEYS)
-    steps = _read_steps(run / "steps.jsonl")
+    # Of several tasks the steps have other figures, and the page of these reads them.
+    several = (manifest or {}).get("command") == PRUNE_TASKS
+    steps = [] if several else _read_steps(run / "steps.jsonl")
     if manifest is None and trace is None and not steps:
         raise UserError(
             f"{run} holds no run (no manifest.json, trace.json or steps.jsonl); "

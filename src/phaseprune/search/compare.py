@@ -22,7 +22,7 @@ from phaseprune.search.compare_orders import check_numbers, method_names, wanted
 from phaseprune.search.compare_task import Job, chosen_by_job, conclude_job, run_job
 from phaseprune.search.compare_text import open_text, settle_guard, settle_text
 from phaseprune.search.phasewise import check_draws
-from phaseprune.sweep.recorded import run_identity
+from phaseprune.sweep.recorded import tasks_identity
 
 DEFAULT_DRAWS = 10
 
@@ -118,7 +118,7 @@ def compare(
     with tempfile.TemporaryDirectory() as scratch:
         run = RunDirectory(Path(scratch if out is None else out))
         state = run.begin(
-            _identity(decoder, tasks, folders, sides, seed, options),
+            tasks_identity("compare", decoder, tasks, folders, sides, seed, options),
             {"arguments": arguments, "tasks": [task.name for task in tasks], "text": None,
              "guard": None, "left_out": {}},
         )  # fmt: skip
@@ -161,25 +161,3 @@ def _of_each(
             "number, or one a task in their order"
         )
     return list(counts) * (len(tasks) // len(counts))
-
-
-def _identity(
-    decoder: Decoder, tasks: Sequence[Task], folders: Sequence[str],
-    sides: Sequence[tuple[Task, Task]], seed: int, options: dict[str, Any],
-) -> dict[str, Any]:  # fmt: skip
-    """Which run it is; methods, text and guards are no part of it, as they can be added later."""
-    counts = {
-        f"{side} questions of {folder}": len(part.questions)
-        for folder, both in zip(folders, sides, strict=True)
-        for side, part in zip(("calibration", "evaluation"), both, strict=True)
-    }
-    told = {
-        f"{folder} {key}": value
-        for folder, task in zip(folders, tasks, strict=True)
-        for key, value in task.identity.items()
-        if key != "name"
-    }
-    return run_identity("compare", decoder, tasks[0], seed, options | counts) | {
-        "task": {"name": ", ".join(task.name for task in tasks), **told},
-        "prompt_format": "; ".join(dict.fromkeys(task.prompt_format for task in tasks)),
-    }

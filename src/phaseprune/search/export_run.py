@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from phaseprune.decision.guards import short_figures
 from phaseprune.decision.laco import read_mixtures
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.decoder.export import Export, export
 from phaseprune.decoder.export_notes import zeroed_lines
 from phaseprune.errors import UserError
 from phaseprune.runs.directory import RunDirectory
+from phaseprune.runs.folders import PRUNE_TASKS
+from phaseprune.search.export_figures import export_figures
 
 
 def run_to_export(path: str | Path) -> RunDirectory:
@@ -21,7 +22,7 @@ def run_to_export(path: str | Path) -> RunDirectory:
     """
     run = RunDirectory(Path(path))
     command = run.manifest["command"]
-    if command != "prune":
+    if command not in ("prune", PRUNE_TASKS):
         raise UserError(f"{path} is a run of {command}, which removes no blocks; give one of prune")
     if len(run.steps()) < 2:
         raise UserError(f"{path} has no finished pruning step; run the same prune command again")
@@ -60,30 +61,13 @@ def export_run(
             f"{run.path}: no block was removed at step 0, so there is nothing to export; name "
             "another with --step"
         )
-    chosen = steps[step]
-    figures = {
-        "run": str(run.path),
-        "step": step,
-        "task": manifest["task"]["name"],
-        "scoring": manifest["task"]["scoring"],
-        "prompt_format": manifest["prompt_format"],
-        "calibration_questions": manifest["calibration_questions"],
-        "evaluation_questions": manifest["evaluation_questions"],
-        "full": {key: steps[0]["evaluation"][key] for key in ("accuracy", "ci")},
-        "pruned": {key: chosen["evaluation"][key] for key in ("accuracy", "ci")},
-        "retained": chosen["retained"],
-        "retained_ci": chosen["retained_ci"],
-    }
-    if manifest.get("chosen_by"):
-        figures["chosen_by"] = manifest["chosen_by"]["in_words"]
-    if chosen.get("guard"):
-        figures["guard"] = short_figures(chosen["guard"])
+    figures = export_figures(run, step)
     exported = export(
         decoder,
         [line["removed"] for line in steps[1 : step + 1]],
         run.model_path if out is None else out,
         figures=figures,
-        merged=read_mixtures(chosen.get("merged")),
+        merged=read_mixtures(steps[step].get("merged")),
     )
     if result and step == result["chosen_step"]:
         summary = {

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from phaseprune.decision.trace import Trace
 from phaseprune.decision.transition import Transition
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.decoder.items import Item
+from phaseprune.errors import UserError
 from phaseprune.probes.guards import Guard, open_guard
 from phaseprune.progress import Progress, silent
 from phaseprune.questions.question import Task
@@ -27,8 +28,12 @@ from phaseprune.search.rank import check_measurable, free_blocks, rank_looking_a
 from phaseprune.search.step import Step
 from phaseprune.search.steps import open_search, run_steps
 from phaseprune.search.stopping import stop_rule
+from phaseprune.search.tasks_choice import check_tasks
 from phaseprune.sweep.measure import prepare
 from phaseprune.sweep.recorded import phases_option, recorded_trace, run_identity
+
+if TYPE_CHECKING:
+    from phaseprune.search.tasks_together import TasksPruning
 
 
 @dataclass(frozen=True)
@@ -70,8 +75,10 @@ class Pruning:
 
 def prune(
     decoder: Decoder,
-    task: Task,
+    task: Task | Sequence[Task],
     *,
+    weights: Sequence[float] | None = None,
+    combine: str | None = None,
     remove: int | None = None,
     ratio: float | None = None,
     keep_accuracy: float | None = None,
@@ -93,12 +100,15 @@ def prune(
     out: str | Path | None = None,
     arguments: str | None = None,
     progress: Progress = silent,
-) -> Pruning:
+) -> Pruning | TasksPruning:
     """Remove blocks one at a time, choosing on calibration, reporting on evaluation questions.
 
     Args:
         decoder: from ``load_model``.
-        task: from ``load_task``; its questions are split by seed.
+        task: from ``load_task``; its questions are split by seed. Of several (a sequence), blocks
+            are chosen by all together, and the result is a ``tasks_together.TasksPruning``.
+        weights: of several tasks, one a task; by default equal.
+        combine: of several tasks, ``mean`` (the default) or ``worst`` of what is left of each.
         remove: number of blocks to remove.
         ratio: or share of the blocks to remove.
         keep_accuracy: share of the accuracy above chance that must remain. With none of these rules
@@ -140,6 +150,20 @@ def prune(
         UserError: options or questions that do not do, or a directory with another run.
     """
     choice = find_choice(method, objective, search, race_alpha, race_tolerance, race_dtype)
+    tasks = [task] if isinstance(task, Task) else list(task)
+    check_tasks(len(tasks), weights, combine, choice, granularity)
+    if len(tasks) > 1:
+        from phaseprune.search.tasks_together import prune_tasks
+
+        if transition is not None:
+            raise UserError("a transition is of one task; leave it out of a search by several")
+        return prune_tasks(
+            decoder, tasks, choice, weights=weights, combine=combine, remove=remove, ratio=ratio,
+            keep_accuracy=keep_accuracy, keep_text_loss=keep_text_loss, protect=protect, text=text,
+            guard=guard, calibration=calibration, evaluation=evaluation, seed=seed, out=out,
+            arguments=arguments, progress=progress,
+        )  # fmt: skip
+    (task,) = tasks
     check_length(choice.method, remove is not None or ratio is not None)
     protect = sorted(set(protect))
     check_choice(granularity, choice)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,28 @@ def run_identity(
         "prompt_format": task.prompt_format,
         "seed": seed,
         "options": options,
+    }
+
+
+def tasks_identity(
+    command: str, decoder: Decoder, tasks: Sequence[Task], folders: Sequence[str],
+    sides: Sequence[tuple[Task, Task]], seed: int, options: dict[str, Any],
+) -> dict[str, Any]:  # fmt: skip
+    """The same of a run of several tasks, each with calibration and evaluation questions."""
+    counts = {
+        f"{side} questions of {folder}": len(part.questions)
+        for folder, both in zip(folders, sides, strict=True)
+        for side, part in zip(("calibration", "evaluation"), both, strict=True)
+    }
+    told = {
+        f"{folder} {key}": value
+        for folder, task in zip(folders, tasks, strict=True)
+        for key, value in task.identity.items()
+        if key != "name"
+    }
+    return run_identity(command, decoder, tasks[0], seed, options | counts) | {
+        "task": {"name": ", ".join(task.name for task in tasks), **told},
+        "prompt_format": "; ".join(dict.fromkeys(task.prompt_format for task in tasks)),
     }
 
 

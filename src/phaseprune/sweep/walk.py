@@ -95,7 +95,8 @@ def trace_scores(
         for block in range(count):
             if block in removed:
                 sums[block + 1] = sums[block]
-    return rows.scores(sums).transpose(1, 0, 2)
+    # Laid out as scores are when read back, so that means over them are the same to the last bit.
+    return np.ascontiguousarray(rows.scores(sums).transpose(1, 0, 2))
 
 
 @torch.no_grad()
