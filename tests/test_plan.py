@@ -9,7 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from phaseprune.cli.main import main
-from phaseprune.decision.planning import LIMITS, LOOKED_AT, plan_order, predict_budget
+from phaseprune.decision.planning import (
+    LIMITS,
+    LOOKED_AT,
+    least_needed,
+    plan_order,
+    predict_budget,
+)
 from phaseprune.errors import UserError
 from phaseprune.questions.catalog import load_task
 from phaseprune.questions.encode import encode_task
@@ -87,6 +93,7 @@ def test_permuted_options_are_put_back(tiny, question_file):
 blocks_with_values = st.integers(2, 9).flatmap(
     lambda n: st.tuples(
         st.lists(st.floats(0, 1), min_size=n, max_size=n),
+        st.lists(st.floats(0, 1), min_size=n, max_size=n),
         st.lists(st.floats(-1, 1), min_size=n, max_size=n),
         st.sets(st.integers(0, n - 1), min_size=1, max_size=n),
     )
@@ -94,17 +101,23 @@ blocks_with_values = st.integers(2, 9).flatmap(
 
 
 @given(blocks_with_values)
-def test_each_block_is_the_cheapest_of_the_least_influential(drawn):
-    influence, worth, free = np.array(drawn[0]), np.array(drawn[1]), sorted(drawn[2])
+def test_each_block_is_the_cheapest_of_the_least_needed(drawn):
+    influence, rearrangement, worth = (np.array(values) for values in drawn[:3])
+    free = sorted(drawn[3])
+
+    def worse_rank(block):
+        ranks = [sum(other < values[block] for other in values)
+                 for values in (influence, rearrangement)]  # fmt: skip
+        return max(ranks), influence[block], block
 
     def margins(sets):
         return np.array([-sum(worth[b] for b in blocks) for blocks in sets])
 
-    order, costs = plan_order(influence, margins, free, len(free))
+    order, costs = plan_order(influence, rearrangement, margins, free, len(free))
     assert sorted(order) == free
     left = set(free)
     for block, cost in zip(order, costs, strict=True):
-        looked_at = sorted(left, key=lambda b: (influence[b], b))[:LOOKED_AT]
+        looked_at = sorted(left, key=worse_rank)[:LOOKED_AT]
         assert block in looked_at
         prices = {b: influence[b] + worth[b] for b in looked_at}
         assert cost == pytest.approx(prices[block], abs=1e-9)
@@ -113,8 +126,14 @@ def test_each_block_is_the_cheapest_of_the_least_influential(drawn):
 
 
 def test_ties_go_to_the_lower_index():
-    order, _ = plan_order(np.zeros(5), lambda sets: np.zeros(len(sets)), [4, 1, 3], 3)
+    order, _ = plan_order(np.zeros(5), np.ones(5), lambda sets: np.zeros(len(sets)), [4, 1, 3], 3)
     assert order == (1, 3, 4)
+
+
+def test_of_too_few_questions_influence_decides():
+    influence = np.array([0.4, 0.1, 0.2, 0.1])
+    assert least_needed(influence, np.full(4, np.nan)).tolist() == [3, 0, 2, 1]
+    assert least_needed(influence, np.array([0.0, 0.9, 0.1, 0.2])).tolist() == [3, 2, 1, 0]
 
 
 def test_the_budget_ends_where_influence_or_the_decision_says():
@@ -173,7 +192,7 @@ def test_the_command_says_the_budget_and_what_to_type(tmp_path, capsys):
     said = " ".join(capsys.readouterr().out.split())
     assert "Predicted budget: 9 of 14 blocks (8 to 9)" in said
     assert "--method planned --remove 9" in said
-    assert "--remove 6 --protect 0,1,2,3,4,5,6,7" in said
+    assert "--remove 9 --among decisive" in said
     page = (tmp_path / "run" / "report.html").read_text()
     assert "Predicted budget: 9 of 14 blocks" in page and "id=\"plan\"" in page
     with pytest.raises(SystemExit):

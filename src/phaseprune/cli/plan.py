@@ -95,11 +95,7 @@ def plan(
     kept = ["--protect", ",".join(map(str, protected))] if protected else []
     count = planned.budget or 1
     following = [command_line(*words, "--method", "planned", "--remove", count, *kept)]
-    silent = sorted({*planned.trace.transition.silent_blocks, *protected})
-    if silent and len(silent) < len(result["influence"]):  # Iterative Pruning of the others
-        most = min(count, len(result["influence"]) - len(silent))
-        following.append(
-            command_line(*words, "--remove", most, "--protect", ",".join(map(str, silent)))
-        )
+    if planned.trace.transition.found:  # the search that keeps to Decisive blocks
+        following.append(command_line(*words, "--remove", count, "--among", "decisive", *kept))
     screen.next(*following)
     screen.result(result)

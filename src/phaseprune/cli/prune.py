@@ -81,6 +81,11 @@ def prune(
         str | None,
         typer.Option("--protect", metavar="I,J,…", help="Never remove these blocks."),
     ] = None,
+    among: Annotated[
+        str,
+        typer.Option("--among", help="Which blocks the search may remove: all, or decisive: the "
+                     "Decisive ones of the model as it is, traced anew before each step."),
+    ] = "all",
     granularity: Annotated[
         str,
         typer.Option("--granularity", help="What is removed one at a time: block; or halves of "
@@ -171,6 +176,7 @@ def prune(
     refuse_spread(granularity, device, stream)
     names, weighed = task_names(task), task_weights(weights)
     check_tasks(len(names), weighed, combine, choice, granularity)
+    choice.check_among(among, granularity, len(names))
     protected = [] if protect is None else block_list(protect, "--protect")
     questions = [load_task(name, limit=limit, **settings) for name in names]
     different_folders(questions)
@@ -200,7 +206,7 @@ def prune(
             keep_accuracy=keep_accuracy, keep_text_loss=keep_text_loss,
             guard=Guard() if guard else None,
             method=method, objective=objective, protect=protected, text=text, search=search,
-            granularity=granularity,
+            granularity=granularity, among=among,
             race_alpha=race_alpha, race_tolerance=race_tolerance, race_dtype=race_dtype,
             calibration=calibration, evaluation=evaluation,
             seed=seed, out=run, arguments=typed_command(), progress=progress,

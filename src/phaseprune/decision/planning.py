@@ -1,10 +1,12 @@
 """A plan from one look at a model: in which order blocks could go, and how many; no model here.
 
-Two things are known of a block after one walk. Its *influence* (1 - cosine of its input and
-output, arXiv 2403.03853) says how far it turns the hidden states, which all later blocks see. And
-what it *adds* to the last state can be taken off and the rest read: exact for the last blocks,
-blind to what later blocks would make of the change for earlier ones. A block is cheap where it has
-little of both. docs/plan.md says what this predicts and where it fails.
+Three things are known of a block after one walk. Its *influence* (1 - cosine of its input and
+output, arXiv 2403.03853) says how far it turns each hidden state. Its *rearrangement* (1 - CKA of
+input and output, arXiv 1905.00414) says how far it changes how the states of different tokens lie
+to each other; the few very large states of a real model weigh most in it. And what it *adds* to
+the last state can be taken off and the rest read: exact for the last blocks, blind to what later
+blocks would make of the change for earlier ones. A block is cheap where it has little of all
+three. docs/plan.md says what this predicts and where it fails.
 """
 
 from __future__ import annotations
@@ -13,26 +15,46 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
 #: Influence that blocks may have together, at the budget and at the ends of its interval: a rule
 #: of thumb (docs/plan.md), not a law.
 LIMITS = (0.15, 0.20, 0.25)
 #: And the share of the accuracy above chance that must be read off what the others add.
 READ_OFF = 0.5
-#: Of the blocks that are left, so many of the least influence are looked at in each step.
+#: Of the blocks that are left, so many that look least needed are looked at in each step.
 LOOKED_AT = 4
 
 #: ``[S]`` mean Decision Margins with what each of S sets of blocks added taken off.
 Margins = Callable[[Sequence[tuple[int, ...]]], np.ndarray]
 
 
+def least_needed(influence: np.ndarray, rearrangement: np.ndarray) -> np.ndarray:
+    """``[L]`` places of blocks by the worse of their two ranks, 0 for the least needed.
+
+    Ranks, because the two are not on one scale. Ties go to the lesser influence, then to the lower
+    index. Where rearrangement is not known (NaN: too few questions), influence decides.
+    """
+    rank = stats.rankdata(influence, method="min")
+    if not np.isnan(rearrangement).any():
+        rank = np.maximum(rank, stats.rankdata(rearrangement, method="min"))
+    places = np.empty(len(rank), dtype=int)
+    places[np.lexsort((influence, rank))] = np.arange(len(rank))
+    return places
+
+
 def plan_order(
-    influence: np.ndarray, margins: Margins, candidates: Sequence[int], number: int
+    influence: np.ndarray,
+    rearrangement: np.ndarray,
+    margins: Margins,
+    candidates: Sequence[int],
+    number: int,
 ) -> tuple[tuple[int, ...], np.ndarray]:
     """Order blocks greedily by the Decision Margin read without them, less their influence.
 
     Args:
         influence: ``[L]`` of each block, in [0, 2].
+        rearrangement: ``[L]`` 1 - CKA of each block, or NaN.
         margins: reads sets of blocks.
         candidates: the blocks that may go.
         number: how many are to go.
@@ -41,11 +63,12 @@ def plan_order(
         Original indices, the first to go first (ties to the lower index), and ``[number]`` what
         each costs when it goes: its influence and what the margin falls by.
     """
+    places = least_needed(influence, rearrangement)
     order: tuple[int, ...] = ()
     costs = np.empty(number)
     before = float(margins([()])[0])
     for step in range(number):
-        left = sorted(set(candidates) - set(order), key=lambda block: (influence[block], block))
+        left = sorted(set(candidates) - set(order), key=lambda block: places[block])
         looked_at = sorted(left[:LOOKED_AT])
         read = margins([(*order, block) for block in looked_at])
         cost = influence[looked_at] + before - read

@@ -14,6 +14,10 @@ from phaseprune.search.objectives import check_objective
 DEFAULT_OBJECTIVE = "decision_margin"
 
 
+#: Which blocks may go: all, or the Decisive ones of the model as it is at each step.
+AMONG = ("all", "decisive")
+
+
 @dataclass(frozen=True)
 class Choice:
     """What was asked for.
@@ -39,17 +43,42 @@ class Choice:
         name = self.method.name
         return {"method": name} if self.ranks else {"objective": self.method.objective}
 
-    def told(self, looked_at: str | None, protect: Collection[int]) -> dict[str, Any]:
+    def check_among(self, among: str, granularity: str = "block", tasks: int = 1) -> None:
+        """Refuse what does not go with choosing among Decisive blocks only.
+
+        Raises:
+            UserError: an unknown word, or with ``decisive`` a choice that is no exact search for
+                whole blocks on one task.
+        """
+        if among not in AMONG:
+            raise UserError(f"--among is {among!r} and must be one of {', '.join(AMONG)}")
+        if among == "all":
+            return
+        for at_fault, what in (
+            (self.ranks, f"{self.word} ranks all blocks at once; leave it out, or give --protect"),
+            (self.how.get("search") == "racing", "--search racing does not; leave it out"),
+            (granularity != "block", f"--granularity {granularity} does not; leave it out"),
+            (tasks > 1, "several tasks have no one transition; give one task"),
+        ):
+            if at_fault:
+                raise UserError(f"--among decisive looks at phases before each step, and {what}")
+
+    def told(
+        self, looked_at: str | None, protect: Collection[int], among: str = "all"
+    ) -> dict[str, Any]:
         """What the manifest says of it, in values and as a sentence.
 
         Args:
             looked_at: in words; None where the method looks at nothing but the model.
             protect: the blocks that the user protects.
+            among: which of the others may go.
         """
         method = self.method
         source = method.paper + (f", arXiv {method.arxiv}" if method.arxiv else "")
         what = f"Blocks were chosen by {method.name} ({method.title}; {source})"
         what += f" on {looked_at}." if looked_at else ", which looks at no questions."
+        if among == "decisive":
+            what += " Only Decisive blocks could go, by a trace of each step's model."
         if protect:
             what += f" Protected: {', '.join(map(str, sorted(protect)))}."
         return {

@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from phaseprune.decision.dynamics import live_transition
 from phaseprune.decision.laco import Mixtures, written
 from phaseprune.decision.trace import Decisions
 from phaseprune.decoder.merged import merged_blocks
+from phaseprune.errors import UserError
 from phaseprune.progress import Progress, silent
 from phaseprune.search.objectives import best, figures
 from phaseprune.search.racing import race_candidates, race_of_step
@@ -29,9 +31,11 @@ def first_step(search: Search, evaluated: Decisions, progress: Progress = silent
         )  # fmt: skip
         calibration |= search.judge.figures(raw[:, 0])
     guard = search.guard and search.guard.figures(progress=progress, label="full model")
+    decisive = _decisive(search, [], progress, "full model: its phases on calibration questions")
     return make_step(
-        search, [], None, calibration, evaluated, evaluated.correct[:, -1], 0, 0.0, guard=guard
-    )
+        search, [], None, calibration, evaluated, evaluated.correct[:, -1], 0, 0.0, guard=guard,
+        decisive=decisive,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -55,8 +59,8 @@ class Chosen:
     merged: Mixtures = field(default_factory=dict)
 
 
-#: Chooses among the live blocks at a step of a number.
-Choose = Callable[[list[int], int, Progress], Chosen]
+#: Chooses the block that goes next: given the last step, the number of the next, and progress.
+Choose = Callable[[Step, int, Progress], Chosen]
 
 
 def by_search(
@@ -77,10 +81,12 @@ def by_search(
         for number in range(1, done + 1):
             search.racing.learn(scored(number))
 
-    def choose(live: list[int], number: int, progress: Progress) -> Chosen:
+    def choose(latest: Step, number: int, progress: Progress) -> Chosen:
+        live = latest.kept
+        free = search.candidates(live if latest.decisive is None else latest.decisive)
         candidates = scored(number)
-        if len(candidates) != len(search.candidates(live)):
-            candidates = score_candidates(search, live, number, progress)
+        if len(candidates) != len(free):
+            candidates = score_candidates(search, live, free, number, progress)
             keep(candidates)
         race = None
         if search.racing:
@@ -110,7 +116,7 @@ def next_steps(
     full_correct, latest = steps[0].correct, steps[-1]
     while search.ended(latest) is None:
         number = latest.step + 1
-        chosen = choose(latest.kept, number, progress)
+        chosen = choose(latest, number, progress)
         removed = [b for b in range(len(search.decoder.blocks)) if b not in latest.kept]
         removed.append(chosen.block)
         with merged_blocks(search.decoder, chosen.merged):
@@ -130,6 +136,10 @@ def next_steps(
                 removed, steps[0].guard, latest.guard, progress,
                 f"step {number}: without block {chosen.block}",
             )  # fmt: skip
+            decisive = _decisive(
+                search, removed, progress,
+                f"step {number}: phases on calibration questions without block {chosen.block}",
+            )  # fmt: skip
         latest = make_step(
             search,
             removed,
@@ -143,12 +153,13 @@ def next_steps(
             chosen.race,
             guard,
             written(chosen.merged) or None,
+            decisive,
         )
         yield latest
 
 
 def score_candidates(
-    search: Search, live: list[int], number: int, progress: Progress = silent
+    search: Search, live: list[int], free: list[int], number: int, progress: Progress = silent
 ) -> list[dict[str, Any]]:
     """One line of ``candidates.jsonl`` for each candidate: the figures without it.
 
@@ -162,7 +173,7 @@ def score_candidates(
         search.judge.rows,
         search.judge.needs_vocabulary,
         live,
-        candidates=search.candidates(live),
+        candidates=free,
         kept=search.kept,
         progress=progress,
         label=f"step {number}: sweep over {len(live)} blocks",
@@ -175,6 +186,31 @@ def score_candidates(
         | {"block_passes": sweep.block_passes, "seconds": round(seconds, 3)}
         for block, scores in zip(sweep.blocks, sweep.scores, strict=True)
     ]
+
+
+def _decisive(
+    search: Search, removed: list[int], progress: Progress, label: str
+) -> list[int] | None:
+    """Where only these may go, the Decisive blocks of the model without some, by a trace of it."""
+    if search.among == "all":
+        return None
+    prepared = search.calibration
+    decisions = prepared.decide(trace_scores(
+        search.decoder, prepared.rows, prepared.needs_vocabulary, removed=removed,
+        progress=progress, label=label,
+    ))  # fmt: skip
+    found = live_transition(
+        decisions.margins, decisions.correct[:, -1], float(decisions.chances.mean()),
+        [block for block in range(len(search.decoder.blocks)) if block not in removed],
+        search.seed,
+    )  # fmt: skip
+    if not removed and not found.found:
+        raise UserError(
+            f"--among decisive needs a transition, and the full model has none on the "
+            f"{len(prepared.task.questions)} calibration questions: {found.reason}; take more with "
+            "--calibration, or leave it out"
+        )
+    return list(found.decisive_blocks)
 
 
 def _on_calibration(

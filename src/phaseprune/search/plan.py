@@ -165,7 +165,8 @@ def order_of(
     def margins(sets) -> np.ndarray:
         return read_decisions(found, sets).margins.mean(axis=0)
 
-    return plan_order(found.changes.influence, margins, candidates, number)
+    changes = found.changes
+    return plan_order(changes.influence, 1 - changes.cka, margins, candidates, number)
 
 
 def read_decisions(found: Residuals, sets):

@@ -87,6 +87,7 @@ def prune(
     objective: str | None = None,
     protect: Collection[int] = (),
     granularity: str = "block",
+    among: str = "all",
     search: str = "exact",
     race_alpha: float | None = None,
     race_tolerance: float | None = None,
@@ -121,6 +122,8 @@ def prune(
         objective: of a search: ``decision_margin`` (the default), ``accuracy`` or ``loss`` on the
             calibration questions, or ``text_loss``.
         protect: original indices of blocks that are never removed.
+        among: of an exact search: ``all`` blocks may go, or only the ``decisive`` ones of the model
+            as it is, by a trace on the calibration questions before each step.
         granularity: what is removed one at a time: ``block``, or halves of blocks: ``attention``,
             ``mlp`` or ``sublayer`` (both kinds), named as ``7.attention``; ``remove`` and ``ratio``
             are of these then, and ``protect`` keeps both halves of a block.
@@ -152,6 +155,7 @@ def prune(
     choice = find_choice(method, objective, search, race_alpha, race_tolerance, race_dtype)
     tasks = [task] if isinstance(task, Task) else list(task)
     check_tasks(len(tasks), weights, combine, choice, granularity)
+    choice.check_among(among, granularity, len(tasks))
     if len(tasks) > 1:
         from phaseprune.search.tasks_together import prune_tasks
 
@@ -196,13 +200,14 @@ def prune(
     }
     options = {**choice.options, "remove": stop.most, "keep_accuracy": stop.keep_accuracy}
     options |= {"protect": protect} if protect else {}
+    options |= {"among": among} if among != "all" else {}
     options |= (chosen_by.identity if chosen_by else {}) | phases_option(transition)
     if guarded:
         options |= guarded.identity | {"keep_text_loss": stop.keep_text_loss}
     identity = run_identity("prune", decoder, task, seed, options | choice.how | counts)
     with tempfile.TemporaryDirectory() as scratch:
         run = RunDirectory(Path(scratch if out is None else out))
-        told = choice.told(looked_at(choice, calibration_task, chosen_by), protect)
+        told = choice.told(looked_at(choice, calibration_task, chosen_by), protect, among)
         settings = {"task_settings": dict(task.settings), "chosen_by": told}
         state = run.begin(identity, {"arguments": arguments, **settings, **counts, **inputs})
         full = recorded_trace(
@@ -211,7 +216,7 @@ def prune(
         )  # fmt: skip
         work = open_search(
             run, decoder, choice, free, calibration_rows, evaluation_rows, chosen_by, stop,
-            full.transition, seed, guarded,
+            full.transition, seed, guarded, among,
         )  # fmt: skip
         steps = [Step(**line) for line in run.steps()]
         if state != "finished":

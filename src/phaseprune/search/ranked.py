@@ -11,6 +11,7 @@ from phaseprune.progress import Progress
 from phaseprune.runs.directory import RunDirectory
 from phaseprune.search.iterative import Choose, Chosen
 from phaseprune.search.rank import Ranking
+from phaseprune.search.step import Step
 
 
 def by_ranking(run: RunDirectory, rank: Callable[[Progress], Ranking]) -> Choose:
@@ -21,7 +22,7 @@ def by_ranking(run: RunDirectory, rank: Callable[[Progress], Ranking]) -> Choose
         rank: measures it.
     """
 
-    def choose(live: list[int], number: int, progress: Progress) -> Chosen:
+    def choose(latest: Step, number: int, progress: Progress) -> Chosen:
         ranking = recorded_ranking(run, rank, progress)
         cost = (ranking["block_passes"], ranking["seconds"]) if number == 1 else (0, 0.0)
         merged = mixtures(read_merges(ranking.get("merges", ())), number)

@@ -38,6 +38,8 @@ class Step:
     (``decision.guards.guard_figures``), where they were asked for. ``merged`` says of blocks that
     took others in what their weights are a sum of (``decision.laco.Mixtures``). Where halves of
     blocks are removed, ``removed`` and ``kept`` name these, as ``7.attention`` (``decoder.items``).
+    ``decisive``, where only Decisive blocks may go: those of this model on the calibration
+    questions.
     """
 
     step: int
@@ -58,6 +60,7 @@ class Step:
     dynamics: dict[str, Any] | None = None
     guard: dict[str, Any] | None = None
     merged: dict[str, dict[str, int]] | None = None
+    decisive: list[int] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The line of ``steps.jsonl``."""
@@ -91,6 +94,7 @@ class Search:
         racing: how candidates race; None scores all of them on all that the judge has.
         guard: what each step is looked at by beyond questions; None for nothing.
         protect: blocks that are never removed.
+        among: ``all`` others may go, or the ``decisive`` ones of the model as it is.
     """
 
     decoder: Decoder
@@ -105,6 +109,7 @@ class Search:
     racing: Racing | None = None
     guard: TextGuard | None = None
     protect: frozenset[int] = frozenset()
+    among: str = "all"
 
     @property
     def by_questions(self) -> bool:
@@ -122,7 +127,10 @@ class Search:
 
     def ended(self, step: Step) -> str | None:
         """Why the search ends with a step; None to go on."""
-        return self.stop.reason(step.step, step.retained, step.text_loss_rise)
+        reason = self.stop.reason(step.step, step.retained, step.text_loss_rise)
+        if reason is None and step.decisive is not None and not self.candidates(step.decisive):
+            return "no Decisive block is left that may go, by the calibration questions"
+        return reason
 
     def breaks(self, step: Step) -> bool:
         """Whether a step has lost more than must be kept."""
@@ -142,6 +150,7 @@ def make_step(
     race: dict[str, Any] | None = None,
     guard: dict[str, Any] | None = None,
     merged: dict[str, dict[str, int]] | None = None,
+    decisive: list[int] | None = None,
 ) -> Step:
     """The line of a step from what was measured of its model.
 
@@ -158,6 +167,7 @@ def make_step(
         race: what racing says of it.
         guard: what guards say of it.
         merged: see ``Step``.
+        decisive: see ``Step``.
     """
     correct, margins = evaluated.correct[:, -1], evaluated.margins[:, -1]
     left = retained(correct, full_correct, evaluated.chances, search.seed)
@@ -195,4 +205,5 @@ def make_step(
         ),
         guard=guard,
         merged=merged,
+        decisive=decisive,
     )

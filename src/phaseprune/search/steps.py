@@ -42,6 +42,7 @@ def open_search(
     transition: Transition,
     seed: int,
     guard: TextGuard | None,
+    among: str = "all",
 ) -> Search:
     """What the steps of a run work with.
 
@@ -57,6 +58,7 @@ def open_search(
         transition: of the full model.
         seed: of intervals and of what is drawn.
         guard: what each step is looked at by beyond questions.
+        among: which blocks may go, ``all`` or the ``decisive`` ones.
     """
     objective, how = choice.method.objective, choice.how
     protect = frozenset(range(len(decoder.blocks))) - frozenset(free)
@@ -69,7 +71,7 @@ def open_search(
         racing = make_racing(decoder, judge, objective, how, seed, products, protect)
     return Search(
         decoder, calibration, evaluation, objective, stop, transition, seed, judge,
-        Kept(kept_budget(decoder, judge.rows)), racing, guard, protect,
+        Kept(kept_budget(decoder, judge.rows)), racing, guard, protect, among,
     )  # fmt: skip
 
 

@@ -217,8 +217,9 @@ def scored_candidates(
 ) -> list[dict[str, Any]]:
     """The candidates of a step on one task, read back where an interrupted run has them."""
     lines = [line for line in task.run.candidates() if line["step"] == number]
-    if len(lines) != len(task.search.candidates(live)):
-        lines = score_candidates(task.search, live, number, named(task, progress))
+    free = task.search.candidates(live)
+    if len(lines) != len(free):
+        lines = score_candidates(task.search, live, free, number, named(task, progress))
         task.run.append_candidates(lines)
     return lines
 
