@@ -137,9 +137,9 @@ def test_of_too_few_questions_influence_decides():
 
 
 def test_the_budget_ends_where_influence_or_the_decision_says():
-    influence = np.array([0.5, 0.05, 0.06, 0.07, 0.04])
-    order = (4, 1, 2, 3, 0)  # together 0.04, 0.09, 0.15, 0.22, 0.72
-    assert LIMITS == (0.15, 0.20, 0.25)
+    influence = np.array([0.5, 0.06, 0.1, 0.07, 0.04])
+    order = (4, 1, 2, 3, 0)  # together 0.04, 0.10, 0.20, 0.27, 0.77
+    assert LIMITS == (0.20, 0.25, 0.30)
     kept = [1.0] * 6
     assert predict_budget(influence, order, kept) == {
         "blocks": 3, "low": 3, "high": 4, "bound_by": "influence"
@@ -190,7 +190,7 @@ def test_the_command_says_the_budget_and_what_to_type(tmp_path, capsys):
         main(command)
     assert end.value.code == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "Predicted budget: 9 of 14 blocks (8 to 9)" in said
+    assert "Predicted budget: 9 of 14 blocks (9 to 9)" in said
     assert "--method planned --remove 9" in said
     assert "--remove 9 --among decisive" in said
     page = (tmp_path / "run" / "report.html").read_text()

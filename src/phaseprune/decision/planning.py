@@ -19,7 +19,7 @@ from scipy import stats
 
 #: Influence that blocks may have together, at the budget and at the ends of its interval: a rule
 #: of thumb (docs/plan.md), not a law.
-LIMITS = (0.15, 0.20, 0.25)
+LIMITS = (0.20, 0.25, 0.30)
 #: And the share of the accuracy above chance that must be read off what the others add.
 READ_OFF = 0.5
 #: Of the blocks that are left, so many that look least needed are looked at in each step.
