@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from torch import nn
 
+from phaseprune.decoder.blocks import replaced_blocks
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.decoder.items import half_items, item_in_words
 from phaseprune.decoder.sublayers import Halves, Part, without
@@ -51,18 +52,10 @@ def halved(decoder: Decoder, halves: Halves) -> Decoder:
 @contextmanager
 def running_halves(view: Decoder) -> Iterator[Decoder]:
     """Let the model's blocks call the halves of ``halved``, one after the other."""
-    saved = []
-    try:
-        for first, second in zip(view.blocks[::2], view.blocks[1::2], strict=True):
-            saved.append((first.block, first.block.__dict__.get("forward")))
-            first.block.forward = _in_turn(view, first, second)
+    pairs = list(zip(view.blocks[::2], view.blocks[1::2], strict=True))
+    model = replace(view, blocks=nn.ModuleList(first.block for first, _ in pairs))
+    with replaced_blocks(model, lambda index: _in_turn(view, *pairs[index])):
         yield view
-    finally:
-        for block, forward in saved:
-            if forward is None:
-                del block.forward
-            else:
-                block.forward = forward
 
 
 def _in_turn(view: Decoder, first: nn.Module, second: nn.Module):

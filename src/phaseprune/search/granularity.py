@@ -38,7 +38,7 @@ from phaseprune.sweep.halves import open_halves
 from phaseprune.sweep.kept import Kept
 from phaseprune.sweep.measure import prepare
 from phaseprune.sweep.memory import kept_budget
-from phaseprune.sweep.recorded import phases_option, recorded_trace, run_identity
+from phaseprune.sweep.recorded import phases_option, recorded_trace, run_identity, sides_counted
 
 
 def check_choice(granularity: str, choice: Choice) -> None:
@@ -139,14 +139,7 @@ def prune_halves(
     guarded = None
     if guard is not None:
         guarded = open_guard(decoder, guard, text, seed, chosen_by.tokens if chosen_by else 0)
-    counts = {
-        "calibration_questions": len(calibration_task.questions),
-        "evaluation_questions": len(evaluation_task.questions),
-    }
-    inputs = {
-        name: count + evaluation_rows.input_counts[name]
-        for name, count in calibration_rows.input_counts.items()
-    }
+    counts, inputs = sides_counted(calibration_rows, evaluation_rows)
     options = {**choice.options, "granularity": granularity, "remove": stop.most}
     options |= {"keep_accuracy": stop.keep_accuracy} | ({"protect": protect} if protect else {})
     options |= (chosen_by.identity if chosen_by else {}) | phases_option(transition)

@@ -28,7 +28,7 @@ from phaseprune.questions.split import split
 from phaseprune.runs.directory import RunDirectory
 from phaseprune.search.phasewise_result import KINDS, conclude, pools, right, scored
 from phaseprune.sweep.measure import Prepared, prepare
-from phaseprune.sweep.recorded import phases_option, recorded_trace, run_identity
+from phaseprune.sweep.recorded import phases_option, recorded_trace, run_identity, sides_counted
 from phaseprune.sweep.sets import set_scores
 
 DEFAULT_DRAWS = 20
@@ -121,11 +121,7 @@ def phasewise(
     traced_rows = prepare(decoder, calibration_task, streams=1)
     # Half as many again: a stream that both runs and skips a block is copied.
     rows = prepare(decoder, evaluation_task, streams=1 + 3 * len(KINDS) * draws // 2)
-    counts = {
-        "calibration_questions": len(calibration_task.questions),
-        "evaluation_questions": len(evaluation_task.questions),
-    }
-    inputs = {n: count + rows.input_counts[n] for n, count in traced_rows.input_counts.items()}
+    counts, inputs = sides_counted(traced_rows, rows)
     identity = run_identity(
         "phasewise", decoder, task, seed,
         {"draws": draws, "most": most} | counts | phases_option(transition),

@@ -30,7 +30,7 @@ from phaseprune.search.steps import open_search, run_steps
 from phaseprune.search.stopping import stop_rule
 from phaseprune.search.tasks_choice import check_tasks
 from phaseprune.sweep.measure import prepare
-from phaseprune.sweep.recorded import phases_option, recorded_trace, run_identity
+from phaseprune.sweep.recorded import phases_option, recorded_trace, run_identity, sides_counted
 
 if TYPE_CHECKING:
     from phaseprune.search.tasks_together import TasksPruning
@@ -190,14 +190,7 @@ def prune(
     guarded = None
     if guard is not None:
         guarded = open_guard(decoder, guard, text, seed, chosen_by.tokens if chosen_by else 0)
-    counts = {
-        "calibration_questions": len(calibration_task.questions),
-        "evaluation_questions": len(evaluation_task.questions),
-    }
-    inputs = {
-        name: count + evaluation_rows.input_counts[name]
-        for name, count in calibration_rows.input_counts.items()
-    }
+    counts, inputs = sides_counted(calibration_rows, evaluation_rows)
     options = {**choice.options, "remove": stop.most, "keep_accuracy": stop.keep_accuracy}
     options |= {"protect": protect} if protect else {}
     options |= {"among": among} if among != "all" else {}

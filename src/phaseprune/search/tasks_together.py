@@ -34,7 +34,12 @@ from phaseprune.search.tasks_steps import TaskSearch, TasksStep, Together, run_t
 from phaseprune.sweep.kept import Kept
 from phaseprune.sweep.measure import Prepared, prepare
 from phaseprune.sweep.memory import kept_budget
-from phaseprune.sweep.recorded import recorded_trace, run_identity, tasks_identity
+from phaseprune.sweep.recorded import (
+    recorded_trace,
+    run_identity,
+    sides_counted,
+    tasks_identity,
+)
 
 
 @dataclass(frozen=True)
@@ -217,13 +222,10 @@ def _open_task(
 ) -> TaskSearch:  # fmt: skip
     """One task's part of the run: a run of ``prune`` in its own folder."""
     chosen_on, scored_on = rows
-    counts = {
-        "calibration_questions": len(chosen_on.task.questions),
-        "evaluation_questions": len(scored_on.task.questions),
-    }
+    counts, inputs = sides_counted(chosen_on, scored_on)
     run.begin(
         run_identity("prune", decoder, task, seed, options | counts),
-        {**noted, "task_settings": dict(task.settings), **counts, **_summed([rows])},
+        {**noted, "task_settings": dict(task.settings), **counts, **inputs},
     )
     full = recorded_trace(
         run, decoder, scored_on, seed, lambda label, *done: progress(f"{folder}: {label}", *done),

@@ -41,6 +41,21 @@ def run_identity(
     }
 
 
+def sides_counted(
+    calibration: Prepared, evaluation: Prepared
+) -> tuple[dict[str, int], dict[str, int]]:
+    """How many questions a run chooses and reports on, and how all of them were put."""
+    counts = {
+        "calibration_questions": len(calibration.task.questions),
+        "evaluation_questions": len(evaluation.task.questions),
+    }
+    inputs = {
+        name: count + evaluation.input_counts[name]
+        for name, count in calibration.input_counts.items()
+    }
+    return counts, inputs
+
+
 def tasks_identity(
     command: str, decoder: Decoder, tasks: Sequence[Task], folders: Sequence[str],
     sides: Sequence[tuple[Task, Task]], seed: int, options: dict[str, Any],

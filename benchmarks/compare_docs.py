@@ -1,0 +1,70 @@
+"""What `docs/comparison` shows, from finished runs of `phaseprune compare`.
+
+    phaseprune compare demo --methods all --out runs/compare-demo
+    phaseprune compare MODEL --task arc_easy,piqa … --data-dir DIR --out runs/compare-smollm2
+    python benchmarks/compare_docs.py runs/compare-demo runs/compare-smollm2
+
+The whole commands stand in docs/comparison/README.md; DIR is made by hub_copies.py, or left out
+where the hub can be reached. Writes docs/comparison/tables.md and three figures a task.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from phaseprune.report.compare_figures import compare_figure, cost_figure, orders_figure
+from phaseprune.report.compare_words import TABLE_NOTE, compare_lines, table_rows
+
+DOCS = Path(__file__).resolve().parents[1] / "docs" / "comparison"
+
+
+def table(task: Mapping[str, Any]) -> Iterator[str]:
+    """A Markdown table: a row a method, what it retains in per cent, and its seconds."""
+    numbers = task["numbers"]
+    seconds = {one["method"]: one["seconds"] for one in task["methods"]}
+    yield f"| method | block passes | seconds | {' | '.join(map(str, numbers))} |"
+    yield "|---" * (len(numbers) + 3) + "|"
+    for row in table_rows(task, numbers):
+        cells = " | ".join(value + mark.replace("*", "\\*") for value, mark in row["cells"])
+        yield (f"| `{row['method']}` | {row['block_passes']:,} | {seconds[row['method']]:,.0f} | "
+               f"{cells} |")  # fmt: skip
+
+
+def section(result: Mapping[str, Any], task: Mapping[str, Any], name: str) -> Iterator[str]:
+    """A task's part of tables.md."""
+    yield from (f"## {name}", "", *(f"{line}  " for line in compare_lines(task)), "")
+    yield from (*table(task), "", f"Retained %; {TABLE_NOTE}.".replace("* best", "\\* best"), "")
+    for kind in ("retained", "orders", "cost"):
+        yield f"![{kind}]({name}-{kind}.png)"
+    yield ""
+
+
+def main() -> None:
+    """Write the tables and figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("runs", type=Path, nargs="+")
+    parser.add_argument("--out", type=Path, default=DOCS)
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    lines = ["# Methods side by side: all figures", "",
+             "Written by `python benchmarks/compare_docs.py`; what they say is in "
+             "[README.md](README.md).", ""]  # fmt: skip
+    for run in options.runs:
+        result = json.loads((run / "compare.json").read_text(encoding="utf-8"))
+        for task in result["tasks"]:
+            name = f"{run.name.removeprefix('compare-')}-{task['folder']}"
+            lines += section(result, task, name)
+            for kind, draw in (
+                ("retained", compare_figure), ("orders", orders_figure), ("cost", cost_figure)
+            ):  # fmt: skip
+                draw(task).savefig(options.out / f"{name}-{kind}.png", dpi=100)
+    (options.out / "tables.md").write_text("\n".join(lines), encoding="utf-8")
+    print(options.out / "tables.md")
+
+
+if __name__ == "__main__":
+    main()
