@@ -13,6 +13,7 @@ from phaseprune.cli.console import (
     block_list,
     command_line,
     load_checked,
+    name_list,
     prompt_words,
     run_path,
     task_name,
@@ -100,9 +101,9 @@ def compare(
     goes on with the same command; methods, text and guards can be added to a finished one.
     """
     screen = Screen(as_json, quiet)
-    names = words(task_name(model, task), "--task")
+    names = name_list(task_name(model, task), "--task")
     settings = task_settings(locals())
-    asked = None if methods is None else words(methods, "--methods")
+    asked = None if methods is None else name_list(methods, "--methods")
     numbers = (
         None if remove == "all" else whole_numbers(remove, "--remove", "blocks, as 2,4,6, or all")
     )
@@ -159,18 +160,6 @@ def compare(
     commands.append(command_line("prune", model, "--task", names[0], *prompt))
     screen.next(*commands)
     screen.result(result)
-
-
-def words(text: str, option: str) -> list[str]:
-    """The names in a list with commas.
-
-    Raises:
-        UserError: there is none.
-    """
-    found = [part.strip() for part in text.split(",") if part.strip()]
-    if not found:
-        raise UserError(f"{option} {text!r} names nothing; give one name or several, as a,b")
-    return found
 
 
 def whole_numbers(text: str, option: str, of_what: str) -> list[int]:

@@ -108,6 +108,18 @@ def load_checked(name: str, screen: Screen, **options: Any):
     return decoder
 
 
+def name_list(text: str, option: str) -> list[str]:
+    """The names in a list with commas.
+
+    Raises:
+        UserError: there is none.
+    """
+    found = [part.strip() for part in text.split(",") if part.strip()]
+    if not found:
+        raise UserError(f"{option} {text!r} names nothing; give one name or several, as a,b")
+    return found
+
+
 def block_list(text: str, option: str = "--remove") -> list[int]:
     """The blocks that an option names.
 

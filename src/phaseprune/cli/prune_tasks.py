@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from os.path import isfile
 
-from phaseprune.cli.console import Screen
+from phaseprune.cli.console import Screen, name_list
 from phaseprune.errors import UserError
 
 
@@ -14,12 +14,7 @@ def task_names(text: str) -> list[str]:
     Raises:
         UserError: it names none.
     """
-    if isfile(text):
-        return [text]
-    found = [part.strip() for part in text.split(",") if part.strip()]
-    if not found:
-        raise UserError(f"--task {text!r} names nothing; give one name or several, as a,b")
-    return found
+    return [text] if isfile(text) else name_list(text, "--task")
 
 
 def task_weights(text: str | None) -> list[float] | None:

@@ -7,12 +7,13 @@ replayed whenever the block runs. No family needs code of ours.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 
 from phaseprune.decoder.decoder import Decoder
 
@@ -39,20 +40,26 @@ def replaced_blocks(
     decoder: Decoder, replacement: Callable[[int], Callable | None]
 ) -> Iterator[None]:
     """Let ``replacement(i)`` stand in for the forward of block i (None: leave it), then undo it."""
+    found = [(block, replacement(index)) for index, block in enumerate(decoder.blocks)]
+    with replaced_forwards((block, forward) for block, forward in found if forward is not None):
+        yield
+
+
+@contextmanager
+def replaced_forwards(replacements: Iterable[tuple[nn.Module, Callable]]) -> Iterator[None]:
+    """Let functions stand in for the forwards of modules, then undo it."""
     saved = []
     try:
-        for index, block in enumerate(decoder.blocks):
-            forward = replacement(index)
-            if forward is not None:
-                saved.append((block, block.__dict__.get("forward")))
-                block.forward = forward
+        for module, forward in replacements:
+            saved.append((module, module.__dict__.get("forward")))
+            module.forward = forward
         yield
     finally:
-        for block, forward in saved:
+        for module, forward in saved:
             if forward is None:
-                del block.forward
+                del module.forward
             else:
-                block.forward = forward
+                module.forward = forward
 
 
 @contextmanager

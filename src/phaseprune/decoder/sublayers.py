@@ -17,7 +17,13 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from phaseprune.decoder.blocks import Calls, record_calls, run_block, skipped_blocks
+from phaseprune.decoder.blocks import (
+    Calls,
+    record_calls,
+    replaced_forwards,
+    run_block,
+    skipped_blocks,
+)
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.decoder.items import Item, block_of_item, half_of_item, lone_halves, whole_blocks
 from phaseprune.decoder.verify import PROBE_ROWS, PROBE_TOKENS
@@ -59,19 +65,8 @@ Halves = tuple[tuple[Part, Part], ...]
 @contextmanager
 def without(block: nn.Module, *parts: Part) -> Iterator[None]:
     """Let some parts of a block give zeros while the context lasts; their work is not done."""
-    saved = []
-    try:
-        for part in parts:
-            module = block.get_submodule(part.path)
-            saved.append((module, module.__dict__.get("forward")))
-            module.forward = part.nothing
+    with replaced_forwards((block.get_submodule(part.path), part.nothing) for part in parts):
         yield
-    finally:
-        for module, forward in saved:
-            if forward is None:
-                del module.forward
-            else:
-                module.forward = forward
 
 
 @contextmanager
