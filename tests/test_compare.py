@@ -20,6 +20,7 @@ from phaseprune.decision.collapse import retained
 from phaseprune.decision.comparison import Cell, compare_cells, paired_p, standings
 from phaseprune.decision.corrections import holm
 from phaseprune.decision.cost_front import Retaining, common_cliff, front, gains, mean_p
+from phaseprune.decision.dynamics import fit_cliff
 from phaseprune.decision.paired import mcnemar
 from phaseprune.decoder.load import load_model
 from phaseprune.errors import UserError
@@ -477,6 +478,14 @@ def test_the_result_by_hand(demo, demo_task, tmp_path):
     }
     full = flags[()].mean()
     for one in task["methods"]:
+        fit = one["cliff_fit"]
+        assert (fit is None) == (one["method"] == "random")
+        if fit:
+            curve = [flags[()], *(flags[tuple(cell["sets"][0])] for cell in one["cells"])]
+            by_hand = fit_cliff(curve, np.full(len(flags[()]), task["chance"]), 0)
+            assert fit["found"] and fit["removed_blocks"] == [0, 2, 6, 10][by_hand["step"]]
+            assert fit["ci"] == [[0, 2, 6, 10][end] for end in by_hand["ci"]]
+            assert fit["after"] == by_hand["after"] < fit["before"]
         means = []
         for cell in one["cells"]:
             accuracy = np.mean([flags[tuple(blocks)].mean() for blocks in cell["sets"]])
@@ -600,6 +609,10 @@ def test_claims_are_no_more_than_the_tests_allow(everything):
         verdict = "a significant" if gain["significant"] else "no significant"
         assert f"the cheaper {gain['than']}: {verdict} difference" in told
     assert len(standing_lines(task)) == 13
+    (budget,) = [one["budget"] for one in task["methods"] if one["budget"]]
+    of = f"{budget['blocks']} blocks ({budget['low']} to {budget['high']}) can go"
+    assert f"planned predicted from the calibration questions that {of}." in told
+    assert "Fitted cliff of planned: from " in told
     alike = json.loads(json.dumps(task))
     for row in alike["by_removed"]:
         row["not_worse"], row["worse"] = row["not_worse"] + row["worse"], []
@@ -678,8 +691,16 @@ def test_a_fall_is_a_cliff_where_it_is_significant(lost, significant):
     assert cliff["best_before"] == 1.0 and cliff["best"] == pytest.approx(1 - lost / 26)
     assert (cliff["loss_ci"][0] > 0) == significant
     assert found["common_numbers"] == ([1] if significant else [1, 2])
-    told = any("is not significant: no cliff is found" in one for one in compare_lines(found))
-    assert told != significant
+    lines = compare_lines(found)
+    assert any("is not significant: no cliff is found" in one for one in lines) != significant
+    (method,) = found["methods"]
+    fit = method["cliff_fit"]
+    assert fit["found"] == significant and fit["removed_blocks"] == (2 if significant else None)
+    assert fit["ci"] == ([2, 2] if significant else None) and fit["before"] == pytest.approx(1.0)
+    assert fit["after"] == pytest.approx(1 - lost / 26)
+    told = "from 100.0 to 23.1 % retained at 2 removed blocks (95 % CI 2 to 2), R² 1.00."
+    assert any("No fitted cliff of tail" in one for one in lines) != significant
+    assert any(one == f"Fitted cliff of tail: {told}" for one in lines) == significant
 
 
 def test_pairs_of_a_run_are_all_different_choices(everything):

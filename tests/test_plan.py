@@ -161,6 +161,8 @@ def test_planned_is_the_order_of_plan_and_spares_what_is_protected(eight, small_
     assert [row["cost"] for row in planned.result["rows"]] == [
         ranking.scores[block] for block in planned.order
     ]
+    assert ranking.budget == planned.result["budget"] == ranking.to_dict()["budget"]
+    assert "budget" not in rank_blocks(eight, small_task, method="cka").to_dict()
     with pytest.raises(UserError, match="--protect 8: the model has blocks 0 to 7"):
         plan(eight, small_task, protect=[8])
 
@@ -173,6 +175,9 @@ def test_a_run_is_read_back_and_another_is_refused(demo, tmp_path):
     assert again.state == "finished" and again.to_dict() == first.to_dict()
     assert json.loads((tmp_path / "plan.json").read_text()) == first.to_dict()
     assert plan(demo, task).to_dict() == first.to_dict()
+    assert rank_blocks(demo, task, method="planned").budget == first.result["budget"]
+    short = rank_blocks(demo, task, method="planned", remove=3).budget
+    assert short == {"blocks": 3, "low": 3, "high": 3, "bound_by": "order"}
     with pytest.raises(UserError, match="protect"):
         plan(demo, task, protect=[0], out=tmp_path)
 

@@ -210,7 +210,31 @@ def _front_lines(task: Mapping[str, Any]) -> list[str]:
             f"{gain['method']} retains {percent(gain['value'])} points{interval} more than the "
             f"cheaper {gain['than']}: {verdict} difference."
         )
-    return lines
+    predicted = [one for one in task["methods"] if one["budget"]]
+    told = dict.fromkeys([*task["front"], *(one["method"] for one in predicted)])
+    lines += [_fit_line(name, by[name]["cliff_fit"]) for name in told]
+    return lines + [_budget_line(one["method"], one["budget"]) for one in predicted]
+
+
+def _budget_line(method: str, budget: Mapping[str, Any]) -> str:
+    if budget["blocks"] is None:
+        return f"{method} predicted no budget: the calibration questions are answered by chance."
+    of = f"{plural(budget['blocks'], 'block')} ({budget['low']} to {budget['high']})"
+    more = "; its order goes no further" if budget["bound_by"] == "order" else ""
+    return f"{method} predicted from the calibration questions that {of} can go{more}."
+
+
+def _fit_line(method: str, fit: Mapping[str, Any] | None) -> str:
+    if fit is None:
+        return f"No cliff is fitted to {method}, which is drawn."
+    if not fit["found"]:
+        return f"No fitted cliff of {method}: it falls nowhere significantly."
+    low, high = fit["ci"]
+    return (
+        f"Fitted cliff of {method}: from {percent(fit['before'])} to {percent(fit['after'])} % "
+        f"retained at {plural(fit['removed_blocks'], 'removed block')} (95 % CI {low} to {high}), "
+        f"R² {fit['r2']:.2f}."
+    )
 
 
 def _left_out_line(one: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 from phaseprune.decision.collapse import COLLAPSED_BELOW
 from phaseprune.decision.comparison import Cell, compare_cells, standings
 from phaseprune.decision.cost_front import Retaining, common_cliff, front, gains
+from phaseprune.decision.dynamics import fit_cliff
 from phaseprune.decision.guards import drawn_figures, short_figures
 from phaseprune.decision.intervals import wilson
 from phaseprune.decision.phases import Estimate
@@ -100,6 +101,9 @@ def conclude_task(
                 "mean_retained": _estimate(
                     retaining.estimate(pooled[method]) if method in pooled else None
                 ),
+                "cliff_fit": _cliff_fit(
+                    {number: cells[number][method] for number in numbers if number in of}, retaining
+                ),
                 "cells": [
                     _cell(number, of[number], cells[number][method], scores, retaining)
                     | {"guard": _guard(of[number], guards, seed)}
@@ -170,6 +174,26 @@ def _cliff(
     return cliff, common if significant else tuple(have)
 
 
+def _cliff_fit(of: Mapping[int, Cell], retaining: Retaining) -> dict[str, Any] | None:
+    """``fit_cliff`` of one method, from the full model on, in numbers of removed blocks.
+
+    None where the method is drawn: the mean of several models has no cliff of one.
+    """
+    if any(len(cell.correct) > 1 for cell in of.values()):
+        return None
+    correct = [retaining.full, *(cell.correct[0] for cell in of.values())]
+    fit = fit_cliff(correct, retaining.chances, retaining.seed)
+    if fit is None:
+        return None
+    numbers = (0, *of)
+    step, ci = fit.pop("step"), fit.pop("ci")
+    return {
+        "removed_blocks": None if step is None else numbers[step],
+        "ci": None if ci is None else [numbers[end] for end in ci],
+        **fit,
+    }
+
+
 def _cost(method: str, rankings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What the method looked at, its orders, and what one of them cost."""
     own = [line for line in rankings if line["method"] == method]
@@ -180,6 +204,7 @@ def _cost(method: str, rankings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "orders": [
             {"number": line["number"], "draw": line["draw"], "order": line["order"]} for line in own
         ],
+        "budget": own[-1].get("budget"),
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import ceil
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,7 +24,7 @@ from phaseprune.search.methods import Method
 from phaseprune.search.objectives import best
 from phaseprune.search.pairwise import measure_pairs
 from phaseprune.search.plain_text import PlainText
-from phaseprune.search.plan import order_of
+from phaseprune.search.plan import budget_of, order_of
 from phaseprune.sweep.changes import (
     Changes,
     Sequences,
@@ -72,13 +73,15 @@ class Work:
         return np.full(len(self.decoder.blocks), np.nan)
 
 
-#: Order, ``[L]`` scores, block passes; of a beam, the orders for 1, 2, … blocks besides; of
-#: merges, None there and these.
-Found = (
-    tuple[tuple[int, ...], np.ndarray, int]
-    | tuple[tuple[int, ...], np.ndarray, int, tuple[tuple[int, ...], ...]]
-    | tuple[tuple[int, ...], np.ndarray, int, None, tuple[Merge, ...]]
-)
+class Found(NamedTuple):
+    """What a measure comes to; the fields are those of ``rank.Ranking``."""
+
+    order: tuple[int, ...]
+    scores: np.ndarray
+    block_passes: int
+    by_number: tuple[tuple[int, ...], ...] | None = None
+    merges: tuple[Merge, ...] | None = None
+    budget: dict[str, Any] | None = None
 
 
 def _changes(work: Work) -> Changes:
@@ -88,18 +91,19 @@ def _changes(work: Work) -> Changes:
 def _influence(work: Work) -> Found:
     found = _changes(work)
     order = rankings.least_first(found.influence, work.candidates)
-    return order, found.influence, found.block_passes
+    return Found(order, found.influence, found.block_passes)
 
 
 def _relative(work: Work) -> Found:
     found = _changes(work)
-    return rankings.least_first(found.relative, work.candidates), found.relative, found.block_passes
+    order = rankings.least_first(found.relative, work.candidates)
+    return Found(order, found.relative, found.block_passes)
 
 
 def _cka(work: Work) -> Found:
     found = _changes(work)
     scores = 1 - found.cka
-    return rankings.least_first(scores, work.candidates), scores, found.block_passes
+    return Found(rankings.least_first(scores, work.candidates), scores, found.block_passes)
 
 
 def _influence_again(work: Work) -> Found:
@@ -115,13 +119,13 @@ def _influence_again(work: Work) -> Found:
         scores[chosen] = found.influence[chosen]
         passes += found.block_passes
         order.append(chosen)
-    return tuple(order), scores, passes
+    return Found(tuple(order), scores, passes)
 
 
 def _window(work: Work) -> Found:
     found = _changes(work)
     scores = rankings.window_scores(found.angles, work.number, work.candidates)
-    return rankings.least_window(scores, work.number), scores, found.block_passes
+    return Found(rankings.least_window(scores, work.number), scores, found.block_passes)
 
 
 def _perplexity(work: Work) -> Found:
@@ -132,7 +136,7 @@ def _perplexity(work: Work) -> Found:
     )  # fmt: skip
     for block, raw in zip(sweep.blocks, sweep.scores, strict=True):
         scores[block] = np.exp(judge.figures(raw)["text_loss"])
-    return rankings.least_first(scores, work.candidates), scores, sweep.block_passes
+    return Found(rankings.least_first(scores, work.candidates), scores, sweep.block_passes)
 
 
 def _greedy(work: Work) -> Found:
@@ -151,7 +155,7 @@ def _greedy(work: Work) -> Found:
         scores[sweep.blocks[place]] = values[place]
         order.append(sweep.blocks[place])
         passes += sweep.block_passes
-    return tuple(order), scores, passes
+    return Found(tuple(order), scores, passes)
 
 
 def _beam(work: Work) -> Found:
@@ -161,7 +165,7 @@ def _beam(work: Work) -> Found:
     )  # fmt: skip
     scores = work.without()
     scores[list(best[-1].order)] = best[-1].values
-    return best[-1].order, scores, passes, tuple(path.order for path in best)
+    return Found(best[-1].order, scores, passes, by_number=tuple(path.order for path in best))
 
 
 def _pairwise(work: Work) -> Found:
@@ -169,7 +173,7 @@ def _pairwise(work: Work) -> Found:
         work.decoder, work.judge(), JUDGED_BY, work.candidates, pairs=work.number > 1,
         progress=work.progress,
     )  # fmt: skip
-    return *greedy_order(surrogate, work.candidates, work.number), passes
+    return Found(*greedy_order(surrogate, work.candidates, work.number), passes)
 
 
 def _evolution(work: Work) -> Found:
@@ -188,7 +192,7 @@ def _evolution(work: Work) -> Found:
             progress=work.progress,
         )  # fmt: skip
         passes += round(spent)
-    return tuple(block for block in order if block in chosen), scores, passes
+    return Found(tuple(block for block in order if block in chosen), scores, passes)
 
 
 def _merges(work: Work) -> Found:
@@ -202,18 +206,18 @@ def _merges(work: Work) -> Found:
     for merge in merges:
         scores[list(merge.blocks)] = merge.similarity
     share = sum(map(len, samples)) / work.sequences().rows.tokens
-    return gone(merges), scores, ceil(passes * share), None, merges
+    return Found(gone(merges), scores, ceil(passes * share), merges=merges)
 
 
 def _taylor(work: Work) -> Found:
     scores = taylor_scores(work.decoder, work.text.windows, work.progress)
     passes = 3 * len(work.decoder.blocks)
-    return rankings.least_first(scores, work.candidates), scores, passes
+    return Found(rankings.least_first(scores, work.candidates), scores, passes)
 
 
 def _magnitude(work: Work) -> Found:
     scores = magnitudes(work.decoder, work.progress)
-    return rankings.least_first(scores, work.candidates), scores, 0
+    return Found(rankings.least_first(scores, work.candidates), scores, 0)
 
 
 def _planned(work: Work) -> Found:
@@ -222,19 +226,20 @@ def _planned(work: Work) -> Found:
     found = take_residuals(work.decoder, prepared, seed=work.seed, progress=work.progress)
     order, costs = order_of(found, work.candidates, work.number)
     scores[list(order)] = costs
-    return order, scores, found.changes.block_passes
+    budget = budget_of(found, order, work.seed)
+    return Found(order, scores, found.changes.block_passes, budget=budget)
 
 
 def _last_first(work: Work) -> Found:
-    return rankings.last_first(work.candidates), work.without(), 0
+    return Found(rankings.last_first(work.candidates), work.without(), 0)
 
 
 def _first_first(work: Work) -> Found:
-    return rankings.first_first(work.candidates), work.without(), 0
+    return Found(rankings.first_first(work.candidates), work.without(), 0)
 
 
 def _random(work: Work) -> Found:
-    return rankings.at_random(work.candidates, work.seed), work.without(), 0
+    return Found(rankings.at_random(work.candidates, work.seed), work.without(), 0)
 
 
 #: By the ``measure`` of a method.

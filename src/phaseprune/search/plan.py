@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from phaseprune.decision.collapse import retained
+from phaseprune.decision.collapse import Retained, retained
 from phaseprune.decision.planning import LIMITS, READ_OFF, plan_order, predict_budget
 from phaseprune.decision.rankings import check_number, removable
-from phaseprune.decision.trace import Trace
+from phaseprune.decision.trace import Decisions, Trace
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.progress import Progress, silent
 from phaseprune.questions.question import Task
@@ -121,10 +121,7 @@ def make_plan(
     """The content of ``plan.json`` from what one walk has kept."""
     influence = found.changes.influence
     order, costs = order_of(found, candidates, number)
-    sets = [order[:count] for count in range(number + 1)]
-    read = read_decisions(found, sets)
-    full, chances = read.correct[:, 0], read.chances
-    left = [retained(read.correct[:, place], full, chances, seed) for place in range(len(sets))]
+    read, left = read_order(found, order, seed)
     together = np.cumsum(influence[list(order)]).tolist()
     rows = [
         {
@@ -147,7 +144,7 @@ def make_plan(
     return {
         **{key: traced[key] for key in ("model", "task", "scoring", "questions", "blocks",
                                         "chance", "transition")},
-        "accuracy": float(full.mean()),
+        "accuracy": float(read.correct[:, 0].mean()),
         "order": list(order),
         "budget": predict_budget(influence, order, [one.value for one in left]),
         "limits": {"influence": list(LIMITS), "read_off": READ_OFF},
@@ -169,6 +166,21 @@ def order_of(
     return plan_order(changes.influence, 1 - changes.cka, margins, candidates, number)
 
 
-def read_decisions(found: Residuals, sets):
+def budget_of(found: Residuals, order: tuple[int, ...], seed: int) -> dict[str, Any]:
+    """``planning.predict_budget`` of an order of what one walk has kept."""
+    left = [one.value for one in read_order(found, order, seed)[1]]
+    return predict_budget(found.changes.influence, order, left)
+
+
+def read_order(
+    found: Residuals, order: tuple[int, ...], seed: int
+) -> tuple[Decisions, list[Retained]]:
+    """Decisions with what the first 0, 1, … blocks added taken off, and what that retains."""
+    read = read_decisions(found, [order[:count] for count in range(len(order) + 1)])
+    full = read.correct[:, 0]
+    return read, [retained(correct, full, read.chances, seed) for correct in read.correct.T]
+
+
+def read_decisions(found: Residuals, sets: Sequence[tuple[int, ...]]) -> Decisions:
     """Decisions with what each of some sets of blocks added taken off; a set where a readout is."""
     return found.prepared.decide(found.scores(sets).transpose(1, 0, 2))

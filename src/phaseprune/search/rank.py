@@ -53,6 +53,7 @@ class Ranking:
         by_number: of ``beam``, the order for 1, 2, … blocks, of which none need begin another; None
             where the order for fewer blocks is the beginning of this one, or takes another run.
         merges: of ``laco``, which blocks take in those that go; None where weights stay.
+        budget: of ``planned``, how many blocks of the order can go, as ``plan.json`` has it.
     """
 
     method: str
@@ -66,6 +67,7 @@ class Ranking:
     block_passes: int
     by_number: tuple[tuple[int, ...], ...] | None = None
     merges: tuple[Merge, ...] | None = None
+    budget: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; None for a score that is not there, or infinite."""
@@ -77,6 +79,8 @@ class Ranking:
         found |= {} if by_number is None else {"by_number": list(map(list, by_number))}
         if merges is not None:
             found["merges"] = [merge.to_dict() for merge in self.merges]
+        if self.budget is None:
+            del found["budget"]
         return found
 
 
@@ -185,7 +189,7 @@ def rank_free(
         seed: see ``rank_blocks``.
         progress: told of each block pass.
     """
-    order, scores, passes, *more = MEASURES[method.measure](
+    found = MEASURES[method.measure](
         Work(decoder, method, task, text, free, number, seed, progress)
     )
     return Ranking(
@@ -195,11 +199,7 @@ def rank_free(
         remove=number,
         seed=seed,
         protect=tuple(block for block in range(len(decoder.blocks)) if block not in free),
-        order=order[:number],
-        scores=scores,
-        block_passes=passes,
-        by_number=more[0] if more else None,
-        merges=more[1] if len(more) > 1 else None,
+        **found._replace(order=found.order[:number])._asdict(),
     )
 
 
