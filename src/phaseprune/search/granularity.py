@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,25 +20,21 @@ from phaseprune.decoder.items import (
     whole_blocks,
 )
 from phaseprune.errors import UserError
-from phaseprune.probes.guards import Guard, open_guard
+from phaseprune.probes.guards import Guard
 from phaseprune.progress import Progress, silent
 from phaseprune.questions.question import Task
-from phaseprune.questions.split import split
-from phaseprune.runs.directory import RunDirectory
 from phaseprune.search.choice import Choice
 from phaseprune.search.conclude import conclude
 from phaseprune.search.half_steps import HalfSearch, run_half_steps
 from phaseprune.search.judge import question_judge, text_judge
 from phaseprune.search.objectives import OBJECTIVES
-from phaseprune.search.plain_text import looked_at, read_text
+from phaseprune.search.open_run import open_run
 from phaseprune.search.rank import free_blocks
 from phaseprune.search.step import Search, Step
 from phaseprune.search.stopping import stop_rule
 from phaseprune.sweep.halves import open_halves
 from phaseprune.sweep.kept import Kept
-from phaseprune.sweep.measure import prepare
 from phaseprune.sweep.memory import kept_budget
-from phaseprune.sweep.recorded import phases_option, recorded_trace, run_identity, sides_counted
 
 
 def check_choice(granularity: str, choice: Choice) -> None:
@@ -129,48 +125,26 @@ def prune_halves(
     stop = stop_rule(
         len(items), **rules, free=range(len(free_items)), nouns=NOUNS[granularity]
     )  # fmt: skip
-    guard = Guard() if guard is None and stop.keep_text_loss is not None else guard
-    calibration_task, evaluation_task = split(task, calibration, evaluation, seed)
     model = open_halves(decoder)
-    with running_halves(model.view) as view:
-        calibration_rows = prepare(view, calibration_task)
-        chosen_by = read_text(view, text, choice, guard is not None)
-    evaluation_rows = prepare(decoder, evaluation_task, streams=1)
-    guarded = None
-    if guard is not None:
-        guarded = open_guard(decoder, guard, text, seed, chosen_by.tokens if chosen_by else 0)
-    counts, inputs = sides_counted(calibration_rows, evaluation_rows)
-    options = {**choice.options, "granularity": granularity, "remove": stop.most}
-    options |= {"keep_accuracy": stop.keep_accuracy} | ({"protect": protect} if protect else {})
-    options |= (chosen_by.identity if chosen_by else {}) | phases_option(transition)
-    if guarded:
-        options |= guarded.identity | {"keep_text_loss": stop.keep_text_loss}
-    identity = run_identity("prune", decoder, task, seed, options | choice.how | counts)
-    with tempfile.TemporaryDirectory() as scratch:
-        run = RunDirectory(Path(scratch if out is None else out))
-        told = _told(choice, granularity, looked_at(choice, calibration_task, chosen_by), protect)
-        settings = {"task_settings": dict(task.settings), "chosen_by": told}
-        state = run.begin(identity, {"arguments": arguments, **settings, **counts, **inputs})
-        full = recorded_trace(
-            run, decoder, evaluation_rows, seed, progress, "full model, evaluation questions",
-            transition,
-        )  # fmt: skip
-        judge = question_judge(view, calibration_rows)
-        if chosen_by is not None:
-            judge = text_judge(view, chosen_by.windows, chosen_by.rows)
+    with open_run(
+        decoder, task, choice, stop, running_halves(model.view),
+        lambda on: _told(choice, granularity, on, protect), options={"granularity": granularity},
+        protect=protect, text=text, guard=guard, calibration=calibration, evaluation=evaluation,
+        seed=seed, transition=transition, out=out, arguments=arguments, progress=progress,
+    ) as opened:  # fmt: skip
+        judge = question_judge(model.view, opened.calibration)
+        if opened.text is not None:
+            judge = text_judge(model.view, opened.text.windows, opened.text.rows)
         search = Search(
-            decoder, calibration_rows, evaluation_rows, choice.method.objective, stop,
-            full.transition, seed, judge, Kept(kept_budget(view, judge.rows)), None, guarded,
-            frozenset(range(len(decoder.blocks))) - free,
+            decoder, opened.calibration, opened.evaluation, choice.method.objective, stop,
+            opened.full.transition, seed, judge, Kept(kept_budget(model.view, judge.rows)), None,
+            opened.guard, frozenset(range(len(decoder.blocks))) - free,
         )  # fmt: skip
         work = HalfSearch(granularity, model, search)
-        steps = [Step(**line) for line in run.steps()]
-        if state != "finished":
-            with run.work():
-                run_half_steps(run, work, full, steps, progress)
-            run.update(status="finished", result=_conclude(work, steps))
-        manifest = run.manifest
-        return full, steps, manifest["result"], state, manifest.get("chosen_by")
+        return opened.finish(
+            partial(run_half_steps, opened.run, work, opened.full, opened.steps, progress),
+            partial(_conclude, work, opened.steps),
+        )
 
 
 def _told(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Collection, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -14,23 +14,19 @@ from phaseprune.decision.transition import Transition
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.decoder.items import Item
 from phaseprune.errors import UserError
-from phaseprune.probes.guards import Guard, open_guard
+from phaseprune.probes.guards import Guard
 from phaseprune.progress import Progress, silent
 from phaseprune.questions.question import Task
-from phaseprune.questions.split import split
-from phaseprune.runs.directory import RunDirectory
 from phaseprune.search.choice import find_choice
 from phaseprune.search.conclude import conclude
 from phaseprune.search.granularity import check_choice, prune_halves
 from phaseprune.search.methods import check_length
-from phaseprune.search.plain_text import looked_at, read_text
+from phaseprune.search.open_run import open_run
 from phaseprune.search.rank import check_measurable, free_blocks, rank_looking_at
 from phaseprune.search.step import Step
 from phaseprune.search.steps import open_search, run_steps
 from phaseprune.search.stopping import stop_rule
 from phaseprune.search.tasks_choice import check_tasks
-from phaseprune.sweep.measure import prepare
-from phaseprune.sweep.recorded import phases_option, recorded_trace, run_identity, sides_counted
 
 if TYPE_CHECKING:
     from phaseprune.search.tasks_together import TasksPruning
@@ -182,42 +178,22 @@ def prune(
     free = free_blocks(decoder, choice.method, protect)
     stop = stop_rule(len(decoder.blocks), remove, ratio, keep_accuracy, keep_text_loss, free)
     check_measurable(decoder, choice.method, free, stop.most)
-    guard = Guard() if guard is None and keep_text_loss is not None else guard
-    calibration_task, evaluation_task = split(task, calibration, evaluation, seed)
-    calibration_rows = prepare(decoder, calibration_task)
-    evaluation_rows = prepare(decoder, evaluation_task, streams=1)
-    chosen_by = read_text(decoder, text, choice, guard is not None)
-    guarded = None
-    if guard is not None:
-        guarded = open_guard(decoder, guard, text, seed, chosen_by.tokens if chosen_by else 0)
-    counts, inputs = sides_counted(calibration_rows, evaluation_rows)
-    options = {**choice.options, "remove": stop.most, "keep_accuracy": stop.keep_accuracy}
-    options |= {"protect": protect} if protect else {}
-    options |= {"among": among} if among != "all" else {}
-    options |= (chosen_by.identity if chosen_by else {}) | phases_option(transition)
-    if guarded:
-        options |= guarded.identity | {"keep_text_loss": stop.keep_text_loss}
-    identity = run_identity("prune", decoder, task, seed, options | choice.how | counts)
-    with tempfile.TemporaryDirectory() as scratch:
-        run = RunDirectory(Path(scratch if out is None else out))
-        told = choice.told(looked_at(choice, calibration_task, chosen_by), protect, among)
-        settings = {"task_settings": dict(task.settings), "chosen_by": told}
-        state = run.begin(identity, {"arguments": arguments, **settings, **counts, **inputs})
-        full = recorded_trace(
-            run, decoder, evaluation_rows, seed, progress, "full model, evaluation questions",
-            transition,
-        )  # fmt: skip
+    with open_run(
+        decoder, task, choice, stop, nullcontext(decoder),
+        lambda on: choice.told(on, protect, among),
+        options={} if among == "all" else {"among": among}, protect=protect, text=text, guard=guard,
+        calibration=calibration, evaluation=evaluation, seed=seed, transition=transition, out=out,
+        arguments=arguments, progress=progress,
+    ) as opened:  # fmt: skip
         work = open_search(
-            run, decoder, choice, free, calibration_rows, evaluation_rows, chosen_by, stop,
-            full.transition, seed, guarded, among,
+            opened.run, decoder, choice, free, opened.calibration, opened.evaluation, opened.text,
+            stop, opened.full.transition, seed, opened.guard, among,
         )  # fmt: skip
-        steps = [Step(**line) for line in run.steps()]
-        if state != "finished":
-            rank = partial(
-                rank_looking_at, decoder, choice, calibration_task, chosen_by, free, stop.most, seed
-            )
-            with run.work():
-                run_steps(run, work, full, steps, rank, progress)
-            run.update(status="finished", result=conclude(work, steps))
-        manifest = run.manifest
-        return Pruning(full, steps, manifest["result"], state, manifest.get("chosen_by"))
+        rank = partial(
+            rank_looking_at, decoder, choice, opened.calibration_task, opened.text, free, stop.most,
+            seed,
+        )  # fmt: skip
+        return Pruning(*opened.finish(
+            partial(run_steps, opened.run, work, opened.full, opened.steps, rank, progress),
+            partial(conclude, work, opened.steps),
+        ))  # fmt: skip
