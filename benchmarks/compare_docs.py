@@ -17,27 +17,44 @@ from pathlib import Path
 from typing import Any
 
 from phaseprune.report.compare_figures import compare_figure, cost_figure, orders_figure
-from phaseprune.report.compare_words import TABLE_NOTE, compare_lines, table_rows
+from phaseprune.report.compare_words import TABLE_NOTE, compare_lines, numbers_in_words, table_rows
+from phaseprune.report.words import DASH, percent
 
 DOCS = Path(__file__).resolve().parents[1] / "docs" / "comparison"
 
 
 def table(task: Mapping[str, Any]) -> Iterator[str]:
-    """A Markdown table: a row a method, what it retains in per cent, and its seconds."""
+    """A Markdown table: a row a method, what it costs, where it falls, and what it retains."""
     numbers = task["numbers"]
-    seconds = {one["method"]: one["seconds"] for one in task["methods"]}
-    yield f"| method | block passes | seconds | {' | '.join(map(str, numbers))} |"
-    yield "|---" * (len(numbers) + 3) + "|"
+    by = {one["method"]: one for one in task["methods"]}
+    yield (f"| method | block passes | seconds | fitted cliff | mean | "
+           f"{' | '.join(map(str, numbers))} |")  # fmt: skip
+    yield "|---" * (len(numbers) + 5) + "|"
     for row in table_rows(task, numbers):
         cells = " | ".join(value + mark.replace("*", "\\*") for value, mark in row["cells"])
-        yield (f"| `{row['method']}` | {row['block_passes']:,} | {seconds[row['method']]:,.0f} | "
+        one = by[row["method"]]
+        mean = one["mean_retained"]["value"]
+        yield (f"| `{row['method']}` | {row['block_passes']:,} | {one['seconds']:,.0f} | "
+               f"{falls_at(one['cliff_fit'])} | {DASH if mean is None else percent(mean, 0)} | "
                f"{cells} |")  # fmt: skip
+
+
+def falls_at(fit: Mapping[str, Any] | None) -> str:
+    """The number of removed blocks at which a method's fitted cliff is, with its interval."""
+    if not fit or not fit["found"]:
+        return DASH
+    low, high = fit["ci"]
+    return f"{fit['removed_blocks']} ({low}–{high})"
 
 
 def section(result: Mapping[str, Any], task: Mapping[str, Any], name: str) -> Iterator[str]:
     """A task's part of tables.md."""
     yield from (f"## {name}", "", *(f"{line}  " for line in compare_lines(task)), "")
-    yield from (*table(task), "", f"Retained %; {TABLE_NOTE}.".replace("* best", "\\* best"), "")
+    note = (
+        f"Retained %, its mean over {numbers_in_words(task['common_numbers'])}; fitted cliff: the "
+        f"first number of the lower of two levels; {TABLE_NOTE}."
+    )
+    yield from (*table(task), "", note.replace("* best", "\\* best"), "")
     for kind in ("retained", "orders", "cost"):
         yield f"![{kind}]({name}-{kind}.png)"
     yield ""

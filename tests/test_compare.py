@@ -482,10 +482,11 @@ def test_the_result_by_hand(demo, demo_task, tmp_path):
         assert (fit is None) == (one["method"] == "random")
         if fit:
             curve = [flags[()], *(flags[tuple(cell["sets"][0])] for cell in one["cells"])]
-            by_hand = fit_cliff(curve, np.full(len(flags[()]), task["chance"]), 0)
+            by_hand = fit_cliff(curve, np.full(len(flags[()]), task["chance"]), 0, [0, 2, 6, 10])
             assert fit["found"] and fit["removed_blocks"] == [0, 2, 6, 10][by_hand["step"]]
             assert fit["ci"] == [[0, 2, 6, 10][end] for end in by_hand["ci"]]
             assert fit["after"] == by_hand["after"] < fit["before"]
+            assert fit["line_r2"] == by_hand["line_r2"]
         means = []
         for cell in one["cells"]:
             accuracy = np.mean([flags[tuple(blocks)].mean() for blocks in cell["sets"]])

@@ -11,6 +11,7 @@ from scipy import stats
 
 from phaseprune.decision.dynamics import (
     fit_cliff,
+    is_slope,
     live_transition,
     run_dynamics,
     same_frequencies,
@@ -19,7 +20,7 @@ from phaseprune.decision.dynamics import (
 from phaseprune.decision.transition import find_transition
 from phaseprune.questions.catalog import load_task
 from phaseprune.report.dynamics_figures import dynamics_figure
-from phaseprune.report.dynamics_words import dynamics_lines, paired_line
+from phaseprune.report.dynamics_words import dynamics_lines, fit_words, paired_line
 from phaseprune.report.html import write_report
 from phaseprune.search.prune import prune
 from steps import Regime, step
@@ -94,7 +95,22 @@ def test_the_cliff_is_fitted():
     scale = accuracy[0] - 0.25
     assert cliff["before"] == pytest.approx((np.mean(accuracy[:4]) - 0.25) / scale)
     assert cliff["after"] == pytest.approx((np.mean(accuracy[4:]) - 0.25) / scale)
-    assert cliff["r2"] > 0.95
+    assert cliff["r2"] > 0.95 > cliff["line_r2"] and not is_slope(cliff)
+    assert fit_words(cliff) == f"R² {cliff['r2']:.2f}"
+
+
+def test_a_slope_is_told_from_a_cliff():
+    rows = falling([0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.55])
+    slope = fit_cliff(rows, np.full(200, 0.25), seed=0)
+    means = [row.mean() for row in rows]
+    assert slope["found"] and slope["line_r2"] == pytest.approx(
+        stats.linregress(range(8), means).rvalue ** 2
+    )
+    assert is_slope(slope) and "a slope rather than a cliff" in fit_words(slope)
+    removed = [0, 1, 2, 3, 10, 11, 12, 13]
+    wide = fit_cliff(rows, np.full(200, 0.25), seed=0, removed=removed)["line_r2"]
+    assert wide == pytest.approx(stats.linregress(removed, means).rvalue ** 2) != slope["line_r2"]
+    assert not is_slope({"r2": 0.5})  # of an older version
 
 
 def test_no_cliff_where_nothing_falls():

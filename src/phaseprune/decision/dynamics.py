@@ -6,7 +6,7 @@ picks options in shares that are not those of the right ones; retained accuracy 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -186,7 +186,10 @@ def _corrected(number: int, step: dict[str, Any], p_corrected: float) -> dict[st
 
 
 def fit_cliff(
-    correct: Sequence[np.ndarray], chances: np.ndarray, seed: int
+    correct: Sequence[np.ndarray],
+    chances: np.ndarray,
+    seed: int,
+    removed: Sequence[int] | None = None,
 ) -> dict[str, Any] | None:
     """Two levels fitted to retained accuracy over steps, with a bootstrap over questions.
 
@@ -198,10 +201,12 @@ def fit_cliff(
         correct: ``[Q]`` right decisions of each step, the first of the full model.
         chances: ``[Q]`` 1/k.
         seed: of bootstrap and test.
+        removed: how many blocks are gone at each step; by default one more at each.
 
     Returns:
         ``found``, ``step`` (the first of the lower level), ``ci``, the mean retained ``before`` and
-        ``after``, ``r2`` and ``p_value``; None with no step, or a full model at chance.
+        ``after``, ``r2``, ``line_r2`` (of a straight line over ``removed``: where that is larger,
+        it is a slope and no cliff) and ``p_value``; None with no step, or a full model at chance.
     """
     right = np.stack([np.asarray(row, dtype=float) for row in correct], axis=1)
     chance = float(np.mean(chances))
@@ -216,5 +221,19 @@ def fit_cliff(
         "before": (-fit.before - chance) / above,
         "after": (-fit.after - chance) / above,
         "r2": fit.r2,
+        "line_r2": _line_r2(right.mean(axis=0), removed),
         "p_value": fit.p_value,
     }
+
+
+def _line_r2(values: np.ndarray, at: Sequence[int] | None) -> float:
+    """R² of a straight line through some values."""
+    if np.ptp(values) == 0:
+        return 0.0
+    places = np.arange(len(values)) if at is None else np.asarray(at)
+    return float(np.corrcoef(places, values)[0, 1] ** 2)
+
+
+def is_slope(fit: Mapping[str, Any]) -> bool:
+    """Whether a straight line says more of a curve than the two levels of ``fit_cliff`` do."""
+    return fit.get("line_r2", 0.0) > fit["r2"]

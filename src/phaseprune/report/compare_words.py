@@ -8,6 +8,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from phaseprune.report.dynamics_words import fit_words
 from phaseprune.report.tables import WIDTH, add_row, new_table
 from phaseprune.report.words import DASH, PHASE_NAMES, blocks_in_words, percent, plural
 
@@ -233,7 +234,7 @@ def _fit_line(method: str, fit: Mapping[str, Any] | None) -> str:
     return (
         f"Fitted cliff of {method}: from {percent(fit['before'])} to {percent(fit['after'])} % "
         f"retained at {plural(fit['removed_blocks'], 'removed block')} (95 % CI {low} to {high}), "
-        f"R² {fit['r2']:.2f}."
+        f"{fit_words(fit)}."
     )
 
 

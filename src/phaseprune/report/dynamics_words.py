@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from phaseprune.decision.dynamics import is_slope
 from phaseprune.report.words import percent, plural
 
 
@@ -97,5 +98,17 @@ def _cliff_line(cliff: Mapping[str, Any]) -> str:
     return (
         f"Fitted cliff: retained falls from {percent(cliff['before'])} % to "
         f"{percent(cliff['after'])} % at step {cliff['step']} (95 % CI {low} to {high}), "
-        f"R² {cliff['r2']:.2f}."
+        f"{fit_words(cliff)}."
     )
+
+
+def fit_words(fit: Mapping[str, Any]) -> str:
+    """Say how well two levels fit, and whether it is a slope rather than a cliff.
+
+    Args:
+        fit: Of `fit_cliff`; one of an older version does not know of a line.
+    """
+    words = f"R² {fit['r2']:.2f}"
+    if not is_slope(fit):
+        return words
+    return f"{words}; of a straight line {fit['line_r2']:.2f}: a slope rather than a cliff"

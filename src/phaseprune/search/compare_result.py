@@ -182,10 +182,10 @@ def _cliff_fit(of: Mapping[int, Cell], retaining: Retaining) -> dict[str, Any] |
     if any(len(cell.correct) > 1 for cell in of.values()):
         return None
     correct = [retaining.full, *(cell.correct[0] for cell in of.values())]
-    fit = fit_cliff(correct, retaining.chances, retaining.seed)
+    numbers = (0, *of)
+    fit = fit_cliff(correct, retaining.chances, retaining.seed, numbers)
     if fit is None:
         return None
-    numbers = (0, *of)
     step, ci = fit.pop("step"), fit.pop("ci")
     return {
         "removed_blocks": None if step is None else numbers[step],
