@@ -13,7 +13,7 @@ from families import save_family
 from phaseprune.decision.guards import common_prefix, guard_figures, repetition
 from phaseprune.decision.intervals import resamples
 from phaseprune.decoder.export import export
-from phaseprune.decoder.greedy import greedy_tokens
+from phaseprune.decoder.greedy import cached_tokens, greedy_tokens
 from phaseprune.decoder.load import load_model
 from phaseprune.errors import UserError
 from phaseprune.probes.guards import Guard, guard_model, open_guard
@@ -132,6 +132,27 @@ def test_a_guess_changes_the_work_alone(tiny):
     half = np.where(np.arange(10) < 5, expected, 7)
     np.testing.assert_array_equal(run(half, rows=3), expected)
     np.testing.assert_array_equal(run(np.full((4, 10), 7)), expected)
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2", "gpt_neox", "falcon"])
+@pytest.mark.parametrize("removed", [[], [0, 3], [1, 2]])
+def test_what_is_said_with_the_cache_needs_one_forward_more(tiny, family, removed):
+    decoder, calls = tiny[family], []
+    prompts = open_guard(decoder, SMALL).prompts
+    guess = cached_tokens(decoder, prompts, 10, removed=removed, rows=3)
+    expected = greedy_tokens(decoder, prompts, 10, removed=removed)
+    np.testing.assert_array_equal(guess, expected)
+    greedy_tokens(decoder, prompts, 10, removed=removed, guess=guess,
+                  progress=lambda *told: calls.append(told))  # fmt: skip
+    assert len(calls) == 1
+
+
+def test_without_a_kv_cache_there_is_no_guess(tmp_path, tiny_dirs):
+    mamba = load_model(str(save_family("mamba2", tmp_path / "full")))
+    prompts = open_guard(mamba, SMALL).prompts
+    assert cached_tokens(mamba, prompts, 4, removed=[1]) is None
+    streamed = load_model(str(tiny_dirs["llama"]), stream=True)
+    assert cached_tokens(streamed, prompts, 4) is None
 
 
 def test_prompts_are_pieces_of_the_text_by_seed(tiny):

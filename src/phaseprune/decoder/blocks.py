@@ -77,6 +77,27 @@ def skipped_blocks(decoder: Decoder, removed: Collection[int]) -> Iterator[None]
         yield
 
 
+@contextmanager
+def unheard_blocks(decoder: Decoder, removed: Collection[int]) -> Iterator[None]:
+    """Let the given blocks run, for what they write to a cache, and pass on what they were given.
+
+    To all others they are gone, as by ``skipped_blocks``.
+    """
+
+    def unheard(index: int) -> Callable | None:
+        forward = decoder.blocks[index].forward
+
+        def run(*args, **kwargs):
+            said = forward(*args, **kwargs)
+            given = split_call(decoder, args, kwargs)[0]
+            return (given, *said[1:]) if isinstance(said, tuple | list) else given
+
+        return run if index in removed else None
+
+    with replaced_blocks(decoder, unheard):
+        yield
+
+
 @torch.no_grad()
 def record_calls(decoder: Decoder, input_ids: torch.Tensor, **inputs: torch.Tensor) -> Calls:
     """Record how the model calls its blocks for some token rows, at the cost of no block.

@@ -15,7 +15,7 @@ import numpy as np
 from phaseprune.decision.guards import PIECE, guard_figures
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.decoder.export import check_removal
-from phaseprune.decoder.greedy import greedy_tokens
+from phaseprune.decoder.greedy import cached_tokens, greedy_tokens
 from phaseprune.errors import UserError
 from phaseprune.progress import Progress, silent
 from phaseprune.sweep.memory import batch_tokens, state_budget
@@ -114,17 +114,17 @@ class TextGuard:
             self.decoder, self.rows, True, removed=removed, output_only=True, progress=progress,
             label=f"{label}: text",
         )  # fmt: skip
-        guess = similar or full
+        rows = _rows_at_once(self.decoder, self.prompts.shape[1] + self.tokens)
+        guess = cached_tokens(
+            self.decoder, self.prompts, self.tokens, removed=removed, rows=rows, progress=progress,
+            label=f"{label}: continuations, guessed",
+        )  # fmt: skip
+        if guess is None and (similar or full):
+            guess = np.array((similar or full)["continuations"])
         continuations = greedy_tokens(
-            self.decoder,
-            self.prompts,
-            self.tokens,
-            removed=removed,
-            guess=np.array(guess["continuations"]) if guess else None,
-            rows=_rows_at_once(self.decoder, self.prompts.shape[1] + self.tokens),
-            progress=progress,
-            label=f"{label}: continuations",
-        )
+            self.decoder, self.prompts, self.tokens, removed=removed, guess=guess, rows=rows,
+            progress=progress, label=f"{label}: continuations",
+        )  # fmt: skip
         losses = -raw[:, 0, 0] / (len(self.windows[0]) - 1)
         figures = guard_figures(losses, continuations, full, self.seed)
         return figures | {"guessing": guessing_loss(self.decoder)}
