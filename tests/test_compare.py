@@ -613,8 +613,10 @@ def test_claims_are_no_more_than_the_tests_allow(everything):
     (budget,) = [one["budget"] for one in task["methods"] if one["budget"]]
     of = f"{budget['blocks']} blocks ({budget['low']} to {budget['high']}) can go"
     assert f"planned predicted from the calibration questions that {of}." in told
-    assert "Fitted cliff of planned: from " in told
+    assert "Fitted cliff of planned: from " in told and "No transition" not in told
     alike = json.loads(json.dumps(task))
+    alike["transition"]["found"] = False
+    assert "can go. No transition was found there" in " ".join(compare_lines(alike))
     for row in alike["by_removed"]:
         row["not_worse"], row["worse"] = row["not_worse"] + row["worse"], []
     assert "do not tell them apart" in " ".join(compare_lines(alike))

@@ -214,15 +214,17 @@ def _front_lines(task: Mapping[str, Any]) -> list[str]:
     predicted = [one for one in task["methods"] if one["budget"]]
     told = dict.fromkeys([*task["front"], *(one["method"] for one in predicted)])
     lines += [_fit_line(name, by[name]["cliff_fit"]) for name in told]
-    return lines + [_budget_line(one["method"], one["budget"]) for one in predicted]
+    return lines + [_budget_line(one, task["transition"]) for one in predicted]
 
 
-def _budget_line(method: str, budget: Mapping[str, Any]) -> str:
+def _budget_line(one: Mapping[str, Any], transition: Mapping[str, Any]) -> str:
+    method, budget = one["method"], one["budget"]
     if budget["blocks"] is None:
         return f"{method} predicted no budget: the calibration questions are answered by chance."
     of = f"{plural(budget['blocks'], 'block')} ({budget['low']} to {budget['high']})"
     more = "; its order goes no further" if budget["bound_by"] == "order" else ""
-    return f"{method} predicted from the calibration questions that {of} can go{more}."
+    doubt = "" if transition["found"] else " No transition was found there that would support it."
+    return f"{method} predicted from the calibration questions that {of} can go{more}.{doubt}"
 
 
 def _fit_line(method: str, fit: Mapping[str, Any] | None) -> str:
