@@ -167,6 +167,16 @@ def test_planned_is_the_order_of_plan_and_spares_what_is_protected(eight, small_
         plan(eight, small_task, protect=[8])
 
 
+def test_all_parts_of_a_plan_tell_how_far_they_are(eight, small_task):  # noqa: F811
+    told = {}
+    plan(eight, small_task, progress=lambda label, *done: told.setdefault(label, []).append(done))
+    walk, reads, order = told.values()
+    assert walk[-1][0] == pytest.approx(walk[-1][1])
+    assert [done for done, _ in reads] == list(range(1, reads[0][1] + 1))
+    assert len(reads) % (BLOCKS + 1) == 0
+    assert order == [(done, BLOCKS - 1) for done in range(BLOCKS)]
+
+
 def test_a_run_is_read_back_and_another_is_refused(demo, tmp_path):
     task = load_task("demo", limit=60)
     first = plan(demo, task, out=tmp_path)

@@ -224,7 +224,7 @@ def _planned(work: Work) -> Found:
     scores = work.without()
     prepared = prepare(work.decoder, work.task, streams=1)
     found = take_residuals(work.decoder, prepared, seed=work.seed, progress=work.progress)
-    order, costs = order_of(found, work.candidates, work.number)
+    order, costs = order_of(found, work.candidates, work.number, work.progress)
     scores[list(order)] = costs
     budget = budget_of(found, order, work.seed)
     return Found(order, scores, found.changes.block_passes, budget=budget)

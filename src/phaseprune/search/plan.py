@@ -104,9 +104,9 @@ def plan(
                 return Plan(recorded_trace(run, decoder, prepared, seed), result, state)
             began = time.perf_counter()
             found = take_residuals(decoder, prepared, seed=seed, progress=progress)
-            raw = found.trace_scores()
+            raw = found.trace_scores(progress)
             trace = summarize_scores(decoder, prepared, raw, seed)
-            result = make_plan(found, trace, candidates, number, seed)
+            result = make_plan(found, trace, candidates, number, seed, progress)
             write_scores(run.scores_path, trace.question_ids, raw, trace.decisions.probabilities)
             write_json(run.trace_path, trace.to_dict())
             write_json(run.path / "plan.json", result)
@@ -116,11 +116,12 @@ def plan(
 
 
 def make_plan(
-    found: Residuals, trace: Trace, candidates: tuple[int, ...], number: int, seed: int
-) -> dict[str, Any]:
+    found: Residuals, trace: Trace, candidates: tuple[int, ...], number: int, seed: int,
+    progress: Progress = silent,
+) -> dict[str, Any]:  # fmt: skip
     """The content of ``plan.json`` from what one walk has kept."""
     influence = found.changes.influence
-    order, costs = order_of(found, candidates, number)
+    order, costs = order_of(found, candidates, number, progress)
     read, left = read_order(found, order, seed)
     together = np.cumsum(influence[list(order)]).tolist()
     rows = [
@@ -155,12 +156,14 @@ def make_plan(
 
 
 def order_of(
-    found: Residuals, candidates: tuple[int, ...], number: int
+    found: Residuals, candidates: tuple[int, ...], number: int, progress: Progress = silent
 ) -> tuple[tuple[int, ...], np.ndarray]:
-    """``planning.plan_order`` of what one walk has kept."""
+    """``planning.plan_order`` of what one walk has kept; ``progress`` is told of each block."""
 
-    def margins(sets) -> np.ndarray:
-        return read_decisions(found, sets).margins.mean(axis=0)
+    def margins(sets: Sequence[tuple[int, ...]]) -> np.ndarray:
+        read = read_decisions(found, sets).margins.mean(axis=0)
+        progress("order, block by block", len(sets[0]), number)
+        return read
 
     changes = found.changes
     return plan_order(changes.influence, 1 - changes.cka, margins, candidates, number)

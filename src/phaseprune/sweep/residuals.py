@@ -8,7 +8,7 @@ prediction, as later blocks would see another state. It costs readouts and no bl
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -56,20 +56,28 @@ class Residuals:
         return np.stack([self.known[one] for one in sets])
 
     @torch.no_grad()
-    def trace_scores(self) -> np.ndarray:
+    def trace_scores(self, progress: Progress = silent) -> np.ndarray:
         """``[Q, L+1, K]`` raw option scores at every readout: a trace."""
-        readouts = range(len(self.decoder.blocks) + 1)
-        return self._read(readouts, lambda states, readout: states[readout]).transpose(1, 0, 2)
 
-    def _read(self, wanted: Sequence, states_of) -> np.ndarray:
+        def at(states: torch.Tensor, readout: int) -> torch.Tensor:
+            return states[readout]
+
+        readouts = range(len(self.decoder.blocks) + 1)
+        return self._read(readouts, at, progress).transpose(1, 0, 2)
+
+    def _read(
+        self, wanted: Sequence, states_of: Callable[..., torch.Tensor], progress: Progress = silent
+    ) -> np.ndarray:
         questions, options = self.prepared.rows.shape
-        sums = torch.zeros(len(wanted), questions * options, dtype=torch.float64)
+        sums, done = torch.zeros(len(wanted), questions * options, dtype=torch.float64), 0
         for shard, states in self.parts:
             for number, one in enumerate(wanted):  # one at a time: states of all take much memory
                 add_scores(
                     self.decoder, shard, states_of(states, one)[None],
                     self.prepared.needs_vocabulary, sums[number : number + 1],
                 )  # fmt: skip
+                done += 1
+                progress("readouts of the trace", done, len(wanted) * len(self.parts))
         return self.prepared.rows.scores(sums)
 
 
