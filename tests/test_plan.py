@@ -12,6 +12,7 @@ from phaseprune.cli.main import main
 from phaseprune.decision.planning import (
     LIMITS,
     LOOKED_AT,
+    OFF_BY,
     least_needed,
     plan_order,
     predict_budget,
@@ -142,13 +143,16 @@ def test_the_budget_ends_where_influence_or_the_decision_says():
     assert LIMITS == (0.20, 0.25, 0.30)
     kept = [1.0] * 6
     assert predict_budget(influence, order, kept) == {
-        "blocks": 3, "low": 3, "high": 4, "bound_by": "influence"
+        "blocks": 3, "low": 1, "high": 5, "bound_by": "influence"
     }  # fmt: skip
     fallen = [1.0, 0.9, 0.5, 0.49, 0.9, 0.9]
     assert predict_budget(influence, order, fallen) == {
-        "blocks": 2, "low": 2, "high": 2, "bound_by": "decision"
+        "blocks": 2, "low": 0, "high": 2, "bound_by": "decision"
     }  # fmt: skip
     assert predict_budget(influence, order[:2], kept[:3])["bound_by"] == "order"
+    thin = np.full(60, 0.0099)  # here the outer limits are further apart than that
+    thin = predict_budget(thin, range(60), [1.0] * 61)
+    assert OFF_BY == 2 and (thin["low"], thin["blocks"], thin["high"]) == (20, 25, 30)
     assert predict_budget(influence, order, [None] * 6)["blocks"] is None
 
 
@@ -187,7 +191,7 @@ def test_a_run_is_read_back_and_another_is_refused(demo, tmp_path):
     assert plan(demo, task).to_dict() == first.to_dict()
     assert rank_blocks(demo, task, method="planned").budget == first.result["budget"]
     short = rank_blocks(demo, task, method="planned", remove=3).budget
-    assert short == {"blocks": 3, "low": 3, "high": 3, "bound_by": "order"}
+    assert short == {"blocks": 3, "low": 1, "high": 3, "bound_by": "order"}
     with pytest.raises(UserError, match="protect"):
         plan(demo, task, protect=[0], out=tmp_path)
 
@@ -205,7 +209,7 @@ def test_the_command_says_the_budget_and_what_to_type(tmp_path, capsys):
         main(command)
     assert end.value.code == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "Predicted budget: 9 of 14 blocks (9 to 9)" in said
+    assert "Predicted budget: 9 of 14 blocks (7 to 11)" in said
     assert "--method planned --remove 9" in said
     assert "--remove 9 --among decisive" in said
     page = (tmp_path / "run" / "report.html").read_text()

@@ -20,6 +20,8 @@ from scipy import stats
 #: Influence that blocks may have together, at the budget and at the ends of its interval: a rule
 #: of thumb (docs/plan.md), not a law.
 LIMITS = (0.20, 0.25, 0.30)
+#: The interval reaches so many blocks to each side at least: as far as predictions were off.
+OFF_BY = 2
 #: And the share of the accuracy above chance that must be read off what the others add.
 READ_OFF = 0.5
 #: Of the blocks that are left, so many that look least needed are looked at in each step.
@@ -90,8 +92,9 @@ def predict_budget(
             is read off what the others add.
 
     Returns:
-        ``blocks``, ``low`` and ``high``, and ``bound_by``: what ends it, ``influence``,
-        ``decision`` or ``order`` (nothing, up to its end). ``blocks`` is None where retained is.
+        ``blocks``, ``low`` and ``high`` (by the outer limits, ``OFF_BY`` to each side at least),
+        and ``bound_by``: what ends it, ``influence``, ``decision`` or ``order`` (nothing, up to its
+        end). ``blocks`` is None where retained is.
     """
     if any(value is None for value in retained):
         return {"blocks": None, "low": None, "high": None, "bound_by": None}
@@ -100,6 +103,7 @@ def predict_budget(
     readable = len(order) if read.all() else int(np.argmin(read))
     fitting = [int(np.searchsorted(together, limit, side="right")) for limit in LIMITS]
     low, middle, high = (min(count, readable) for count in fitting)
+    low, high = max(0, min(low, middle - OFF_BY)), min(readable, max(high, middle + OFF_BY))
     bound_by = "order" if middle == len(order) else "influence"
     if readable < fitting[1]:
         bound_by = "decision"
