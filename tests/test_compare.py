@@ -620,6 +620,14 @@ def test_claims_are_no_more_than_the_tests_allow(everything):
     for row in alike["by_removed"]:
         row["not_worse"], row["worse"] = row["not_worse"] + row["worse"], []
     assert "do not tell them apart" in " ".join(compare_lines(alike))
+    (first, second, *_) = alike["methods"]
+    alike["methods"], alike["front"], alike["gains"] = [first, second], [first["method"]], []
+    for row in alike["by_removed"]:
+        row["worse"] = [second["method"]]
+    assert "The other one is significantly worse" in " ".join(compare_lines(alike))
+    alike["methods"] = [first]
+    told = " ".join(compare_lines(alike))  # alone, it is not compared with itself
+    assert "significantly worse" not in told and "tell them apart" not in told
     assert numbers_in_words([1, 2, 3]) == "1 to 3" and numbers_in_words([2, 4]) == "2, 4"
 
 

@@ -120,7 +120,7 @@ def compare_lines(task: Mapping[str, Any]) -> list[str]:
     """
     lines = [_full_line(task)]
     if task["methods"]:
-        lines += [_cliff_line(task), _never_worse_line(task), *_front_lines(task)]
+        lines += [_cliff_line(task), *_never_worse_lines(task), *_front_lines(task)]
     return lines + [_left_out_line(one) for one in task["left_out"]]
 
 
@@ -155,7 +155,7 @@ def _cliff_line(task: Mapping[str, Any]) -> str:
     return f"Even the best method falls most {fall}; what follows is of {common} removed."
 
 
-def _never_worse_line(task: Mapping[str, Any]) -> str:
+def _never_worse_lines(task: Mapping[str, Any]) -> list[str]:
     """Which methods cannot be told from the best one at any number before the cliff."""
     common, worse = task["common_numbers"], set()
     for row in task["by_removed"]:
@@ -166,23 +166,29 @@ def _never_worse_line(task: Mapping[str, Any]) -> str:
         for one in task["methods"]
         if {cell["removed_blocks"] for cell in one["cells"]} >= set(common)
     ]
+    if len(full) < 2:  # nothing to compare with
+        return []
     never = sorted((one for one in full if one["method"] not in worse), key=_cost)
     if not never:
-        return "Every method is significantly worse than the best at one of these numbers at least."
+        return [
+            "Every method is significantly worse than the best at one of these numbers at least."
+        ]
     if len(never) == len(full):
-        return (
+        return [
             "No significant difference from the best at any of these numbers for any of the "
             f"{len(full)} methods: these questions do not tell them apart."
-        )
+        ]
     named = ", ".join(f"{one['method']} ({_passes(one)})" for one in never)
+    others = len(full) - len(never)
     rest = len(task["methods"]) - len(full)
     short = f" {plural(rest, 'method')} cannot remove so many: not judged here." if rest else ""
-    return (
+    return [
         "Best, or with no significant difference from the best, at each of these numbers: "
         f"{named}. "
-        f"The other {len(full) - len(never)} are significantly worse at one of them at least."
+        + ("The other one is" if others == 1 else f"The other {others} are")
+        + " significantly worse at one of them at least."
         + short
-    )
+    ]
 
 
 def _cost(one: Mapping[str, Any]) -> tuple[int, float]:
