@@ -19,7 +19,9 @@ from phaseprune.sweep.forest import WORTH_SHARING
 from phaseprune.sweep.kept import Kept
 from phaseprune.sweep.measure import prepare, trace
 from phaseprune.sweep.probe import ANY_LENGTH, packed_length
+from phaseprune.sweep.retrace import LastTrace
 from phaseprune.sweep.rows import make_rows
+from phaseprune.sweep import walk
 from phaseprune.sweep.walk import sweep_scores, trace_scores
 
 
@@ -285,6 +287,36 @@ def test_a_removed_block_is_the_identity_in_a_trace(tiny, small_task):
     plain = without(decoder.model, decoder.blocks_path, [1, 4])
     expected = naive_scores(plain, decoder.tokenizer, small_task)
     np.testing.assert_allclose(raw[:, -1], expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+def test_a_trace_begins_with_what_it_has_in_common_with_the_last(
+    tiny, family, small_task, monkeypatch
+):
+    """The same to the last bit as a trace by itself, with every other readout read once."""
+    decoder = tiny[family]
+    prepared = prepare(decoder, small_task, streams=1)
+    read = []
+    plain_read = walk.read_into
+    monkeypatch.setattr(walk, "read_into", lambda *a: read.append(a[5][0]) or plain_read(*a))
+
+    def traced(removed, known=None):
+        return trace_scores(
+            decoder, prepared.rows, prepared.needs_vocabulary, removed=removed, known=known
+        )
+
+    last = LastTrace()
+    # Ever more is removed, at the end as well, and then something else is. The last live block is
+    # always read anew; a removed one never is.
+    for removed, blocks in (
+        ([], [-1, 0, 1, 2, 3, 4]), ([3], [4]), ([3, 2], [4]), ([3, 2, 4], [1]),
+        ([3, 2, 4, 1], [0]), ([4], [0, 1, 2, 3]), ([0, 1], [2, 3, 4]),
+    ):  # fmt: skip
+        alone = traced(removed)
+        read.clear()
+        again = last.then(removed, lambda known, removed=removed: traced(removed, known))
+        np.testing.assert_array_equal(again, alone)
+        assert read == blocks * len(prepared.rows.shards), removed
 
 
 def test_vocabulary_probabilities_are_the_labels_own(tiny, question_file):

@@ -122,11 +122,10 @@ def _evaluated(
     work: HalfSearch, removed: Sequence[str], progress: Progress, label: str
 ) -> Decisions:
     prepared = work.search.evaluation
-    raw = trace_without(
-        work.model, prepared.rows, prepared.needs_vocabulary, removed, progress=progress,
-        label=f"{label}: evaluation",
-    )  # fmt: skip
-    return prepared.decide(raw)
+    return prepared.decide(work.search.evaluated.then(removed, lambda known: trace_without(
+        work.model, prepared.rows, prepared.needs_vocabulary, removed, known=known,
+        progress=progress, label=f"{label}: evaluation",
+    )))  # fmt: skip
 
 
 def score_candidates(

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from phaseprune.decision.dynamics import live_transition
 from phaseprune.decision.laco import Mixtures, written
 from phaseprune.decision.trace import Decisions
@@ -18,6 +20,8 @@ from phaseprune.progress import Progress, silent
 from phaseprune.search.objectives import best, figures
 from phaseprune.search.racing import race_candidates, race_of_step
 from phaseprune.search.step import Search, Step, make_step
+from phaseprune.sweep.measure import Prepared
+from phaseprune.sweep.retrace import LastTrace
 from phaseprune.sweep.walk import sweep_scores, trace_scores
 
 
@@ -124,14 +128,10 @@ def next_steps(
             if not search.by_questions:
                 label = f"step {number}: calibration questions without block {chosen.block}"
                 calibration = _on_calibration(search, removed, progress, label) | calibration
-            raw = trace_scores(
-                search.decoder,
-                search.evaluation.rows,
-                search.evaluation.needs_vocabulary,
-                removed=removed,
-                progress=progress,
-                label=f"step {number}: evaluation without block {chosen.block}",
-            )
+            label = f"step {number}: evaluation without block {chosen.block}"
+            # Blocks that have taken in others have other weights than at the step before.
+            last = LastTrace() if chosen.merged else search.evaluated
+            raw = _traced(search, search.evaluation, last, removed, progress, label)
             guard = search.guard and search.guard.figures(
                 removed, steps[0].guard, latest.guard, progress,
                 f"step {number}: without block {chosen.block}",
@@ -195,10 +195,9 @@ def _decisive(
     if search.among == "all":
         return None
     prepared = search.calibration
-    decisions = prepared.decide(trace_scores(
-        search.decoder, prepared.rows, prepared.needs_vocabulary, removed=removed,
-        progress=progress, label=label,
-    ))  # fmt: skip
+    decisions = prepared.decide(
+        _traced(search, prepared, search.calibrated, removed, progress, label)
+    )
     found = live_transition(
         decisions.margins, decisions.correct[:, -1], float(decisions.chances.mean()),
         [block for block in range(len(search.decoder.blocks)) if block not in removed],
@@ -211,6 +210,21 @@ def _decisive(
             "--calibration, or leave it out"
         )
     return list(found.decisive_blocks)
+
+
+def _traced(
+    search: Search,
+    prepared: Prepared,
+    last: LastTrace,
+    removed: list[int],
+    progress: Progress,
+    label: str,
+) -> np.ndarray:
+    """Raw scores of the model without some blocks at its readouts; ``last`` is of the same rows."""
+    return last.then(removed, lambda known: trace_scores(
+        search.decoder, prepared.rows, prepared.needs_vocabulary, removed=removed, known=known,
+        progress=progress, label=label,
+    ))  # fmt: skip
 
 
 def _on_calibration(

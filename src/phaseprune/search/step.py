@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from phaseprune.search.racing import Racing
 from phaseprune.search.stopping import Stop
 from phaseprune.sweep.kept import Kept
 from phaseprune.sweep.measure import Prepared
+from phaseprune.sweep.retrace import LastTrace
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,8 @@ class Search:
         guard: what each step is looked at by beyond questions; None for nothing.
         protect: blocks that are never removed.
         among: ``all`` others may go, or the ``decisive`` ones of the model as it is.
+        evaluated: the last step's trace on the evaluation questions.
+        calibrated: and on the calibration questions, where steps are traced on them.
     """
 
     decoder: Decoder
@@ -110,6 +113,8 @@ class Search:
     guard: TextGuard | None = None
     protect: frozenset[int] = frozenset()
     among: str = "all"
+    evaluated: LastTrace = field(default_factory=LastTrace)
+    calibrated: LastTrace = field(default_factory=LastTrace)
 
     @property
     def by_questions(self) -> bool:

@@ -94,6 +94,7 @@ def trace_without(
     removed: Sequence[str],
     *,
     output_only: bool = False,
+    known: np.ndarray | None = None,
     progress: Progress = silent,
     label: str = "trace",
 ) -> np.ndarray:
@@ -101,5 +102,5 @@ def trace_without(
     with skipped_items(model.decoder, model.halves, removed):
         return trace_scores(
             model.decoder, rows, needs_vocabulary, removed=whole_blocks(removed),
-            output_only=output_only, progress=progress, label=label,
+            output_only=output_only, known=known, progress=progress, label=label,
         )  # fmt: skip

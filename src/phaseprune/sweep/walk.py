@@ -48,6 +48,7 @@ def trace_scores(
     *,
     removed: Collection[int] = (),
     output_only: bool = False,
+    known: np.ndarray | None = None,
     progress: Progress = silent,
     label: str = "trace",
 ) -> np.ndarray:
@@ -60,6 +61,7 @@ def trace_scores(
         removed: blocks to skip. A skipped block is the identity, so the readout behind it repeats
             the one before.
         output_only: read at L alone.
+        known: ``[Q, r, K]`` raw scores of the first r readouts, which are not read again.
         progress: told of each block.
         label: for ``progress``.
 
@@ -73,6 +75,7 @@ def trace_scores(
     questions, options = rows.shape
     sums = torch.zeros(1 if output_only else count + 1, questions * options, dtype=torch.float64)
     live = [block for block in range(count) if block not in removed]
+    given = 0 if known is None else known.shape[1]
     tell = PassCounter(progress, label, len(rows.batches) * len(live))
     for shard in rows.shards:
         walker = Walker(decoder, shard, batch_tokens(decoder), live)
@@ -82,21 +85,24 @@ def trace_scores(
             read_into(decoder, shard, at_reads, needs_vocabulary, sums[readout : readout + 1],
                       [block], options)  # fmt: skip
 
-        if not output_only:
+        if not output_only and not given:
             read(walker.at_reads(states), -1, 0)
         for block in live:
             last = block == live[-1]
             states = walker.run(block, states, reads=last, progress=tell)
             if last and output_only:
                 read(states, block, 0)
-            elif not output_only:
+            elif not output_only and block + 1 >= given:
                 read(states if last else walker.at_reads(states), block, block + 1)
+    # Laid out as scores are when read back, so that means over them are the same to the last bit.
+    raw = np.ascontiguousarray(rows.scores(sums).transpose(1, 0, 2))
     if not output_only:
+        if given:
+            raw[:, :given] = known
         for block in range(count):
             if block in removed:
-                sums[block + 1] = sums[block]
-    # Laid out as scores are when read back, so that means over them are the same to the last bit.
-    return np.ascontiguousarray(rows.scores(sums).transpose(1, 0, 2))
+                raw[:, block + 1] = raw[:, block]
+    return raw
 
 
 @torch.no_grad()
