@@ -242,7 +242,8 @@ def test_what_cannot_run_is_left_out_with_the_reason(tiny_dirs, tiny_task, text_
     assert [cell["removed_blocks"] for cell in task["methods"][0]["cells"]] == [1]
     assert task["methods"][0]["mean_retained"]["value"] is None or task["common_numbers"] == [1]
     assert any("angular is left out at 3" in one for one in notes)
-    assert any("Left out: ppl (" in line for line in compare_lines(task))
+    assert any("taylor is left out, as ppl is" in one for one in notes)
+    assert sum("Left out: ppl, taylor (" in line for line in compare_lines(task)) == 1
     with_text = compare(streamed, [tiny_task], methods=["ppl", "taylor"], text=text_file, **options)
     (task,) = with_text.result["tasks"]
     assert [one["method"] for one in task["methods"]] == ["angular", "ppl", "tail"]

@@ -121,7 +121,7 @@ def compare_lines(task: Mapping[str, Any]) -> list[str]:
     lines = [_full_line(task)]
     if task["methods"]:
         lines += [_cliff_line(task), *_never_worse_lines(task), *_front_lines(task)]
-    return lines + [_left_out_line(one) for one in task["left_out"]]
+    return lines + _left_out_lines(task["left_out"])
 
 
 def _full_line(task: Mapping[str, Any]) -> str:
@@ -246,9 +246,13 @@ def _fit_line(method: str, fit: Mapping[str, Any] | None) -> str:
     )
 
 
-def _left_out_line(one: Mapping[str, Any]) -> str:
-    at = "" if one["at"] == "all" else f" at {one['at']}"
-    return f"Left out: {one['method']}{at} ({one['reason']})."
+def _left_out_lines(left_out: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A sentence a reason, with all methods that it keeps out."""
+    by_reason: dict[str, list[str]] = {}
+    for one in left_out:
+        at = "" if one["at"] == "all" else f" at {one['at']}"
+        by_reason.setdefault(one["reason"], []).append(one["method"] + at)
+    return [f"Left out: {', '.join(of)} ({reason})." for reason, of in by_reason.items()]
 
 
 def standing_lines(task: Mapping[str, Any]) -> list[str]:

@@ -116,6 +116,7 @@ def _rank(
     done = {key_of(line) for line in read_json_lines(job.rankings_path)}
     known = {key_of(line): line for line in shared}
     left_out, ranked = dict(whole.manifest["left_out"].get(folder, {})), False
+    told: dict[str, str] = {}  # reason -> the first method that it keeps out
     for place, (method, rankings) in enumerate(wanted.items(), start=1):
         reasons: dict[str, str] = {}
         lead = f"{job.task.name}: {method} ({place} of {len(wanted)})"
@@ -149,9 +150,11 @@ def _rank(
         left_out.pop(method, None)
         if reasons:
             left_out[method] = reasons
+            reason = next(iter(reasons.values()))
+            first = told.setdefault(reason, method)
             note(f"{job.task.name}: {method} is left out"
                  + ("" if "all" in reasons else f" at {', '.join(reasons)}")
-                 + f": {next(iter(reasons.values()))}")  # fmt: skip
+                 + (f": {reason}" if first == method else f", as {first} is"))  # fmt: skip
     whole.update(left_out=whole.manifest["left_out"] | {folder: left_out})
     return ranked
 
