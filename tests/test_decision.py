@@ -16,7 +16,7 @@ from phaseprune.decision.margin import (
     decisions,
     gold_loss,
 )
-from phaseprune.decision.trace import Decisions
+from phaseprune.decision.decisions import Decisions
 from phaseprune.decision.transition import find_transition, step_gain
 
 

@@ -13,7 +13,8 @@ from phaseprune import trace
 from phaseprune.cli.main import app
 from phaseprune.decision.frequency_distance import frequency_distance, output_frequency
 from phaseprune.decision.intervals import resamples
-from phaseprune.decision.trace import Decisions, summarize
+from phaseprune.decision.decisions import Decisions
+from phaseprune.decision.trace import summarize
 from phaseprune.decision.transition import Transition
 from phaseprune.paper.judges import one_sided
 from phaseprune.questions.catalog import load_task

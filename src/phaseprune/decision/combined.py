@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from phaseprune.decision.collapse import Cliff, Retained
+from phaseprune.decision.collapse import Loss, Retained
 from phaseprune.decision.intervals import percentiles, resamples
 
 COMBINES = ("mean", "worst")
@@ -52,7 +52,7 @@ def make_scale(objective: str, full: float, options: np.ndarray) -> Scale:
     """The scale of an objective.
 
     Args:
-        objective: ``accuracy``, ``decision_margin`` or ``loss``.
+        objective: a name in ``search.objectives.OBJECTIVES``.
         full: the full model's, on the calibration questions.
         options: ``[Q]`` number of options of these questions.
     """
@@ -60,6 +60,7 @@ def make_scale(objective: str, full: float, options: np.ndarray) -> Scale:
         "accuracy": (float((1 / options).mean()), 1.0, 1),
         "decision_margin": (0.0, 1.0, 1),
         "loss": (float(np.log(options).mean()), 0.0, -1),
+        "debiased_margin": (0.0, 1.0, 1),
     }[objective]
     lost = max(sign * (full - guessing), LEAST_SHARE * abs(sure - guessing))
     return Scale(float(full), guessing, lost, sign)
@@ -119,18 +120,17 @@ def combined_retained(
     values = [_retained(task) for task in tasks]
     if None in values:
         return Retained(None, None)
-    drawn = _drawn(tasks, weights, how, seed)
-    bounds = None if drawn is None else tuple(map(float, percentiles(drawn)))
+    bounds = tuple(map(float, percentiles(_drawn(tasks, weights, how, seed))))
     return Retained(float(combine(np.array(values), weights, how)), bounds)
 
 
-def combined_cliff(
+def combined_loss(
     steps: Sequence[Sequence[Answers]],
     removed: Sequence[int | None],
     weights: Sequence[float],
     how: str,
     seed: int,
-) -> Cliff | None:
+) -> Loss | None:
     """The step with the largest loss of what is retained of several tasks together.
 
     Args:
@@ -141,7 +141,7 @@ def combined_cliff(
         seed: see ``combined_retained``.
 
     Returns:
-        None as ``collapse.find_cliff``; its phase is None, as each task has its own.
+        None as ``collapse.largest_loss``; its phase is None, as each task has its own.
     """
     values = [[_retained(task) for task in tasks] for tasks in steps]
     if len(steps) < 2 or None in values[0]:
@@ -151,14 +151,12 @@ def combined_cliff(
     if losses[step - 1] <= 0:
         return None
     before, after = (_drawn(steps[at], weights, how, seed) for at in (step - 1, step))
-    bounds = None if before is None else tuple(map(float, percentiles(before - after)))
-    return Cliff(
+    return Loss(
         step=step,
         removed=int(removed[step]),
         phase=None,
         loss=float(losses[step - 1]),
-        loss_ci=bounds,
-        significant=bounds is not None and bounds[0] > 0,
+        loss_ci=tuple(map(float, percentiles(before - after))),
     )
 
 
@@ -169,15 +167,13 @@ def _retained(task: Answers) -> float | None:
 
 def _drawn(
     tasks: Sequence[Answers], weights: Sequence[float], how: str, seed: int
-) -> np.ndarray | None:
-    """``[draws]`` of the combined figure; None where a resampled full model falls to chance."""
+) -> np.ndarray:
+    """``[draws]`` of the combined figure; the full model is above chance by a question at least."""
     left = []
     for number, task in enumerate(tasks):
         part = []
         for drawn in resamples(len(task.full), [seed, number]):
-            above = drawn @ (task.full - task.chances)
-            if (above <= 0).any():
-                return None
+            above = np.maximum(drawn @ (task.full - task.chances), 1 / len(task.full))
             part.append(drawn @ (task.correct - task.chances) / above)
         left.append(np.concatenate(part))
     return combine(np.stack(left), weights, how)

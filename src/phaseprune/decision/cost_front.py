@@ -32,10 +32,10 @@ class Retaining:
     def __init__(self, full: np.ndarray, chances: np.ndarray, seed: int):
         self.full, self.chances, self.seed = np.asarray(full, float), chances, seed
         self.weights = np.concatenate(list(resamples(len(self.full), seed)))
-        self.bottom = self.weights @ (self.full - chances)
-        #: Whether there is anything to retain, and whether intervals can be bounded.
+        #: Of a resample at chance, the full model counts as right on one question more.
+        self.bottom = np.maximum(self.weights @ (self.full - chances), 1 / len(self.full))
+        #: Whether there is anything to retain.
         self.defined = bool((self.full - chances).mean() > 0)
-        self.bounded = self.defined and bool((self.bottom > 0).all())
 
     def value(self, correct: np.ndarray) -> float | None:
         """Mean retained of ``[S, Q]`` shares of right decisions; None at chance."""
@@ -43,25 +43,21 @@ class Retaining:
             return None
         return float(retained_of_sets(correct, self.full, self.chances).mean())
 
-    def draws(self, correct: np.ndarray) -> np.ndarray | None:
-        """``[draws]`` of the same on resampled questions and draws; None where unbounded."""
-        if not self.bounded:
-            return None
+    def draws(self, correct: np.ndarray) -> np.ndarray:
+        """``[draws]`` of the same on resampled questions and draws."""
         sets = Sets(correct, exhaustive=len(correct) == 1)
         rng = np.random.default_rng([self.seed, 1])
         return retained_draws(sets, self.weights, self.chances, self.bottom, rng)
 
     def estimate(self, correct: np.ndarray) -> Estimate | None:
         """The same with its 95 % interval; None at chance."""
-        value, draws = self.value(correct), self.draws(correct)
+        value = self.value(correct)
         if value is None:
             return None
-        return Estimate(value, None if draws is None else tuple(percentiles(draws).tolist()))
+        return Estimate(value, tuple(percentiles(self.draws(correct)).tolist()))
 
-    def loss_ci(self, before: np.ndarray, after: np.ndarray) -> tuple[float, float] | None:
-        """95 % interval of what is lost from one ``[S, Q]`` to another; None where unbounded."""
-        if not self.bounded:
-            return None
+    def loss_ci(self, before: np.ndarray, after: np.ndarray) -> tuple[float, float]:
+        """95 % interval of what is lost from one ``[S, Q]`` to another."""
         return tuple(percentiles(self.draws(before) - self.draws(after)).tolist())
 
 
@@ -109,13 +105,13 @@ class Gain:
     method: str
     than: str
     estimate: Estimate
-    p_value: float | None
-    p_corrected: float | None
+    p_value: float
+    p_corrected: float
 
     @property
     def significant(self) -> bool:
         """Whether the corrected p-value is below 0.05."""
-        return self.p_corrected is not None and self.p_corrected < LEVEL
+        return self.p_corrected < LEVEL
 
 
 def gains(
@@ -136,7 +132,7 @@ def gains(
         retaining: of the full model, above chance.
     """
     draws = {method: retaining.draws(rows) for method, rows in correct.items()}
-    pairs = list(combinations(correct, 2)) if retaining.bounded else []
+    pairs = list(combinations(correct, 2))
     p_values = [
         mean_p(
             retaining.value(correct[other]) - retaining.value(correct[one]),
@@ -154,8 +150,7 @@ def gains(
         if costs[one] < costs[other]:
             value = retaining.value(correct[other]) - retaining.value(correct[one])
             ci = retaining.loss_ci(correct[other], correct[one])
-            both = tests.get(frozenset((one, other)), [None, None])
-            found.append(Gain(other, one, Estimate(value, ci), *both))
+            found.append(Gain(other, one, Estimate(value, ci), *tests[frozenset((one, other))]))
     return found
 
 

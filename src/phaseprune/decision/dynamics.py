@@ -1,61 +1,87 @@
 """Dynamics of Iterative Pruning (arXiv 2605.07271): what pruning does to the decision.
 
-Each pruned model has a transition of its own, which moves and at last vanishes; a collapsed model
-picks options in shares that are not those of the right ones; retained accuracy falls off a cliff.
+Each pruned model has a transition of its own, which moves and at last is gone; a collapsed model
+picks options in shares that are not those of the right ones.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from scipy import stats
 
 from phaseprune.decision.corrections import holm
+from phaseprune.decision.curve import SIGNIFICANCE, step_gain
+from phaseprune.decision.decisions import Decisions
 from phaseprune.decision.frequency import gold_frequency, option_frequency, total_variation
-from phaseprune.decision.transition import (
-    FLIPS,
-    SIGNIFICANCE,
-    Transition,
-    above_chance,
-    find_transition,
-    fit_step,
-)
+from phaseprune.decision.intervals import percentiles, resamples
+from phaseprune.decision.transition import PERMUTATIONS, Transition, find_transition
 
-#: Sign flips a step: the smallest p-value must stay well below the level after the correction.
-FLIPS_A_STEP = 400
+#: Permutations a step: the smallest p-value must stay well below the level after the correction.
+PERMUTATIONS_A_STEP = 400
+#: A transition is gone where the rise is below this share of the full model's, bound against bound.
+GONE_BELOW = 0.5
+
+
+def live_readouts(kept: Sequence[int]) -> list[int]:
+    """Readout 0 and those behind live blocks; the one behind a removed block repeats another."""
+    return [0, *(block + 1 for block in kept)]
 
 
 def live_transition(
-    margins: np.ndarray, correct: np.ndarray, chance: float, kept: Sequence[int], seed: int,
-    flips: int = FLIPS,
-) -> Transition:  # fmt: skip
+    decisions: Decisions, kept: Sequence[int], seed: int, permutations: int = PERMUTATIONS
+) -> Transition:
     """The transition of a pruned model, in the original model's readouts and blocks.
 
-    The readout behind a removed block repeats the one before, so only readout 0 and those behind
-    live blocks are fitted: no point counts twice.
+    Only ``live_readouts`` are fitted: no point counts twice.
 
     Args:
-        margins: ``[Q, L+1]`` Decision Margins at the original readouts.
-        correct: ``[Q]`` whether the final decision is right.
-        chance: mean of 1/k.
+        decisions: ``[Q, L+1]`` at the original readouts, as the model makes them.
         kept: the live blocks, original indices in order.
-        seed: of the bootstrap and of the test.
-        flips: of the test.
+        seed: of the bootstrap and of the tests.
+        permutations: of the tests.
     """
-    live = [0, *(block + 1 for block in kept)]
-    found = find_transition(margins[:, live], correct, chance, seed, flips)
+    live = live_readouts(kept)
+    found = find_transition(
+        decisions.debiased.at(live), seed, permutations, output=decisions.at(live)
+    )
     if not found.found:
         return found
     return replace(
         found,
         readout=live[found.readout],
-        ci=(live[found.ci[0]], live[found.ci[1]]),
+        ci=tuple(live[end] for end in found.ci),
+        rise=tuple(live[end] for end in found.rise),
+        rise_ci=tuple(tuple(live[end] for end in bounds) for bounds in found.rise_ci),
         silent_blocks=tuple(kept[: found.readout]),
         decisive_blocks=tuple(kept[found.readout :]),
     )
+
+
+def largest_rise(decisions: Decisions, kept: Sequence[int], seed: int) -> dict[str, Any]:
+    """How far (debiased) DM rises between the levels of the best step, with its 95 % interval.
+
+    The step is sought anew in each bootstrap sample, so the upper bound holds wherever a transition
+    may hide; the lower one is a little too high.
+    """
+    margins = decisions.debiased.margins[:, live_readouts(kept)]
+    drawn = np.concatenate([weights @ margins for weights in resamples(len(margins), seed)])
+    value, *rises = _rises(np.concatenate([margins.mean(axis=0)[None], drawn]))
+    low, high = percentiles(np.asarray(rises))
+    return {"value": float(value), "ci": [float(low), float(high)]}
+
+
+def _rises(curves: np.ndarray) -> np.ndarray:
+    """``[N]`` the rise between the levels of the best step of ``[N, R]`` curves."""
+    gains, points = step_gain(curves), curves.shape[-1]
+    best = np.argmax(gains, axis=-1)
+    before = best + 1
+    # A gain is the rise times sqrt(n1 n2 / R).
+    weight = np.sqrt(before * (points - before) / points)
+    return np.take_along_axis(gains, best[:, None], axis=-1)[:, 0] / weight
 
 
 def same_frequencies(decided: np.ndarray, gold: np.ndarray) -> float:
@@ -78,31 +104,25 @@ def same_frequencies(decided: np.ndarray, gold: np.ndarray) -> float:
 
 
 def step_dynamics(
-    margins: np.ndarray, decided: np.ndarray, gold: np.ndarray, chance: float,
-    kept: Sequence[int], seed: int, steps: int,
-) -> dict[str, Any]:  # fmt: skip
+    decisions: Decisions, kept: Sequence[int], seed: int, steps: int
+) -> dict[str, Any]:
     """What one pruned model's decisions say: a part of its line of ``steps.jsonl``.
 
     Args:
-        margins: ``[Q, L+1]`` Decision Margins.
-        decided: ``[Q]`` decisions at the output.
-        gold: ``[Q]`` right options.
-        chance: mean of 1/k.
+        decisions: ``[Q, L+1]``.
         kept: the live blocks, original indices in order.
         seed: of all statistics.
         steps: how many models of the run may be tested (for the correction to come).
     """
-    correct = decided == gold
-    flips = max(FLIPS, FLIPS_A_STEP * steps)
-    transition = live_transition(margins, correct, chance, kept, seed, flips)
+    permutations = max(PERMUTATIONS, PERMUTATIONS_A_STEP * steps)
+    transition = live_transition(decisions, kept, seed, permutations)
+    decided, gold = decisions.decided[:, -1], decisions.gold
     options = int(max(np.max(decided), np.max(gold))) + 1
     of, right = option_frequency(decided, options), gold_frequency(gold, options)
     return {
-        "transition": {
-            key: list(value) if isinstance(value, tuple) else value
-            for key, value in asdict(transition).items()
-        },
-        "p_value": max(above_chance(correct, chance), transition.p_value or 0.0),
+        "transition": transition.to_dict(),
+        "p_value": transition.p_value,
+        "rise": largest_rise(decisions, kept, seed),
         "frequency": {
             "distance": float(total_variation(of - right)),
             "top_option": int(np.argmax(of)),
@@ -114,37 +134,34 @@ def step_dynamics(
 
 
 def run_dynamics(
-    steps: Sequence[dict[str, Any] | None],
-    correct: Sequence[np.ndarray],
-    collapsed_at: int | None,
-    chances: np.ndarray,
-    seed: int,
+    steps: Sequence[dict[str, Any] | None], collapsed_at: int | None
 ) -> dict[str, Any] | None:
     """The dynamics of a pruning run, corrected for the number of steps.
 
     Args:
         steps: ``step_dynamics`` of each step, the first of the full model; a None (a run of an
             older version) gives None.
-        correct: ``[Q]`` right decisions at the output of each step.
         collapsed_at: the first collapsed step, if any.
-        chances: ``[Q]`` 1/k.
-        seed: of the cliff's statistics.
 
     Returns:
         ``transitions`` (of each step; ``found`` only where significant after Holm's correction
-        over the steps), ``vanishes_at_step`` (the first step from which no model has a
-        transition), ``collapsed_frequency`` (of the first collapsed step, its p-value corrected
-        likewise) and ``cliff_fit``.
+        over the steps, ``state`` as ``transition_state``), ``gone_at_step`` (the first step from
+        which all models' transitions are gone), ``last_found_step`` and ``collapsed_frequency``
+        (of the first collapsed step, its p-value corrected likewise).
     """
-    if any(step is None for step in steps):
+    if any(step is None or "rise" not in step for step in steps):
         return None
     corrected = holm([step["p_value"] for step in steps]).tolist()
     transitions = [
         _corrected(number, step, p)
         for number, (step, p) in enumerate(zip(steps, corrected, strict=True))
     ]
-    last = max((one["step"] for one in transitions if one["found"]), default=None)
-    vanishes = None if last is None or last == len(steps) - 1 else last + 1
+    for one, step in zip(transitions, steps, strict=True):
+        one["state"] = transition_state(one["found"], step["rise"], steps[0]["rise"])
+    states = [one["state"] for one in transitions]
+    gone = len(states)
+    while gone > 0 and states[gone - 1] == "gone":
+        gone -= 1
     frequency = None
     if collapsed_at is not None:
         of_steps = holm([step["frequency"]["p_value"] for step in steps])
@@ -157,10 +174,26 @@ def run_dynamics(
         }
     return {
         "transitions": transitions,
-        "vanishes_at_step": vanishes,
+        "gone_at_step": gone if gone < len(states) else None,
+        "last_found_step": max((o["step"] for o in transitions if o["found"]), default=None),
         "collapsed_frequency": frequency,
-        "cliff_fit": fit_cliff(correct, chances, seed),
     }
+
+
+def transition_state(found: bool, rise: dict[str, Any], full: dict[str, Any]) -> str:
+    """Whether a pruned model has a transition: ``found``, ``gone`` or ``unclear``.
+
+    Gone needs evidence: not that no rise is significant, but that the upper 95 % bound of the
+    largest rise is below half of the lower bound of the full model's.
+
+    Args:
+        found: whether a transition is found.
+        rise: ``largest_rise`` of the pruned model,
+        full: and of the full one.
+    """
+    if found:
+        return "found"
+    return "gone" if rise["ci"][1] < GONE_BELOW * full["ci"][0] else "unclear"
 
 
 def _corrected(number: int, step: dict[str, Any], p_corrected: float) -> dict[str, Any]:
@@ -177,63 +210,11 @@ def _corrected(number: int, step: dict[str, Any], p_corrected: float) -> dict[st
         "found": found,
         "readout": of["readout"] if found else None,
         "ci": of["ci"] if found else None,
+        "shape": of["shape"] if found else None,
+        "rise": step["rise"],
         "silent_blocks": of["silent_blocks"] if found else [],
         "decisive_blocks": of["decisive_blocks"] if found else [],
         "p_value": step["p_value"],
         "p_corrected": p_corrected,
         "reason": reason,
     }
-
-
-def fit_cliff(
-    correct: Sequence[np.ndarray],
-    chances: np.ndarray,
-    seed: int,
-    removed: Sequence[int] | None = None,
-) -> dict[str, Any] | None:
-    """Two levels fitted to retained accuracy over steps, with a bootstrap over questions.
-
-    The least-squares fit and its tests are those of a transition, turned downwards: retained is the
-    accuracy on another scale. Unlike the largest one-step loss, it accounts for having looked at
-    all steps.
-
-    Args:
-        correct: ``[Q]`` right decisions of each step, the first of the full model.
-        chances: ``[Q]`` 1/k.
-        seed: of bootstrap and test.
-        removed: how many blocks are gone at each step; by default one more at each.
-
-    Returns:
-        ``found``, ``step`` (the first of the lower level), ``ci``, the mean retained ``before`` and
-        ``after``, ``r2``, ``line_r2`` (of a straight line over ``removed``: where that is larger,
-        it is a slope and no cliff) and ``p_value``; None with no step, or a full model at chance.
-    """
-    right = np.stack([np.asarray(row, dtype=float) for row in correct], axis=1)
-    chance = float(np.mean(chances))
-    above = float(right[:, 0].mean()) - chance
-    if right.shape[1] < 2 or above <= 0:
-        return None
-    fit = fit_step(-right, seed)
-    return {
-        "found": fit.significant,
-        "step": fit.split if fit.significant else None,
-        "ci": list(fit.ci) if fit.ci else None,
-        "before": (-fit.before - chance) / above,
-        "after": (-fit.after - chance) / above,
-        "r2": fit.r2,
-        "line_r2": _line_r2(right.mean(axis=0), removed),
-        "p_value": fit.p_value,
-    }
-
-
-def _line_r2(values: np.ndarray, at: Sequence[int] | None) -> float:
-    """R² of a straight line through some values."""
-    if np.ptp(values) == 0:
-        return 0.0
-    places = np.arange(len(values)) if at is None else np.asarray(at)
-    return float(np.corrcoef(places, values)[0, 1] ** 2)
-
-
-def is_slope(fit: Mapping[str, Any]) -> bool:
-    """Whether a straight line says more of a curve than the two levels of ``fit_cliff`` do."""
-    return fit.get("line_r2", 0.0) > fit["r2"]

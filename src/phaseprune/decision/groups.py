@@ -7,24 +7,20 @@ nothing is called a transition that is not significant after it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from phaseprune.decision.corrections import holm
+from phaseprune.decision.curve import SIGNIFICANCE
+from phaseprune.decision.decisions import Decisions
 from phaseprune.decision.frequency_distance import OutputFrequency
 from phaseprune.decision.intervals import bootstrap_mean, wilson
-from phaseprune.decision.transition import (
-    FLIPS,
-    SIGNIFICANCE,
-    Transition,
-    above_chance,
-    find_transition,
-)
+from phaseprune.decision.transition import PERMUTATIONS, Transition, find_transition
 
-#: Sign flips a group: the smallest p-value must stay well below the level after the correction.
-FLIPS_A_GROUP = 400
+#: Permutations a group: the smallest p-value must stay well below the level after the correction.
+PERMUTATIONS_A_GROUP = 400
 
 
 @dataclass(frozen=True)
@@ -37,8 +33,8 @@ class GroupTrajectory:
         chance: mean of 1/k.
         decision_margin: ``[3, R]`` mean, lower and upper 95 % bound (bootstrap) by readout.
         accuracy: ``[3, R]`` the same (Wilson).
-        p_value: of the transition before the correction: the larger one of its two tests, as both
-            must hold.
+        p_value: of the transition before the correction: the largest of its tests, as all must
+            hold.
         p_corrected: after it, over the groups.
         transition: found only where ``p_corrected`` is below the level.
         output: Option Frequency at the output against the gold, where it was asked for.
@@ -68,10 +64,7 @@ class GroupTrajectory:
             "accuracy": named(self.accuracy),
             "p_value": self.p_value,
             "p_corrected": self.p_corrected,
-            "transition": {
-                key: list(value) if isinstance(value, tuple) else value
-                for key, value in asdict(self.transition).items()
-            },
+            "transition": self.transition.to_dict(),
         }
 
 
@@ -81,18 +74,15 @@ def group_names(groups: Sequence[str | None]) -> np.ndarray:
 
 
 def group_trajectories(
-    margins: np.ndarray,
-    correct: np.ndarray,
-    chances: np.ndarray,
-    groups: Sequence[str | None],
-    seed: int,
+    decisions: Decisions, groups: Sequence[str | None], seed: int
 ) -> tuple[GroupTrajectory, ...]:
     """Trajectories of the groups, in order of appearance; none where there is a single group.
 
+    Margins and accuracies are as the model decides; a transition is sought as in the whole trace,
+    with the label prior of all questions.
+
     Args:
-        margins: ``[Q, R]`` Decision Margins.
-        correct: ``[Q, R]`` whether the decision is right.
-        chances: ``[Q]`` 1/k.
+        decisions: ``[Q, R]`` of all questions.
         groups: the group of each question; None is one too.
         seed: of intervals and tests.
     """
@@ -100,10 +90,12 @@ def group_trajectories(
     order = list(dict.fromkeys(names.tolist()))
     if len(order) < 2:
         return ()
-    flips = max(FLIPS, FLIPS_A_GROUP * len(order))
+    permutations = max(PERMUTATIONS, PERMUTATIONS_A_GROUP * len(order))
     found = [
-        _trajectory(name, margins[names == name], correct[names == name],
-                    float(chances[names == name].mean()), seed, flips)
+        _trajectory(
+            name, decisions.of(names == name), decisions.debiased.of(names == name), seed,
+            permutations,
+        )
         for name in order
     ]  # fmt: skip
     corrected = holm([one.p_value for one in found])
@@ -111,19 +103,19 @@ def group_trajectories(
 
 
 def _trajectory(
-    name: str, margins: np.ndarray, correct: np.ndarray, chance: float, seed: int, flips: int
+    name: str, decisions: Decisions, debiased: Decisions, seed: int, permutations: int
 ) -> GroupTrajectory:
-    transition = find_transition(margins, correct[:, -1], chance, seed, flips)
-    p_value = max(above_chance(correct[:, -1], chance), transition.p_value or 0.0)
+    transition = find_transition(debiased, seed, permutations, output=decisions)
+    margins, correct = decisions.margins, decisions.correct
     shares = wilson(correct.sum(axis=0), len(correct))
     return GroupTrajectory(
         group=name,
         questions=len(margins),
-        chance=chance,
+        chance=float(decisions.chances.mean()),
         decision_margin=np.stack([margins.mean(axis=0), *bootstrap_mean(margins, seed)]),
         accuracy=np.stack([correct.mean(axis=0), *shares]),
-        p_value=p_value,
-        p_corrected=p_value,
+        p_value=transition.p_value,
+        p_corrected=transition.p_value,
         transition=transition,
     )
 

@@ -41,6 +41,20 @@ def decision_margin(probabilities: np.ndarray, gold: np.ndarray) -> np.ndarray:
     return gold_probability - best_other
 
 
+def margins_of_options(probabilities: np.ndarray) -> np.ndarray:
+    """The Decision Margin if each option were the right one.
+
+    Args:
+        probabilities: ``[..., K]``, K >= 2; absent options have 0.
+
+    Returns:
+        ``[..., K]`` each option's probability minus the largest of the others.
+    """
+    probabilities = np.asarray(probabilities, dtype=np.float64)
+    second, first = np.moveaxis(np.sort(probabilities, axis=-1)[..., -2:], -1, 0)[..., None]
+    return probabilities - np.where(probabilities == first, second, first)
+
+
 def decisions(scores: np.ndarray) -> np.ndarray:
     """``[...]`` index of the best option of ``[..., K]`` scores; ties go to the first option."""
     return np.argmax(scores, axis=-1)

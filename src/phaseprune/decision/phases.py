@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,10 +29,10 @@ class Sets:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean with its 95 % interval (None where it cannot be bounded)."""
+    """A mean with its 95 % interval."""
 
     value: float
-    ci: tuple[float, float] | None
+    ci: tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -41,18 +41,18 @@ class Difference:
 
     Attributes:
         estimate: the mean difference; above 0, Silent blocks are the dearer ones.
-        p_value: of "no difference", two-sided, from the bootstrap; None where that has no bound.
+        p_value: of "no difference", two-sided, from the bootstrap.
         p_corrected: after Holm's correction over the numbers of removed blocks.
     """
 
     estimate: Estimate
-    p_value: float | None
-    p_corrected: float | None
+    p_value: float
+    p_corrected: float
 
     @property
     def significant(self) -> bool:
         """Whether the corrected p-value is below 0.05."""
-        return self.p_corrected is not None and self.p_corrected < LEVEL
+        return self.p_corrected < LEVEL
 
 
 @dataclass(frozen=True)
@@ -93,8 +93,8 @@ def compare_phases(
     """
     full = np.asarray(full, dtype=float)
     weights = np.concatenate(list(resamples(len(full), seed)))
-    bottom = weights @ (full - chances)
-    bounded = bool((bottom > 0).all())
+    # Of a resample at chance, the full model counts as right on one question more.
+    bottom = np.maximum(weights @ (full - chances), 1 / len(full))
     rng = np.random.default_rng([seed, 1])
     retained: dict[int, dict[str, Estimate]] = {}
     values, samples = [], []
@@ -103,24 +103,18 @@ def compare_phases(
         retained[number] = {}
         for kind, of in kinds.items():
             value = float(retained_of_sets(of.correct, full, chances).mean())
-            if bounded:
-                drawn[kind] = retained_draws(of, weights, chances, bottom, rng)
-            retained[number][kind] = _estimate(value, drawn.get(kind))
+            drawn[kind] = retained_draws(of, weights, chances, bottom, rng)
+            retained[number][kind] = _estimate(value, drawn[kind])
         values.append(retained[number]["decisive"].value - retained[number]["silent"].value)
-        if bounded:
-            samples.append(drawn["decisive"] - drawn["silent"])
+        samples.append(drawn["decisive"] - drawn["silent"])
     p_values = [_two_sided(draws) for draws in samples]
-    corrected: Sequence[float | None] = holm(p_values).tolist() if bounded else [None] * len(values)
+    corrected = holm(p_values).tolist()
     differences = {
-        number: Difference(
-            _estimate(value, samples[place] if bounded else None),
-            p_values[place] if bounded else None,
-            corrected[place],
-        )
+        number: Difference(_estimate(value, samples[place]), p_values[place], corrected[place])
         for place, (number, value) in enumerate(zip(sets, values, strict=True))
     }
-    together = np.mean(samples, axis=0) if bounded else None
-    p_pooled = _two_sided(together) if bounded else None
+    together = np.mean(samples, axis=0)
+    p_pooled = _two_sided(together)
     pooled = Difference(_estimate(float(np.mean(values)), together), p_pooled, p_pooled)
     return Comparison(retained, differences, pooled)
 
@@ -143,8 +137,8 @@ def retained_draws(of: Sets, weights, chances, bottom, rng: np.random.Generator)
     return (by_set * chosen).sum(axis=1)
 
 
-def _estimate(value: float, draws: np.ndarray | None) -> Estimate:
-    return Estimate(value, None if draws is None else tuple(percentiles(draws).tolist()))
+def _estimate(value: float, draws: np.ndarray) -> Estimate:
+    return Estimate(value, tuple(percentiles(draws).tolist()))
 
 
 def _two_sided(draws: np.ndarray) -> float:

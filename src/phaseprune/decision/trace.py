@@ -4,17 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from phaseprune.decision.depth import Depths, decision_depths
-from phaseprune.decision.frequency import (
-    frequency_where_present,
-    gold_frequency,
-    option_frequency,
-)
+from phaseprune.decision.decisions import Decisions
+from phaseprune.decision.frequency import frequency_where_present, gold_frequency
 from phaseprune.decision.frequency_distance import (
     FrequencyDistance,
     frequency_distance,
@@ -23,71 +18,7 @@ from phaseprune.decision.frequency_distance import (
 from phaseprune.decision.groups import GroupTrajectory, group_names, group_trajectories
 from phaseprune.decision.intervals import bootstrap_mean, wilson
 from phaseprune.decision.lens import LensComparison
-from phaseprune.decision.margin import (
-    decision_margin,
-    decision_representation,
-    decisions,
-    gold_loss,
-)
 from phaseprune.decision.transition import Transition, find_transition
-
-
-@dataclass(frozen=True)
-class Decisions:
-    """Option scores of some questions, and what follows from them question by question.
-
-    Attributes:
-        scores: ``[Q, R, K]`` what is compared between options (log scale, ``-inf`` where absent);
-            R readouts, or 1 for the output alone.
-        gold: ``[Q]`` index of the right option.
-        options: ``[Q]`` number of options k.
-        probabilities: ``[Q, R, K]`` decision representation; the softmax over options unless given.
-    """
-
-    scores: np.ndarray
-    gold: np.ndarray
-    options: np.ndarray
-    given_probabilities: np.ndarray | None = None
-
-    @cached_property
-    def probabilities(self) -> np.ndarray:  # noqa: D102
-        if self.given_probabilities is not None:
-            return self.given_probabilities
-        return decision_representation(self.scores)
-
-    @cached_property
-    def margins(self) -> np.ndarray:
-        """``[Q, R]`` Decision Margin."""
-        return decision_margin(self.probabilities, self.gold)
-
-    @cached_property
-    def decided(self) -> np.ndarray:
-        """``[Q, R]`` the decision, first option on a tie."""
-        return decisions(self.scores)
-
-    @cached_property
-    def correct(self) -> np.ndarray:
-        """``[Q, R]`` whether the decision is the right option."""
-        return self.decided == self.gold[:, None]
-
-    @cached_property
-    def losses(self) -> np.ndarray:
-        """``[Q, R]`` -log p[gold]."""
-        return gold_loss(self.probabilities, self.gold)
-
-    @property
-    def chances(self) -> np.ndarray:
-        """``[Q]`` 1/k."""
-        return 1 / self.options
-
-    @cached_property
-    def depths(self) -> Depths:
-        """At which readout each question is decided rightly for good."""
-        return decision_depths(self.decided, self.gold)
-
-    def option_frequency(self) -> np.ndarray:
-        """``[R, K]`` share of questions that decide for each option."""
-        return option_frequency(self.decided, self.scores.shape[-1])
 
 
 @dataclass(frozen=True)
@@ -97,6 +28,10 @@ class Interval:
     mean: np.ndarray
     ci_low: np.ndarray
     ci_high: np.ndarray
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {name: value.tolist() for name, value in asdict(self).items()}
 
 
 @dataclass(frozen=True)
@@ -109,6 +44,36 @@ class GroupAccuracy:
 
 
 @dataclass(frozen=True)
+class Debiased:
+    """The figures of letters with the label prior taken off, at every readout.
+
+    Attributes:
+        decision_margin: with bootstrap intervals.
+        accuracy: with Wilson intervals.
+        option_frequency: ``[R, K]``.
+        label_prior: ``[R, K]`` mean label prior of the questions that have the option, in the unit
+            of the scores.
+        raw_transition: what the figures as they are would say, with the same tests; the trace's own
+            transition is that of the debiased ones.
+    """
+
+    decision_margin: Interval
+    accuracy: Interval
+    option_frequency: np.ndarray
+    label_prior: np.ndarray
+    raw_transition: Transition
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values: ``debiased`` of ``trace.json``."""
+        return {
+            "decision_margin": self.decision_margin.to_dict(),
+            "accuracy": self.accuracy.to_dict(),
+            "option_frequency": self.option_frequency.tolist(),
+            "label_prior": self.label_prior.tolist(),
+        }
+
+
+@dataclass(frozen=True)
 class Trace:
     """Decision Margin, Option Frequency and accuracy at every readout, and the transition.
 
@@ -117,7 +82,8 @@ class Trace:
     ``group_trajectories`` are empty where the questions are not of several groups,
     ``option_count_trajectories`` where all have the same number of options. ``decisions`` holds the
     questions' own figures and ``raw_scores`` the ``[Q, R, K]`` logits or log-likelihoods before any
-    normalisation by length. ``lens`` is of a tuned lens: what the plain logit lens says.
+    normalisation by length. ``debiased`` is there for letters alone, whose ``transition`` is found in
+    it. ``lens`` is of a tuned lens: what the plain logit lens says.
     """
 
     model: str
@@ -138,6 +104,7 @@ class Trace:
     option_count_trajectories: tuple[GroupTrajectory, ...]
     decisions: Decisions = field(repr=False)
     raw_scores: np.ndarray = field(repr=False)
+    debiased: Debiased | None = None
     lens: LensComparison | None = None
 
     def where_present(self) -> dict[str, Any]:
@@ -164,8 +131,8 @@ class Trace:
             "questions": len(self.question_ids),
             "blocks": len(self.readouts) - 1,
             "readouts": self.readouts.tolist(),
-            "decision_margin": {k: v.tolist() for k, v in asdict(self.decision_margin).items()},
-            "accuracy": {k: v.tolist() for k, v in asdict(self.accuracy).items()},
+            "decision_margin": self.decision_margin.to_dict(),
+            "accuracy": self.accuracy.to_dict(),
             "option_labels": list(self.option_labels),
             "option_frequency": self.option_frequency.tolist(),
             "gold_frequency": self.gold_frequency.tolist(),
@@ -176,10 +143,9 @@ class Trace:
                 g.group: {"questions": g.questions, "accuracy": g.accuracy} for g in self.by_group
             },
             "macro_accuracy": self.macro_accuracy,
-            "transition": {
-                key: list(value) if isinstance(value, tuple) else value
-                for key, value in asdict(self.transition).items()
-            },
+            "transition": self.transition.to_dict(),
+            "debiased": self.debiased and self.debiased.to_dict(),
+            "raw_transition": self.debiased and self.debiased.raw_transition.to_dict(),
             "decision_depth": self.decisions.depths.to_dict(),
             "by_group": {g.group: g.to_dict() for g in self.group_trajectories},
             "by_option_count": {g.group: g.to_dict() for g in self.option_count_trajectories},
@@ -205,18 +171,13 @@ def summarize(
     seed: int,
 ) -> Trace:
     """Summarise the decisions at all L+1 readouts of one model over one task."""
-    questions, readouts = decisions.margins.shape
-    margin_low, margin_high = bootstrap_mean(decisions.margins, seed)
-    accuracy_low, accuracy_high = wilson(decisions.correct.sum(axis=0), questions)
+    readouts = decisions.margins.shape[1]
     chance = float(decisions.chances.mean())
-
     options = decisions.scores.shape[-1]
-    transition = find_transition(decisions.margins, decisions.correct[:, -1], chance, seed)
+    transition = find_transition(decisions.debiased, seed, output=decisions)
 
     def trajectories(of: Sequence[str | None]) -> tuple[GroupTrajectory, ...]:
-        found = group_trajectories(
-            decisions.margins, decisions.correct, decisions.chances, of, seed
-        )
+        found = group_trajectories(decisions, of, seed)
         names, decided = group_names(of), decisions.decided[:, -1]
         members = [names == one.group for one in found]
         return tuple(
@@ -229,8 +190,8 @@ def summarize(
         task=task,
         scoring=scoring,
         readouts=np.arange(readouts),
-        decision_margin=Interval(decisions.margins.mean(axis=0), margin_low, margin_high),
-        accuracy=Interval(decisions.correct.mean(axis=0), accuracy_low, accuracy_high),
+        decision_margin=_margin(decisions, seed),
+        accuracy=_accuracy(decisions),
         option_frequency=decisions.option_frequency(),
         gold_frequency=gold_frequency(decisions.gold, options),
         option_frequency_distance=frequency_distance(
@@ -245,6 +206,28 @@ def summarize(
         option_count_trajectories=trajectories([str(k) for k in decisions.options]),
         decisions=decisions,
         raw_scores=raw_scores,
+        debiased=_debiased(decisions, seed) if decisions.letters else None,
+    )
+
+
+def _margin(decisions: Decisions, seed: int) -> Interval:
+    return Interval(decisions.margins.mean(axis=0), *bootstrap_mean(decisions.margins, seed))
+
+
+def _accuracy(decisions: Decisions) -> Interval:
+    right = decisions.correct.sum(axis=0)
+    return Interval(decisions.correct.mean(axis=0), *wilson(right, len(decisions.correct)))
+
+
+def _debiased(decisions: Decisions, seed: int) -> Debiased:
+    debiased = decisions.debiased
+    have = (decisions.options[:, None] > np.arange(decisions.scores.shape[-1])).sum(axis=0)
+    return Debiased(
+        decision_margin=_margin(debiased, seed),
+        accuracy=_accuracy(debiased),
+        option_frequency=debiased.option_frequency(),
+        label_prior=decisions.label_prior.sum(axis=0) / have,
+        raw_transition=find_transition(decisions, seed),
     )
 
 

@@ -1,27 +1,26 @@
 """The transition: where the Silent Phase ends and the Decisive Phase begins.
 
-A two-level piecewise-constant least-squares fit of the mean Decision Margin over readouts. The
-paper speaks of a sharp transition and gives no estimator; docs/statistics.md says why this one.
+A transition says that *the right answer emerges*: the output depends on the gold, and both the
+Decision Margin and the decisions themselves rise by more than they could if the golds meant
+nothing. docs/statistics.md has the reasons, benchmarks/calibration.py how often it is wrong.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
-from scipy import stats
 
-from phaseprune.decision.intervals import resamples
+from phaseprune.decision.curve import CHUNK, SIGNIFICANCE, fit_shape, rise_p_value, step_gain
+from phaseprune.decision.decisions import Decisions
+from phaseprune.decision.intervals import percentiles, resamples
 
-SIGNIFICANCE = 0.01
-FLIPS = 1999
-#: Flips that are in memory at once.
-CHUNK = 500
-#: Bootstrap mass left out on either side of the interval of the transition. Not 0.025: a resampled
-#: curve carries the noise of the sample and as much again, and the split jumps where the curve is
-#: nearly flat, so percentiles at 0.025 cover a true step in 99 to 100 of 100 samples
-#: (docs/statistics.md, benchmarks/coverage.py).
-TAIL = 0.10
+#: Permutations of the golds; also random signs of the test of the decisions.
+PERMUTATIONS = 1999
+#: A transition explains at least this share of DM's squared deviation over the readouts: with less,
+#: most of what DM does is something else.
+LEAST_R2 = 0.5
 
 
 @dataclass(frozen=True)
@@ -29,10 +28,29 @@ class Transition:
     """Where a model makes up its mind, or the reason why that cannot be said.
 
     ``readout`` is the first readout of the Decisive Phase; silent blocks are ``0 … readout-1``,
-    decisive blocks ``readout … L-1`` (original indices). ``sharpness`` is the largest one-readout
-    rise over (final DM - silent level). All but ``found``, ``reason`` and ``p_value`` are None (the
-    lists empty) where no transition is found. ``questions`` says on how many questions it was found
-    where these are others than those that the figures beside it are of, else None.
+    decisive blocks ``readout … L-1`` (original indices). All but ``found``, ``reason`` and
+    ``p_value`` are None (the lists empty) where no transition is found.
+
+    Attributes:
+        found: whether there is one.
+        readout: first readout of the Decisive Phase: the best step's.
+        ci: its 95 % interval.
+        silent_blocks: original indices,
+        decisive_blocks: and the others.
+        silent_level: mean DM over the Silent readouts,
+        decisive_level: and over the Decisive ones.
+        sharpness: the rise of DM at ``readout`` over the difference of the levels.
+        sharpness_ci: its 95 % interval (bootstrap over questions, the readout held).
+        r2: of the step, as ``Shape.r2``.
+        p_value: the largest of its tests.
+        reason: why none is found.
+        questions: on how many questions it was found, where these are others than those that the
+            figures beside it are of.
+        shape: what shape the rise has: ``step``, ``gradual``, ``several`` or ``unclear``
+            (``curve.Shape``).
+        rise: the last readout before the rise and the first behind it; of several steps, theirs.
+        rise_ci: 95 % intervals of these.
+        shape_r2: share of DM's squared deviation that the shape explains.
     """
 
     found: bool
@@ -43,10 +61,15 @@ class Transition:
     silent_level: float | None = None
     decisive_level: float | None = None
     sharpness: float | None = None
+    sharpness_ci: tuple[float, float] | None = None
     r2: float | None = None
     p_value: float | None = None
     reason: str | None = None
     questions: int | None = None
+    shape: str | None = None
+    rise: tuple[int, ...] | None = None
+    rise_ci: tuple[tuple[int, int], ...] | None = None
+    shape_r2: float | None = None
 
     def phase(self, block: int) -> str | None:
         """``"silent"`` or ``"decisive"`` for an original block index; None without a transition."""
@@ -54,155 +77,160 @@ class Transition:
             return None
         return "silent" if block in self.silent_blocks else "decisive"
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        told = {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in asdict(self).items()
+        }
+        return told | {"rise_ci": self.rise_ci and [list(bounds) for bounds in self.rise_ci]}
 
-def step_gain(curves: np.ndarray) -> np.ndarray:
-    """How much of the squared deviation each split into two levels explains, signed by direction.
+
+def permuted_golds(
+    gold: np.ndarray, options: np.ndarray, count: int, rng: np.random.Generator
+) -> np.ndarray:
+    """``[count, Q]`` the golds permuted among the questions with as many options."""
+    golds = np.tile(np.asarray(gold), (count, 1))
+    for k in np.unique(options):
+        own = np.flatnonzero(np.asarray(options) == k)
+        golds[:, own] = rng.permuted(golds[:, own], axis=1)
+    return golds
+
+
+def gold_p_values(
+    decisions: Decisions, output: Decisions, seed: int, permutations: int = PERMUTATIONS
+) -> tuple[float, float]:
+    """P-values of "nothing depends on the gold", from permuted golds.
+
+    One permutation serves all readouts, so that what does not depend on the gold (the scale of the
+    scores, the label prior, the correlation between readouts) is in the null distribution too.
 
     Args:
-        curves: ``[..., R]`` values over readouts.
+        decisions: ``[Q, R]`` those in which a rise is sought.
+        output: whose decisions at the last readout must be informed.
+        seed: of the permutations.
+        permutations: how many; a p-value is at least 1 / (1 + permutations).
 
     Returns:
-        ``[..., R-1]``: entry j is for the split before readout j+1: the rise between the two means
-        times sqrt(n1*n2/R). Its square is the reduction of the sum of squares, so its largest
-        entry is the best least-squares *rise*.
+        Of "the output is right no more often than with other golds", and of "DM rises by no larger
+        step than with other golds".
     """
-    curves = np.asarray(curves, dtype=np.float64)
-    readouts = curves.shape[-1]
-    before = np.arange(1, readouts)
-    after = readouts - before
-    sums = np.cumsum(curves, axis=-1)
-    low = sums[..., :-1] / before
-    high = (sums[..., -1:] - sums[..., :-1]) / after
-    return (high - low) * np.sqrt(before * after / readouts)
-
-
-def above_chance(correct: np.ndarray, chance: float) -> float:
-    """P-value of "the decisions are no better than guessing" (exact binomial, one-sided)."""
-    right = int(np.sum(correct))
-    return float(stats.binomtest(right, len(correct), chance, alternative="greater").pvalue)
-
-
-@dataclass(frozen=True)
-class StepFit:
-    """The best rising step of a mean curve.
-
-    Attributes:
-        split: place of the first point of the upper level.
-        ci: its 95 % interval; None where the step is not significant.
-        before: level before the split,
-        after: and from it on.
-        r2: share of the curve's squared deviation that the step explains.
-        p_value: of "no rise" (sign-flip test).
-    """
-
-    split: int
-    ci: tuple[int, int] | None
-    before: float
-    after: float
-    r2: float
-    p_value: float
-
-    @property
-    def significant(self) -> bool:
-        """Whether it rises at all, with p < 0.01."""
-        return self.after > self.before and self.p_value < SIGNIFICANCE
-
-
-def fit_step(values: np.ndarray, seed: int, flips: int = FLIPS) -> StepFit:
-    """Fit a step to the mean of curves by least squares, test it, and bound its place.
-
-    The test flips the sign of whole centred curves at random: under "no curve tends to rise" each
-    is as likely as its mirror image, whatever the correlation between neighbouring points; the
-    statistic is the best rise over all splits, so the choice of the split is accounted for.
-
-    Args:
-        values: ``[Q, R]`` a curve of each question over R >= 2 points.
-        seed: of the bootstrap and of the sign flips.
-        flips: how many; the p-value is at least 1 / (1 + flips).
-    """
-    values = np.asarray(values, dtype=np.float64)
-    mean = values.mean(axis=0)
-    gain = step_gain(mean)
-    split = int(np.argmax(gain)) + 1
-    p_value = _sign_flip_p_value(values, float(gain.max()), seed, flips)
-    spread = ((mean - mean.mean()) ** 2).sum()
-    fit = StepFit(
-        split=split,
-        ci=None,
-        before=float(mean[:split].mean()),
-        after=float(mean[split:].mean()),
-        r2=float(gain.max() ** 2 / spread) if spread > 0 else 0.0,
-        p_value=p_value,
-    )
-    if not fit.significant:
-        return fit
-    drawn = [
-        np.argmax(step_gain(weights @ values), axis=-1) + 1
-        for weights in resamples(len(values), seed)
-    ]
-    tails = (TAIL, 1 - TAIL)
-    low, high = np.quantile(np.concatenate(drawn), tails, method="inverted_cdf").astype(int)
-    return replace(fit, ci=(min(int(low), split), max(int(high), split)))
+    table = decisions.margins_of_options
+    questions, readouts, options = table.shape
+    by_option = np.ascontiguousarray(table.transpose(0, 2, 1)).reshape(-1, readouts)
+    decided = output.decided[:, -1]
+    right = int((decided == output.gold).sum())
+    rise = float(step_gain(decisions.margins.mean(axis=0)).max())
+    rng = np.random.default_rng(seed)
+    as_right = as_large = 0
+    for start in range(0, permutations, CHUNK):
+        count = min(CHUNK, permutations - start)
+        golds = permuted_golds(decisions.gold, decisions.options, count, rng)
+        as_right += int(((golds == decided).sum(axis=1) >= right).sum())
+        chosen = np.zeros((count, questions * options), dtype=np.float32)
+        places = np.arange(questions) * options + golds
+        np.put_along_axis(chosen, places, 1.0, axis=1)
+        curves = chosen @ by_option.astype(np.float32) / questions
+        as_large += int((step_gain(curves).max(axis=-1) >= rise - 1e-6).sum())
+    return (1 + as_right) / (1 + permutations), (1 + as_large) / (1 + permutations)
 
 
 def find_transition(
-    margins: np.ndarray, correct: np.ndarray, chance: float, seed: int, flips: int = FLIPS
+    decisions: Decisions,
+    seed: int,
+    permutations: int = PERMUTATIONS,
+    output: Decisions | None = None,
 ) -> Transition:
-    """Fit the step, test it, and bound it.
+    """Test whether the right answer emerges, fit the step, and bound it.
 
     Args:
-        margins: ``[Q, L+1]`` Decision Margin of each question at each readout.
-        correct: ``[Q]`` whether the final decision is right.
-        chance: mean of 1/k over the questions.
-        seed: of the bootstrap and of the sign-flip test.
-        flips: random sign flips of that test; its p-value is at least 1 / (1 + flips).
+        decisions: ``[Q, R]`` of one model at its readouts: debiased ones for letters.
+        seed: of permutations, sign flips and the bootstrap.
+        permutations: of the golds, and as many sign flips.
+        output: the decisions as the model makes them, where ``decisions`` are debiased.
 
     Returns:
-        A found transition if the final accuracy is above chance (exact binomial test, p < 0.01) and
-        the step is significant (``fit_step``, p < 0.01), else one that names the reason.
+        A found transition if, each with p < 0.01, (1) the output is informed: right more often than
+        with the golds permuted among questions with as many options; (2) DM rises by a larger step
+        than with permuted golds; (3) the decisions are right more often behind some readout than
+        before it (sign-flip test), which a change of the scores' scale does not make; and (4) the
+        rise explains at least half of what DM does over the readouts. Else one that names the
+        reason.
     """
-    margins = np.asarray(margins, dtype=np.float64)
-    correct = np.asarray(correct, dtype=bool)
-    questions = len(margins)
-    guessing = above_chance(correct, chance)
-    if guessing >= SIGNIFICANCE:
+    output = decisions if output is None else output
+    correct = output.correct[:, -1]
+    informed, rising = gold_p_values(decisions, output, seed, permutations)
+    if informed >= SIGNIFICANCE:
+        answers = np.bincount(output.decided[:, -1], minlength=2) / len(correct)
+        often = ""
+        if answers.max() > 0.5:
+            often = f"; {answers.max():.0%} of the answers are option {int(answers.argmax()) + 1}"
         return Transition(
             found=False,
-            reason=f"the final accuracy {correct.mean():.3f} on {questions} questions is not above "
-            f"chance {chance:.3f} (exact binomial test, p = {guessing:.2g})",
+            p_value=informed,
+            reason=f"the final decisions do not depend on the gold: accuracy {correct.mean():.3f} "
+            f"on {len(correct)} questions, and no less with the golds permuted (p = "
+            f"{informed:.2g}; chance is {output.chances.mean():.3f}{often})",
         )
-    fit = fit_step(margins, seed, flips)
-    if not fit.significant:
+    if rising >= SIGNIFICANCE:
         return Transition(
             found=False,
-            p_value=fit.p_value,
-            reason="the Decision Margin does not rise by a significant step over the readouts "
-            f"(sign-flip test, p = {fit.p_value:.2g})",
+            p_value=rising,
+            reason="the Decision Margin does not rise by a larger step over the readouts than with "
+            f"the golds permuted (p = {rising:.2g})",
         )
-    blocks = margins.shape[1] - 1
-    mean = margins.mean(axis=0)
-    rise = mean[-1] - fit.before
+    emerging = rise_p_value(decisions.correct.astype(float), seed, permutations)
+    p_value = max(informed, rising, emerging)
+    if emerging >= SIGNIFICANCE:
+        return Transition(
+            found=False,
+            p_value=p_value,
+            reason="the decisions are not significantly more often right behind any readout than "
+            f"before it (sign-flip test, p = {emerging:.2g}), though the Decision Margin rises",
+        )
+    shape = fit_shape(decisions.margins, seed)
+    if shape.after <= shape.before:
+        return Transition(
+            found=False,
+            p_value=p_value,
+            reason="the Decision Margin is nowhere higher behind a readout than before it",
+        )
+    if shape.shape_r2 < LEAST_R2:
+        return Transition(
+            found=False,
+            p_value=p_value,
+            reason=f"the largest rise of the Decision Margin, from {shape.before:+.2f} to "
+            f"{shape.after:+.2f} at readout {shape.split}, explains {shape.shape_r2:.0%} of what it "
+            f"does over the readouts; a transition explains {LEAST_R2:.0%} or more",
+        )
+    blocks = decisions.margins.shape[1] - 1
+    sharpness, sharpness_ci = _sharpness(decisions.margins, shape.split, seed)
     return Transition(
         found=True,
-        readout=fit.split,
-        ci=fit.ci,
-        silent_blocks=tuple(range(fit.split)),
-        decisive_blocks=tuple(range(fit.split, blocks)),
-        silent_level=fit.before,
-        decisive_level=fit.after,
-        sharpness=float(np.diff(mean).max() / rise) if rise > 0 else None,
-        r2=fit.r2,
-        p_value=fit.p_value,
+        readout=shape.split,
+        ci=shape.ci,
+        silent_blocks=tuple(range(shape.split)),
+        decisive_blocks=tuple(range(shape.split, blocks)),
+        silent_level=shape.before,
+        decisive_level=shape.after,
+        sharpness=sharpness,
+        sharpness_ci=sharpness_ci,
+        r2=shape.r2,
+        p_value=p_value,
+        shape=shape.kind,
+        rise=shape.rise,
+        rise_ci=shape.rise_ci,
+        shape_r2=shape.shape_r2,
     )
 
 
-def _sign_flip_p_value(margins: np.ndarray, observed: float, seed: int, flips: int) -> float:
-    """Share of sign-flipped samples whose best rise is at least the observed one."""
-    centred = margins - margins.mean(axis=1, keepdims=True)
-    rng = np.random.default_rng(seed)
-    as_large = 0
-    for start in range(0, flips, CHUNK):
-        signs = rng.choice([-1.0, 1.0], size=(min(CHUNK, flips - start), len(margins)))
-        flipped = step_gain(signs @ centred / len(margins)).max(axis=-1)
-        as_large += int((flipped >= observed - 1e-12).sum())
-    return (1 + as_large) / (1 + flips)
+def _sharpness(margins: np.ndarray, split: int, seed: int) -> tuple[float, tuple[float, float]]:
+    """The rise at a split over the difference of the levels, and its bootstrap interval."""
+    rise = margins[:, split] - margins[:, split - 1]
+    levels = margins[:, split:].mean(axis=1) - margins[:, :split].mean(axis=1)
+    both = np.stack([rise, levels], axis=1)
+    drawn = np.concatenate([weights @ both for weights in resamples(len(both), seed)])
+    # A found step rises, so levels differ; a resample in which they do not has no ratio.
+    ratios = drawn[:, 0] / np.where(drawn[:, 1] > 0, drawn[:, 1], np.nan)
+    low, high = percentiles(ratios[np.isfinite(ratios)])
+    return float(rise.mean() / levels.mean()), (float(low), float(high))

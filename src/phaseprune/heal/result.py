@@ -80,12 +80,12 @@ class Healing:
     @cached_property
     def retained_before(self) -> Retained:
         """Of the full model's accuracy above chance, before healing."""
-        return retained(self.before.correct, self.full_correct, self.chances, self.seed)
+        return retained(self.before.correct, self.full_correct, self.chances)
 
     @cached_property
     def retained_after(self) -> Retained:
         """And after it."""
-        return retained(self.after.correct, self.full_correct, self.chances, self.seed)
+        return retained(self.after.correct, self.full_correct, self.chances)
 
     @cached_property
     def change(self) -> Paired:

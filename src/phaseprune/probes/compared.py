@@ -13,7 +13,8 @@ from phaseprune.decision.corrections import holm
 from phaseprune.decision.intervals import bootstrap_mean, wilson
 from phaseprune.decision.margin import decision_representation
 from phaseprune.decision.similarity import Alike, Minibatches, compare
-from phaseprune.decision.trace import Decisions, Interval
+from phaseprune.decision.decisions import Decisions
+from phaseprune.decision.trace import Interval
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.probes.minibatches import Seen
 from phaseprune.questions.question import Task
@@ -139,7 +140,7 @@ def summarize(
             removed=tuple(removed),
             alike=one,
             **_output(own, seed),
-            retained=retained(own.correct[:, -1], full.correct[:, -1], chances, seed),
+            retained=retained(own.correct[:, -1], full.correct[:, -1], chances),
             gap_p_holm=float(p_value),
         )
         for removed, one, own, p_value in zip(removals, alike, decided[1:], adjusted, strict=True)
@@ -192,7 +193,7 @@ def _together(task: Task, parts: Sequence[Decisions], members: Sequence[np.ndarr
         scores[of, :, :width] = part.scores
         if given is not None:
             given[of, :, :width] = part.given_probabilities
-    return Decisions(scores, task.gold, task.options, given)
+    return Decisions(scores, task.gold, task.options, given, parts[0].letters)
 
 
 def _output(decisions: Decisions, seed: int) -> dict[str, Any]:

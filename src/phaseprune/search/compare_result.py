@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from phaseprune.decision.collapse import COLLAPSED_BELOW
+from phaseprune.decision.collapse import COLLAPSED_BELOW, fit_fall
 from phaseprune.decision.comparison import Cell, compare_cells, standings
 from phaseprune.decision.cost_front import Retaining, common_cliff, front, gains
-from phaseprune.decision.dynamics import fit_cliff
 from phaseprune.decision.guards import drawn_figures, short_figures
 from phaseprune.decision.intervals import wilson
 from phaseprune.decision.phases import Estimate
@@ -163,19 +162,19 @@ def _cliff(
         return None, common
     before = retaining.full[None] if number == common[-1] else best[common[-1]].correct
     ci = retaining.loss_ci(before, best[number].correct)
-    significant = ci is not None and ci[0] > 0
+    significant = ci[0] > 0
     cliff = {
         "removed_blocks": number,
         "best_before": retaining.value(before),
         "best": values[number],
-        "loss_ci": list(ci) if ci else None,
+        "loss_ci": list(ci),
         "significant": significant,
     }
     return cliff, common if significant else tuple(have)
 
 
 def _cliff_fit(of: Mapping[int, Cell], retaining: Retaining) -> dict[str, Any] | None:
-    """``fit_cliff`` of one method, from the full model on, in numbers of removed blocks.
+    """``fit_fall`` of one method, from the full model on, in numbers of removed blocks.
 
     None where the method is drawn: the mean of several models has no cliff of one.
     """
@@ -183,15 +182,15 @@ def _cliff_fit(of: Mapping[int, Cell], retaining: Retaining) -> dict[str, Any] |
         return None
     correct = [retaining.full, *(cell.correct[0] for cell in of.values())]
     numbers = (0, *of)
-    fit = fit_cliff(correct, retaining.chances, retaining.seed, numbers)
-    if fit is None:
+    fall = fit_fall(correct, retaining.chances, retaining.seed, numbers)
+    if fall is None:
         return None
-    step, ci = fit.pop("step"), fit.pop("ci")
-    return {
-        "removed_blocks": None if step is None else numbers[step],
-        "ci": None if ci is None else [numbers[end] for end in ci],
-        **fit,
-    }
+    told = fall.to_dict()
+    for name in ("ci", "span"):
+        told[name] = told[name] and [numbers[place] for place in told[name]]
+    told["span_ci"] = told["span_ci"] and [[numbers[p] for p in ci] for ci in told["span_ci"]]
+    step = told.pop("step")
+    return {"removed_blocks": None if step is None else numbers[step], **told}
 
 
 def _cost(method: str, rankings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

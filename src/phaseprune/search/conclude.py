@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from phaseprune.decision.collapse import find_cliff
+import numpy as np
+
+from phaseprune.decision.collapse import Fall, fit_fall, largest_loss
 from phaseprune.decision.dynamics import run_dynamics
 from phaseprune.decision.guards import short_figures
 from phaseprune.decision.paired import mcnemar
@@ -18,30 +20,43 @@ def conclude(search: Search, steps: list[Step]) -> dict[str, Any]:
     """
     last = steps[-1]
     chosen = steps[-2] if search.breaks(last) else last
-    cliff = find_cliff(
-        [step.correct for step in steps],
-        [step.removed for step in steps],
-        [step.phase for step in steps],
-        1 / search.evaluation.task.options,
-        search.seed,
-    )
+    chances = 1 / search.evaluation.task.options
+    loss = largest_loss(
+        [step.correct for step in steps], [step.removed for step in steps],
+        [step.phase for step in steps], chances,
+    )  # fmt: skip
     collapsed_at = next((step.step for step in steps if step.collapsed), None)
     return {
         **choose(steps, chosen.step),
         "full": {key: steps[0].evaluation[key] for key in ("accuracy", "ci")},
         "collapsed_at_step": collapsed_at,
-        "cliff": cliff.to_dict() if cliff else None,
+        "collapse": next((step.collapse for step in steps if step.collapsed), None),
+        "cliff": told_fall(steps, chances, search.seed),
+        "largest_loss": loss and loss.to_dict(),
         "stopped_by": search.ended(last),
         "racing": search.racing and summary(search.racing.options, steps[1:]),
         "dynamics": run_dynamics(
-            [step.dynamics for step in steps],
-            [step.correct for step in steps],
-            collapsed_at,
-            1 / search.evaluation.task.options,
-            search.seed,
+            [step.dynamics for step in steps], collapsed_at
         ),
         "export": None,
     }
+
+
+def told_fall(steps: list[Step], chances: np.ndarray, seed: int) -> dict[str, Any] | None:
+    """Where retained falls, with what was removed there; of letters, debiased too."""
+    fall = fit_fall([step.correct for step in steps], chances, seed)
+    if fall is None:
+        return None
+    told = _at_step(fall, steps)
+    if steps[0].correct_debiased is not None:
+        other = fit_fall([step.correct_debiased for step in steps], chances, seed)
+        told["debiased"] = other and _at_step(other, steps)
+    return told
+
+
+def _at_step(fall: Fall, steps: list[Step]) -> dict[str, Any]:
+    at = steps[fall.step] if fall.found else None
+    return fall.to_dict() | {"removed": at and at.removed, "phase": at and at.phase}
 
 
 def summary(options: dict[str, Any], steps: list[Step]) -> dict[str, Any]:
@@ -75,7 +90,10 @@ def choose(steps: list[Step], number: int) -> dict[str, Any]:
         },
         "retained": chosen.retained,
         "retained_ci": chosen.retained_ci,
+        "retained_debiased": chosen.retained_debiased,
+        "retained_debiased_ci": chosen.retained_debiased_ci,
         "collapsed": chosen.collapsed,
+        "collapsed_how": chosen.collapse,
         "guard": steps[0].guard
         and {"full": short_figures(steps[0].guard), "pruned": short_figures(chosen.guard)},
     }

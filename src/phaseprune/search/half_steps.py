@@ -10,7 +10,8 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from phaseprune.decision.trace import Decisions, Trace
+from phaseprune.decision.decisions import Decisions
+from phaseprune.decision.trace import Trace
 from phaseprune.decoder.items import block_of_item, half_items, place_of_item, whole_blocks
 from phaseprune.decoder.sublayers import skipped_items
 from phaseprune.progress import Progress
@@ -111,7 +112,7 @@ def next_steps(
                 )
         step = make_step(
             search, whole_blocks(removed), block_of_item(chosen["item"]), calibration, evaluated,
-            steps[0].correct, chosen["block_passes"], chosen["seconds"], number, None, guard,
+            steps[0], chosen["block_passes"], chosen["seconds"], number, None, guard,
         )  # fmt: skip
         kept = [item for item in work.items if item not in removed]
         latest = replace(step, removed=chosen["item"], kept=kept)

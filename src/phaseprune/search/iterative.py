@@ -13,7 +13,7 @@ import numpy as np
 
 from phaseprune.decision.dynamics import live_transition
 from phaseprune.decision.laco import Mixtures, written
-from phaseprune.decision.trace import Decisions
+from phaseprune.decision.decisions import Decisions
 from phaseprune.decoder.merged import merged_blocks
 from phaseprune.errors import UserError
 from phaseprune.progress import Progress, silent
@@ -37,8 +37,7 @@ def first_step(search: Search, evaluated: Decisions, progress: Progress = silent
     guard = search.guard and search.guard.figures(progress=progress, label="full model")
     decisive = _decisive(search, [], progress, "full model: its phases on calibration questions")
     return make_step(
-        search, [], None, calibration, evaluated, evaluated.correct[:, -1], 0, 0.0, guard=guard,
-        decisive=decisive,
+        search, [], None, calibration, evaluated, None, 0, 0.0, guard=guard, decisive=decisive,
     )  # fmt: skip
 
 
@@ -117,7 +116,7 @@ def next_steps(
     Yields:
         Each further step when it is done.
     """
-    full_correct, latest = steps[0].correct, steps[-1]
+    latest = steps[-1]
     while search.ended(latest) is None:
         number = latest.step + 1
         chosen = choose(latest, number, progress)
@@ -146,7 +145,7 @@ def next_steps(
             chosen.block,
             calibration,
             search.evaluation.decide(raw),
-            full_correct,
+            steps[0],
             chosen.block_passes,
             chosen.seconds,
             number,
@@ -198,11 +197,8 @@ def _decisive(
     decisions = prepared.decide(
         _traced(search, prepared, search.calibrated, removed, progress, label)
     )
-    found = live_transition(
-        decisions.margins, decisions.correct[:, -1], float(decisions.chances.mean()),
-        [block for block in range(len(search.decoder.blocks)) if block not in removed],
-        search.seed,
-    )  # fmt: skip
+    kept = [block for block in range(len(search.decoder.blocks)) if block not in removed]
+    found = live_transition(decisions, kept, search.seed)
     if not removed and not found.found:
         raise UserError(
             f"--among decisive needs a transition, and the full model has none on the "

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from phaseprune.decision.trace import Decisions
+from phaseprune.decision.decisions import Decisions
 from phaseprune.errors import UserError, near_matches
 
 #: name -> (figure of the decisions at the output, +1 where larger is better else -1)
@@ -14,6 +14,7 @@ OBJECTIVES = {
     "decision_margin": (lambda decisions: decisions.margins, 1),
     "accuracy": (lambda decisions: decisions.correct, 1),
     "loss": (lambda decisions: decisions.losses, -1),
+    "debiased_margin": (lambda decisions: decisions.debiased.margins, 1),
 }
 #: The same of all that a candidate may be judged by: those, and the loss on plain text.
 SIGNS = {name: sign for name, (_, sign) in OBJECTIVES.items()} | {"text_loss": -1}

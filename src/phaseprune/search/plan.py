@@ -15,7 +15,8 @@ import numpy as np
 from phaseprune.decision.collapse import Retained, retained
 from phaseprune.decision.planning import LIMITS, READ_OFF, plan_order, predict_budget
 from phaseprune.decision.rankings import check_number, removable
-from phaseprune.decision.trace import Decisions, Trace
+from phaseprune.decision.decisions import Decisions
+from phaseprune.decision.trace import Trace
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.progress import Progress, silent
 from phaseprune.questions.question import Task
@@ -181,7 +182,7 @@ def read_order(
     """Decisions with what the first 0, 1, … blocks added taken off, and what that retains."""
     read = read_decisions(found, [order[:count] for count in range(len(order) + 1)])
     full = read.correct[:, 0]
-    return read, [retained(correct, full, read.chances, seed) for correct in read.correct.T]
+    return read, [retained(correct, full, read.chances) for correct in read.correct.T]
 
 
 def read_decisions(found: Residuals, sets: Sequence[tuple[int, ...]]) -> Decisions:

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from phaseprune.decision.collapse import retained
+from phaseprune.decision.collapse import collapse_kind, retained
 from phaseprune.decision.dynamics import step_dynamics
 from phaseprune.decision.intervals import bootstrap_mean, wilson
-from phaseprune.decision.trace import Decisions
+from phaseprune.decision.decisions import Decisions
 from phaseprune.decision.transition import Transition
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.probes.guards import TextGuard
@@ -40,7 +40,9 @@ class Step:
     took others in what their weights are a sum of (``decision.laco.Mixtures``). Where halves of
     blocks are removed, ``removed`` and ``kept`` name these, as ``7.attention`` (``decoder.items``).
     ``decisive``, where only Decisive blocks may go: those of this model on the calibration
-    questions.
+    questions. Of letters there are the figures with the label prior taken off as well:
+    ``evaluation["debiased"]``, ``retained_debiased`` with its interval, and by readout; ``collapse``
+    then names a collapse (``decision.collapse.collapse_kind``).
     """
 
     step: int
@@ -62,6 +64,11 @@ class Step:
     guard: dict[str, Any] | None = None
     merged: dict[str, dict[str, int]] | None = None
     decisive: list[int] | None = None
+    retained_debiased: float | None = None
+    retained_debiased_ci: list[float] | None = None
+    collapse: str | None = None
+    debiased_margin_by_readout: list[float] | None = None
+    debiased_option_frequency_by_readout: list[list[float]] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The line of ``steps.jsonl``."""
@@ -70,12 +77,35 @@ class Step:
     @property
     def correct(self) -> np.ndarray:
         """``[Q]`` whether each evaluation question is decided right."""
-        return np.array([flag == "1" for flag in self.evaluation["correct"]])
+        return flags(self.evaluation["correct"])
+
+    @property
+    def correct_debiased(self) -> np.ndarray | None:
+        """``[Q]`` the same with the label prior taken off; None for texts."""
+        debiased = self.evaluation.get("debiased")
+        return None if debiased is None else flags(debiased["correct"])
 
     @property
     def text_loss_rise(self) -> float | None:
         """Of the guards, as a share of the full model's loss; None without guards."""
         return self.guard and self.guard["text_loss_rise"]
+
+
+def flags(text: str) -> np.ndarray:
+    """``[Q]`` right decisions from a string of 1 and 0."""
+    return np.array([flag == "1" for flag in text])
+
+
+def output_figures(decisions: Decisions, seed: int) -> dict[str, Any]:
+    """Accuracy and DM at the output with their intervals, and which questions are right."""
+    correct, margins = decisions.correct[:, -1], decisions.margins[:, -1]
+    return {
+        "accuracy": float(correct.mean()),
+        "ci": wilson(correct.sum(), len(correct)).tolist(),
+        "decision_margin": float(margins.mean()),
+        "decision_margin_ci": bootstrap_mean(margins, seed).tolist(),
+        "correct": "".join("1" if right else "0" for right in correct),
+    }
 
 
 @dataclass(frozen=True)
@@ -148,7 +178,7 @@ def make_step(
     block: int | None,
     calibration: dict[str, float],
     evaluated: Decisions,
-    full_correct: np.ndarray,
+    first: Step | None,
     block_passes: int,
     seconds: float,
     number: int = 0,
@@ -165,7 +195,7 @@ def make_step(
         block: the last of them; None for the full model.
         calibration: all objectives on the calibration questions.
         evaluated: decisions on the evaluation questions.
-        full_correct: ``[Q]`` whether the full model decides these right.
+        first: step 0; None where this is it.
         block_passes: of the search.
         seconds: of the search.
         number: of the step.
@@ -174,21 +204,29 @@ def make_step(
         merged: see ``Step``.
         decisive: see ``Step``.
     """
-    correct, margins = evaluated.correct[:, -1], evaluated.margins[:, -1]
-    left = retained(correct, full_correct, evaluated.chances, search.seed)
+    correct, debiased = evaluated.correct[:, -1], evaluated.debiased
+    left = retained(correct, first.correct if first else correct, evaluated.chances)
+    left_debiased, by_labels = None, {}
+    if evaluated.letters:
+        right = debiased.correct[:, -1]
+        full = first.correct_debiased if first else right
+        left_debiased = retained(right, right if full is None else full, evaluated.chances)
+        by_labels = {
+            "retained_debiased": left_debiased.value,
+            "retained_debiased_ci": list(left_debiased.ci) if left_debiased.ci else None,
+            "debiased_margin_by_readout": debiased.margins.mean(axis=0).tolist(),
+            "debiased_option_frequency_by_readout": debiased.option_frequency().tolist(),
+        }
     kept = [b for b in range(len(search.decoder.blocks)) if b not in removed]
     return Step(
         step=number,
         removed=block,
         kept=kept,
         objective=None if search.objective is None else calibration[search.objective],
-        calibration={name: calibration[name] for name in ("accuracy", "decision_margin", "loss")},
+        calibration={name: calibration[name] for name in OBJECTIVES if name in calibration},
         evaluation={
-            "accuracy": float(correct.mean()),
-            "ci": wilson(correct.sum(), len(correct)).tolist(),
-            "decision_margin": float(margins.mean()),
-            "decision_margin_ci": bootstrap_mean(margins, search.seed).tolist(),
-            "correct": "".join("1" if right else "0" for right in correct),
+            **output_figures(evaluated, search.seed),
+            **({"debiased": output_figures(debiased, search.seed)} if evaluated.letters else {}),
         },
         retained=left.value,
         retained_ci=list(left.ci) if left.ci else None,
@@ -199,16 +237,10 @@ def make_step(
         block_passes=block_passes,
         seconds=seconds,
         race=race,
-        dynamics=step_dynamics(
-            evaluated.margins,
-            evaluated.decided[:, -1],
-            evaluated.gold,
-            float(evaluated.chances.mean()),
-            kept,
-            search.seed,
-            search.stop.most + 1,
-        ),
+        dynamics=step_dynamics(evaluated, kept, search.seed, search.stop.most + 1),
         guard=guard,
         merged=merged,
         decisive=decisive,
+        collapse=collapse_kind(left, left_debiased),
+        **by_labels,
     )

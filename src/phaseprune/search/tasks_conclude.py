@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from phaseprune.decision.combined import combined_cliff
+from phaseprune.decision.combined import combined_loss
 from phaseprune.decision.guards import short_figures
 from phaseprune.search.conclude import choose, conclude
 from phaseprune.search.tasks_steps import TaskSearch, TasksStep, Together
@@ -18,7 +18,7 @@ def conclude_together(work: Together, steps: list[TasksStep]) -> dict[str, Any]:
     last = steps[-1]
     chosen = steps[-2] if work.breaks(last) else last
     tasks = {task.folder: _of_task(task, chosen.step) for task in work.tasks}
-    cliff = combined_cliff(
+    loss = combined_loss(
         [[task.answers(step.step) for task in work.tasks] for step in steps],
         [step.removed for step in steps],
         work.weights,
@@ -36,7 +36,7 @@ def conclude_together(work: Together, steps: list[TasksStep]) -> dict[str, Any]:
         "retained_ci": chosen.retained_ci,
         "collapsed": chosen.collapsed,
         "collapsed_at_step": next((step.step for step in steps if step.collapsed), None),
-        "cliff": cliff.to_dict() if cliff else None,
+        "largest_loss": loss and loss.to_dict(),
         "against_full": {"p_value": min(1.0, len(tasks) * smallest)},
         "stopped_by": work.ended(last),
         "tasks": tasks,

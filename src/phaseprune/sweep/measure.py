@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from phaseprune.decision.trace import Decisions, Trace, summarize
+from phaseprune.decision.decisions import Decisions
+from phaseprune.decision.trace import Trace, summarize
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.progress import Progress, silent
 from phaseprune.questions.encode import EncodedQuestion, encode_task
@@ -52,7 +53,9 @@ class Prepared:
         scale = np.nan_to_num(mean_units / self.units, nan=1.0)
         scores = raw_scores * scale[:, None, :]
         given = np.exp(raw_scores) if self.task.probability == "vocabulary" else None
-        return Decisions(scores, self.task.gold, self.task.options, given)
+        return Decisions(
+            scores, self.task.gold, self.task.options, given, self.task.scoring == "letter"
+        )
 
 
 def prepare(decoder: Decoder, task: Task, *, streams: int | None = None) -> Prepared:
