@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from phaseprune.decision.collapse import Retained, retained
+from phaseprune.decision.decisions import Decisions
 from phaseprune.decision.planning import LIMITS, READ_OFF, plan_order, predict_budget
 from phaseprune.decision.rankings import check_number, removable
-from phaseprune.decision.decisions import Decisions
 from phaseprune.decision.trace import Trace
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.progress import Progress, silent
@@ -108,7 +108,7 @@ def plan(
             raw = found.trace_scores(progress)
             trace = summarize_scores(decoder, prepared, raw, seed)
             result = make_plan(found, trace, candidates, number, seed, progress)
-            write_scores(run.scores_path, trace.question_ids, raw, trace.decisions.probabilities)
+            write_scores(run.scores_path, trace.question_ids, trace.decisions.columns(raw))
             write_json(run.trace_path, trace.to_dict())
             write_json(run.path / "plan.json", result)
             run.add_timings(plan=time.perf_counter() - began)
