@@ -131,17 +131,19 @@ def recorded_trace(
 
     With ``transition``, found on other questions, its phases are this one's.
     """
-    if run.trace_path.exists():  # written last, so the scores are there too
+    began, measured = time.perf_counter(), not run.scores_path.exists()
+    if measured:
+        raw = trace_scores(
+            decoder, prepared.rows, prepared.needs_vocabulary, progress=progress, label=label
+        )
+    else:
         raw = read_scores(run.scores_path, prepared.task.options, len(decoder.blocks) + 1)
-        return with_phases(summarize_scores(decoder, prepared, raw, seed), transition)
-    began = time.perf_counter()
-    raw = trace_scores(
-        decoder, prepared.rows, prepared.needs_vocabulary, progress=progress, label=label
-    )
     trace = with_phases(summarize_scores(decoder, prepared, raw, seed), transition)
-    write_scores(run.scores_path, trace.question_ids, trace.decisions.columns(raw))
-    write_json(run.trace_path, trace.to_dict())
-    run.add_timings(trace=time.perf_counter() - began)
+    if measured:
+        write_scores(run.scores_path, trace.question_ids, trace.decisions.columns(raw))
+        run.add_timings(trace=time.perf_counter() - began)
+    if not run.trace_path.exists():
+        write_json(run.trace_path, trace.to_dict())
     return trace
 
 
