@@ -17,6 +17,7 @@ from phaseprune.decoder.export import export, is_a_part
 from phaseprune.decoder.load import load_model
 from phaseprune.decoder.source import find_source
 from phaseprune.errors import UserError
+from phaseprune.option_types import option_types
 from phaseprune.questions.catalog import load_task
 from phaseprune.questions.question import Question, Task
 from phaseprune.questions.split import split
@@ -140,6 +141,8 @@ def _questions(path: str | Path, manifest: dict[str, Any]) -> tuple[Task, Task]:
         name: told[name] for name in ("scoring", "length_norm", "probability")
     }
     try:
+        if unknown := {*settings} - {*option_types(load_task)}:
+            raise UserError(f"manifest.json gives them an unknown option, {min(unknown)!r}")
         task = load_task(told["name"], **settings)
     except UserError as error:
         raise UserError(f"the questions of {path} cannot be loaded again: {error}") from None
