@@ -32,7 +32,7 @@ def run_identity(
             "family": decoder.family,
             "blocks": len(decoder.blocks),
             "dtype": str(decoder.dtype).removeprefix("torch."),
-            "fingerprint": decoder.source.fingerprint,
+            **decoder.source.identity,
         },
         "task": task.identity,
         "prompt_format": task.prompt_format,
@@ -104,17 +104,16 @@ def trace_run(
     if fitted is not None:
         counts = {"calibration_questions": len(fitted.questions), **counts}
         options = {"lens": lens, **counts}
-    state = run.begin(
+    with run.open(
         run_identity("trace", decoder, task, seed, options),
         {"arguments": arguments, **counts, **prepared.input_counts},
-    )
-    with run.work():
+    ) as state:
         if fitted is None:
             trace = recorded_trace(run, decoder, prepared, seed, progress)
         else:
             trace = tuned_trace(run, decoder, fitted, prepared, seed, progress)
-    if state != "finished":
-        run.update(status="finished")
+        if state != "finished":
+            run.update(status="finished")
     return trace, state
 
 
