@@ -1,7 +1,7 @@
 """The evidence of docs/results.md: runs on real models, and the page's figures and tables of them.
 
-    python benchmarks/results.py run --models DIR --data DIR [--out docs/results/runs] [--only NAME …]
-    python benchmarks/results.py page [--out docs/results/runs]
+    python benchmarks/results.py run --models DIR --data DIR [--out RUNS] [--only NAME …]
+    python benchmarks/results.py page [--out RUNS]      (RUNS: docs/results/runs)
 
 DIR of the models has the GGUF files named in MODELS; that of the data, JSON lines of questions
 (id, question, choices, answer) named as in RUNS. Every run is a run directory of phaseprune's and

@@ -48,12 +48,13 @@ def export_run(
         ExportMismatch: see ``decoder.export``.
     """
     with run.lock():
-        return _export_step(decoder, run, step, out)
+        return _export_step(decoder, run, step, out, repair_labels)
 
 
 def _export_step(
-    decoder: Decoder, run: RunDirectory, step: int | None, out: str | Path | None
-) -> Export:
+    decoder: Decoder, run: RunDirectory, step: int | None, out: str | Path | None,
+    repair_labels: bool,
+) -> Export:  # fmt: skip
     manifest, steps = run.manifest, run.steps()
     if difference := model_difference(manifest["model"], decoder.source.identity):
         raise UserError(
