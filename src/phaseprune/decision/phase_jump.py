@@ -47,6 +47,12 @@ class Coefficient:
         """The larger one: a coefficient must hold for other questions and stand out of blocks."""
         return max(self.p_questions, self.p_blocks)
 
+    @property
+    def widest_ci(self) -> tuple[float, float]:
+        """From the lower one of the lower bounds to the higher one of the upper bounds."""
+        (low, high), (block_low, block_high) = self.ci, self.block_ci
+        return min(low, block_low), max(high, block_high)
+
 
 @dataclass(frozen=True)
 class Jump:

@@ -23,8 +23,9 @@ class Control:
     Attributes:
         value: of the difference, in units of retained; above 0, Silent blocks are dearer.
         ci: its 95 % interval.
-        p_value: of "no difference", two-sided,
-        p_questions: and what more questions can lower of it.
+        p_value: of "no difference", two-sided.
+        questions_ci: the interval over questions alone, where blocks are a source of chance too,
+        p_questions: and its p-value: what more questions can decide.
         numbers: of removed blocks that it is over.
         plain: the plain difference at the same numbers.
     """
@@ -32,6 +33,7 @@ class Control:
     value: float
     ci: tuple[float, float]
     p_value: float
+    questions_ci: tuple[float, float]
     p_questions: float
     numbers: tuple[int, ...]
     plain: float
@@ -40,6 +42,13 @@ class Control:
     def significant(self) -> bool:
         """Whether p is below 0.01."""
         return self.p_value < SIGNIFICANCE
+
+    @property
+    def limited_by(self) -> str | None:
+        """What keeps it from being significant: too few ``questions``, or ``blocks``; or None."""
+        if self.significant:
+            return None
+        return "questions" if self.p_questions >= SIGNIFICANCE else "blocks"
 
     @property
     def share(self) -> float | None:
@@ -58,15 +67,16 @@ def controls_of(compared: Comparison, jump: Jump | None) -> dict[str, Control]:
     for name in CONTROLS[:2]:
         contrast = compared.contrasts.get(name)
         if contrast is not None:
-            of, numbers = contrast.pooled, tuple(contrast.differences)
+            of, p_value = contrast.pooled.estimate, contrast.pooled.p_value
+            numbers = tuple(contrast.differences)
             found[name] = Control(
-                of.estimate.value, of.estimate.ci, of.p_value, of.p_value, numbers,
-                _plain(compared, numbers),
-            )  # fmt: skip
+                of.value, of.ci, p_value, of.ci, p_value, numbers, _plain(compared, numbers)
+            )
     if jump is not None:
         of = jump.jump
-        plain = _plain(compared, (1,))
-        found["jump"] = Control(of.value, of.ci, of.p_value, of.p_questions, (1,), plain)
+        found["jump"] = Control(
+            of.value, of.widest_ci, of.p_value, of.ci, of.p_questions, (1,), _plain(compared, (1,))
+        )
     return found
 
 

@@ -207,7 +207,8 @@ def _control(of: Control, questions: int) -> dict[str, Any]:
         "numbers": list(of.numbers),
         "share_of_plain": of.share,
         "holds": of.holds,
-        "questions_needed": _needed(of.value, of.ci, of.p_questions, questions),
+        "limited_by": of.limited_by,
+        "questions_needed": _needed(of.value, of.questions_ci, of.p_questions, questions),
     }
 
 
