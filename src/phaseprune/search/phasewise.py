@@ -125,7 +125,9 @@ def phasewise(
             )  # fmt: skip
             largest = _largest(trace.transition, most, protect, calibration_task)
             if state != "finished":
-                _score(run, decoder, rows, trace.transition, largest, draws, protect, seed, progress)
+                _score(
+                    run, decoder, rows, trace.transition, largest, draws, protect, seed, progress
+                )
         lines = run.candidates()
         if state != "finished":
             result = conclude(lines, rows, trace.transition, draws, seed, protect)

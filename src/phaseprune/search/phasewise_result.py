@@ -258,5 +258,5 @@ def _decided(decisions, suffix: str) -> dict[str, Any]:
 
 
 def right(lines: list[dict[str, Any]], suffix: str = "") -> np.ndarray:
-    """``[S, Q]`` right decisions of lines; with the suffix ``_debiased`` those that are debiased."""
+    """``[S, Q]`` right decisions of lines; by the suffix ``_debiased`` those that are debiased."""
     return np.array([[flag == "1" for flag in line[f"correct{suffix}"]] for line in lines])
