@@ -62,21 +62,21 @@ def truths(blocks, readout):
     """What blocks may cost, and what is then to be said.
 
     Returns:
-        Name -> costs and right verdict.
+        Name -> costs, right verdict, and the true jump where the near blocks have one beside a line.
     """
     depth, block = np.linspace(0, 1, blocks), np.arange(blocks)
     rng = np.random.default_rng(5)
     first = np.where(block < 2, 0.8, 0.0)
     return {
-        "nothing": (np.zeros(blocks), "undecided"),
-        "a straight line of depth": (0.4 * (1 - depth), "partly"),
-        "a curve of depth": (0.6 * np.exp(-depth / 0.25), "partly"),
-        "the first two blocks alone": (first, "partly"),
-        "the first two, and a line": (np.maximum(first, 0.3 * (1 - depth)), "partly"),
-        "a jump at the transition": (np.where(block < readout, 0.3, 0.0), "agrees"),
+        "nothing": (np.zeros(blocks), "undecided", 0.0),
+        "a straight line of depth": (0.4 * (1 - depth), "partly", 0.0),
+        "a curve of depth": (0.6 * np.exp(-depth / 0.25), "partly", None),
+        "the first two blocks alone": (first, "partly", 0.0),
+        "the first two, and a line": (np.maximum(first, 0.3 * (1 - depth)), "partly", 0.0),
+        "a jump at the transition": (np.where(block < readout, 0.3, 0.0), "agrees", 0.3),
         "a jump, the first two dearer": (
-            np.where(block < readout, np.maximum(first, 0.35), 0.0), "agrees",
+            np.where(block < readout, np.maximum(first, 0.35), 0.0), "agrees", 0.35,
         ),
-        "a jump the other way": (np.where(block < readout, 0.0, 0.3), "disagrees"),
-        "any cost, whatever the block": (rng.uniform(0.05, 0.3, blocks), None),
+        "a jump the other way": (np.where(block < readout, 0.0, 0.3), "disagrees", -0.3),
+        "any cost, whatever the block": (rng.uniform(0.05, 0.3, blocks), None, 0.0),
     }  # fmt: skip

@@ -248,7 +248,7 @@ def test_sets_are_of_their_kinds(blocks, data):
 def test_sets_that_were_drawn_before_are_taken_first_and_no_set_is_favoured():
     kinds = kinds_of(range(8), range(8, 14))
     seen, shared = dict.fromkeys(combinations(kinds["later_silent"].blocks, 2), 0), 0
-    for seed in range(800):
+    for seed in range(300):
         sets = drawn_sets(kinds, 2, 5, seed)
         for one, names in sets.items():
             if "later_silent" in names:
@@ -256,8 +256,8 @@ def test_sets_that_were_drawn_before_are_taken_first_and_no_set_is_favoured():
                 shared += "silent" in names
             assert ("near_decisive" in names) == ("decisive" in names)
     counts = np.array(list(seen.values()))
-    assert counts.sum() == 4000 and shared > 1500
-    assert np.abs(counts / counts.mean() - 1).max() < 0.25
+    assert counts.sum() == 1500 and shared > 500
+    assert np.abs(counts / counts.mean() - 1).max() < 0.4  # four standard errors
 
 
 def costs_of(values, questions=4000):
@@ -313,10 +313,10 @@ def test_verdicts(plain, changed, verdict):
     assert phase_verdict(difference, controls) == verdict
 
 
-@pytest.mark.parametrize("name", [name for name, (_, right) in truths(14, 8).items() if right])
+@pytest.mark.parametrize("name", [name for name, (_, right, _) in truths(14, 8).items() if right])
 def test_phase_or_depth(name):
     """Few samples of each truth; benchmarks/phase_or_depth.py takes many."""
-    costs, right = truths(14, 8)[name]
+    costs, right, _ = truths(14, 8)[name]
     results = [phase_sample(costs, 8, seed, questions=150, draws=5) for seed in range(5)]
     assert [result["verdict"] for result in results] == [right] * 5
     for result in results:
