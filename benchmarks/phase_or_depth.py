@@ -3,8 +3,8 @@
     python benchmarks/phase_or_depth.py [--samples 300] [--questions 200] [--blocks 14 --readout 8]
 
 Prints the share of samples with each verdict, and how often the intervals of the jump at the
-transition hold the true one, where the truth near it is a line and a jump. A sample draws questions and
-sets anew (tests/phase_samples.py).
+transition hold the true one, where the truth near it is a line and a jump. A sample draws questions
+and sets anew (tests/phase_samples.py).
 """
 
 from __future__ import annotations

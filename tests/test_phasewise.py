@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from phase_samples import phase_sample, transition_at, truths
 from phaseprune.cli.main import main
 from phaseprune.decision.intervals import questions_needed
 from phaseprune.decision.phase_jump import block_costs, fit_jump
@@ -38,7 +39,6 @@ from phaseprune.sweep.measure import prepare, trace
 from phaseprune.sweep.sets import set_scores
 from phaseprune.sweep.side_by_side import block_passes, branch
 from phaseprune.sweep.walk import trace_scores
-from phase_samples import phase_sample, transition_at, truths
 from test_sweep import count_tokens, naive_scores, without
 
 SETS = [(), (0,), (0, 1), (1, 4), (4,), (0, 1, 2, 3), (2, 3, 4), (0, 4), (1, 2, 3, 4), (0, 1)]
