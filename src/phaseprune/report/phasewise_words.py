@@ -48,7 +48,7 @@ def phasewise_table(result: Mapping[str, Any], title: str | None = None) -> Tabl
     """
     table = new_table(
         title or "Retained % of sets of removed blocks [95 % CI], mean over sets",
-        None if title else "p: Decisive - Silent, corrected over rows (Holm); * all sets there are",
+        None if title else "p: corrected over the rows (Holm); * all sets there are",
     )
     table.add_column("m", justify="right")
     for name in (*KIND_NAMES.values(), "Decisive - Silent"):
@@ -155,20 +155,24 @@ def difference_line(result: Mapping[str, Any]) -> str:
         points += f" (95 % CI of Decisive - Silent {_bounds(pooled)})"
     than = f"{points} {'more' if difference > 0 else 'less'} than those of the Decisive Phase"
     if not pooled["significant"]:
-        return f"{start} {than}: no significant difference ({undecided_words(pooled)})."
+        as_large = " if it is as large as it looks" if pooled.get("questions_needed") else ""
+        return (
+            f"{start} {than}: no significant difference at {SIGNIFICANCE:g} "
+            f"({undecided_words(pooled)}{as_large})."
+        )
     alone = [str(row["removed_blocks"]) for row in result["by_removed"] if row["significant"]]
     return f"{start} {than}; {_numbers(alone, result)} after the correction."
 
 
 def undecided_words(told: Mapping[str, Any]) -> str:
     """Say how far a difference is from being decided: its p-value, and questions that would do."""
-    words = f"p = {told['p_value']:.2f}, not below {SIGNIFICANCE:g}"
+    words = f"p = {told['p_value']:.2f}"
     if told.get("limited_by") == "blocks":
-        return f"{words}; more questions would not help, as single blocks differ too much"
+        return f"{words}; more questions would not do, as single blocks differ too much"
     needed = told.get("questions_needed")
     if needed is None:
-        return f"{words}, and too near to 0 for any sensible number of questions to decide"
-    return f"{words}; about {needed:,} questions would do if it is as large as it looks"
+        return f"{words}; too near to 0 for any sensible number of questions"
+    return f"{words}; about {needed:,} questions would do"
 
 
 def verdict_lines(result: Mapping[str, Any]) -> list[str]:
