@@ -62,7 +62,7 @@ def truths(blocks, readout):
     """What blocks may cost, and what is then to be said.
 
     Returns:
-        Name -> costs, right verdict, and the true jump, where the near blocks follow a line with one.
+        Name -> costs, right verdict, true jump (None where the near blocks follow no line).
     """
     depth, block = np.linspace(0, 1, blocks), np.arange(blocks)
     rng = np.random.default_rng(5)
