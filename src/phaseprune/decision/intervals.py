@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from scipy import stats
 
 CONFIDENCE = 0.95
 DRAWS = 2000
+#: How surely ``questions_needed`` questions decide.
+POWER = 0.8
+#: Of more than so many times the questions at hand, nothing can be said.
+MOST_TIMES = 100
 
 
 def wilson(successes: np.ndarray, trials: int, confidence: float = CONFIDENCE) -> np.ndarray:
@@ -65,3 +70,35 @@ def percentiles(samples: np.ndarray, confidence: float = CONFIDENCE) -> np.ndarr
     """``[2, ...]`` two-sided percentile bounds of ``[draws, ...]`` samples."""
     tail = 100 * (1 - confidence) / 2
     return np.percentile(samples, [tail, 100 - tail], axis=0)
+
+
+def questions_needed(
+    value: float,
+    ci: Sequence[float] | None,
+    questions: int,
+    confidence: float = CONFIDENCE,
+) -> int | None:
+    """How many questions would decide whether an effect is there, if it is as large as it looks.
+
+    The standard error is read off the 95 % interval and taken to fall with the root of the number
+    of questions. What does not fall with it (sets of blocks, seeds) must grow in proportion.
+
+    Args:
+        value: the effect as estimated.
+        ci: its 95 % interval.
+        questions: how many questions both are of.
+        confidence: of the interval that is to leave out 0; a test at p < 0.01 needs 0.99.
+
+    Returns:
+        The number at which such an interval leaves out 0 in 80 of 100 samples. It is below
+        ``questions`` where these were more than enough. None where the effect is 0, has no
+        interval, or needs more than 100 times as many.
+    """
+    if ci is None or not value or not math.isfinite(value):
+        return None
+    error = (ci[1] - ci[0]) / (2 * stats.norm.ppf(0.5 + CONFIDENCE / 2))
+    wanted = stats.norm.ppf(0.5 + confidence / 2) + stats.norm.ppf(POWER)
+    times = (wanted * error / value) ** 2
+    if not times <= MOST_TIMES:
+        return None
+    return max(1, math.ceil(times * questions))
