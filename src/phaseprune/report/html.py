@@ -10,9 +10,10 @@ from jinja2 import UndefinedError
 
 from phaseprune.errors import UserError
 from phaseprune.report import depth_words, dynamics_words, figures, words
+from phaseprune.report.collapse_words import collapse_line, fall_lines, step_marks
 from phaseprune.report.frequency_words import frequency_caption, frequency_line
 from phaseprune.report.guard_words import guard_lines
-from phaseprune.report.item_words import cliff_line, nouns_of, removed_line
+from phaseprune.report.item_words import nouns_of, removed_line
 from phaseprune.report.lens_words import lens_lines
 from phaseprune.report.merge_words import merged_lines
 from phaseprune.report.pages import render
@@ -20,7 +21,7 @@ from phaseprune.report.parts import Part, read_parts
 from phaseprune.report.provenance import option_rows, provenance_rows
 from phaseprune.report.run_files import read_run
 from phaseprune.report.svg import inline_svg
-from phaseprune.report.tables import step_marks
+from phaseprune.report.transition_words import phases_line, transition_tile
 from phaseprune.runs.atomic import write_text
 
 _MISFITS = (AttributeError, IndexError, KeyError, TypeError, UndefinedError, ValueError)
@@ -134,11 +135,13 @@ def _sentences(
             *merged_lines(steps, result),
             *([chosen["in_words"]] if (chosen := manifest.get("chosen_by")) else []),
             words.accuracy_line(result, chance, manifest.get("evaluation_questions")),
-            words.collapse_line(result),
-            cliff_line(result),
+            collapse_line(result, steps),
+            *fall_lines(result, steps),
             *guard_lines(result),
             *([line] if (line := dynamics_words.paired_line(result)) else []),
-            *dynamics_words.dynamics_lines(result, trace and trace["option_labels"]),
+            *dynamics_words.dynamics_lines(
+                result, trace and trace["option_labels"], manifest.get("evaluation_questions")
+            ),
             *([words.racing_line(result["racing"])] if result.get("racing") else []),
         ]
     elif steps:
@@ -160,7 +163,7 @@ def _sentences(
                 + f": accuracy {words.percent_with_interval(accuracy[0], accuracy[1:])}, "
                 f"chance is {words.percent(trace['chance'])} %."
             )
-        sentences.insert(0 if not result else 1, words.phases_line(trace))
+        sentences.insert(0 if not result else 1, phases_line(trace))
         sentences += lens_lines(trace)
         sentences += [line] if (line := frequency_line(trace)) else []
         sentences += depth_words.depth_lines(trace)
@@ -189,13 +192,11 @@ def _tiles(
             (f"{nouns[0].upper()}{nouns[1:]} removed", str(len(result["removed"])), f"of {total}"),
             ("Retained", *_tile_interval(result["retained"], result["retained_ci"])),
         ]
+        if (left := result.get("retained_debiased")) is not None:
+            tile = _tile_interval(left, result["retained_debiased_ci"])
+            tiles.append(("Retained, debiased", *tile))
     if trace:
-        transition = trace["transition"]
-        below = f"of {trace['blocks']}"
-        if transition["found"] and transition["ci"]:
-            below += f", CI {transition['ci'][0]} to {transition['ci'][1]}"
-        number = f"readout {transition['readout']}" if transition["found"] else "none"
-        tiles.append(("Transition", number, below if transition["found"] else "not found"))
+        tiles.append(transition_tile(trace))
     return tiles
 
 

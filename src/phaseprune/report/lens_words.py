@@ -8,7 +8,8 @@ from typing import Any
 from rich.table import Table
 
 from phaseprune.report.tables import add_row, new_table
-from phaseprune.report.words import phases_line, plural, signed
+from phaseprune.report.transition_words import phases_line
+from phaseprune.report.words import plural, signed
 
 
 def lens_table(trace: Mapping[str, Any]) -> Table:
@@ -56,7 +57,7 @@ def lens_lines(trace: Mapping[str, Any]) -> list[str]:
     where = "no readout"
     if lens["differs"]:
         where = f"{plural(len(lens['differs']), 'readout')} of {trace['blocks'] + 1}"
-    plain = phases_line(trace | {"transition": lens["transition"]})
+    plain = phases_line(trace | {"transition": lens["transition"], "raw_transition": None})
     return [
         "Readouts are by a tuned lens, fitted to "
         f"{plural(lens['calibration_questions'], 'other question')}. Its Decision Margin differs "

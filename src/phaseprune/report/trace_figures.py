@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from phaseprune.report import style
-from phaseprune.report.words import phases_line
+from phaseprune.report.transition_words import phases_line
 
 
 def decision_margin_figure(trace: Mapping[str, Any]) -> Figure:
