@@ -98,8 +98,8 @@ def _gone_words(transitions: Sequence[Mapping[str, Any]]) -> str:
     if not gone:
         return ""
     return (
-        f"it is gone at {_steps(gone)} (DM rises by less than {percent(GONE_BELOW, 0)} % of what it "
-        "does in the full model)"
+        f"it is gone at {_steps(gone)} (DM rises by less than {percent(GONE_BELOW, 0)} % of what "
+        "it does in the full model)"
     )
 
 

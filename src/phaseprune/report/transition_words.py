@@ -1,4 +1,4 @@
-"""Where a model decides, in words: a step, a gradual rise, several steps, or what cannot be told."""
+"""Where a model decides, in words: a step, a gradual rise, or what these questions cannot tell."""
 
 from __future__ import annotations
 
