@@ -99,8 +99,8 @@ SECTIONS = (
         ("sharp_transition", "one_sided_options"), ("trace", "lens"),
         (
             Drawing("margin", "trace", figures.decision_margin_figure,
-                    "Decision Margin by readout; green: with the label prior taken off, where options "
-                    "are letters. The paper: low in the Silent Phase, then a jump."),
+                    "Decision Margin by readout; green: with the label prior taken off, where "
+                    "options are letters. The paper: low in the Silent Phase, then a jump."),
             Drawing("frequency", "trace", figures.option_frequency_figure,
                     "Option Frequency by readout beside the gold shares. The paper: one-sided in "
                     "the Silent Phase, balanced after it."),
@@ -124,8 +124,8 @@ SECTIONS = (
                     "The Decision Margin of each pruned model, a row a step. The paper: the "
                     "transition is there until the Silent Phase is hit, then it is gone."),
             Drawing("dynamics", "prune", lambda run: figures.dynamics_figure(run["result"]),
-                    "Where each pruned model decides, corrected for the number of steps; below where "
-                    "the transition is gone (x) or cannot be told (?)."),
+                    "Where each pruned model decides, corrected for the number of steps; below "
+                    "where the transition is gone (x) or cannot be told (?)."),
         ),
         _dynamics,
     ),
