@@ -41,6 +41,7 @@ from phaseprune.sweep.kept import Kept
 from phaseprune.sweep.measure import prepare
 from phaseprune.sweep.memory import kept_budget
 from phaseprune.sweep.precision import faster_products
+from phaseprune.sweep.rows import Batch, Rows
 from phaseprune.sweep.text import text_rows, text_windows
 from phaseprune.sweep.walk import sweep_scores
 
@@ -272,27 +273,44 @@ def product_rate(decoder) -> float:
 
 
 def needed(decoder, case: Case, passes: int, live: int, reads: int) -> float:
-    """Operations of the matrix products that a step needs.
+    """Operations of the matrix products that a step needs; each candidate is read once."""
+    rows, vocabulary = case.judge.rows, case.judge.needs_vocabulary
+    return operations(decoder, rows, vocabulary, passes - live, live, live * reads)
+
+
+def operations(
+    decoder, rows: Rows, needs_vocabulary: bool, whole: int, last: int, reads: int
+) -> float:
+    """Operations of the matrix products of a walk.
 
     Each block pass but the last block's runs all tokens, the last block's the keys and values of
-    all and the rest of the read ones; each candidate's reads go through the head. Of attention, the
-    scores and sums over the tokens that each token sees.
+    all and the rest of the read ones. Of attention, the scores and sums over the tokens that each
+    token sees.
+
+    Args:
+        decoder: a model of plain linear layers.
+        rows: what it is run on.
+        needs_vocabulary: whether the head is read over the whole vocabulary.
+        whole: block passes over all tokens.
+        last: those of the last block, which ends at the reads.
+        reads: how many states go through the head, of all streams and readouts.
     """
     linears = [m for m in decoder.blocks[0].modules() if isinstance(m, torch.nn.Linear)]
     a_token = sum(2 * m.weight.numel() for m in linears)
     width = decoder.head.weight.shape[1]
     # Linear layers before the attention: queries, keys and values.
     begun = sum(2 * m.weight.numel() for m in linears[:3])
-    seen = sum(
-        int(visible.sum())
-        for batch in case.judge.rows.batches
-        for visible in batch.packing.everyone.visible
-    )
-    tokens = case.judge.rows.tokens
-    blocks = (passes - live) * (tokens * a_token + 4 * seen * width)
-    blocks += live * (tokens * begun + reads * a_token)
-    head = 2 * decoder.head.weight.numel() if case.judge.needs_vocabulary else 2 * width * 8
-    return blocks + live * reads * head
+    blocks = whole * (rows.padded_tokens * a_token + 4 * sum(map(seen, rows.batches)) * width)
+    blocks += last * (rows.padded_tokens * begun + sum(s.reads for s in rows.shards) * a_token)
+    return blocks + reads * (2 * decoder.head.weight.numel() if needs_vocabulary else 2 * width * 8)
+
+
+def seen(batch: Batch) -> int:
+    """How many pairs of tokens there are of which one sees the other (or itself)."""
+    if batch.packing is None:
+        count, length = batch.input_ids.shape
+        return count * length * (length + 1) // 2
+    return sum(int(visible.sum()) for visible in batch.packing.everyone.visible)
 
 
 if __name__ == "__main__":

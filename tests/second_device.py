@@ -49,13 +49,15 @@ class _Operations(TorchDispatchMode):
 
 
 class _Constants(TorchFunctionMode):
-    """Makers of tensors from Python values, which torch does not dispatch."""
+    """Between tensors and Python values, which torch does not dispatch."""
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         if function in (torch.tensor, torch.as_tensor) and kwargs.get("device") is not None:
             place = kwargs.pop("device")
             return function(*args, **kwargs).to(place)
+        if function is torch.Tensor.tolist:
+            return function(args[0].to("cpu"))
         if function is torch.Tensor.__getitem__:
             index = args[1] if isinstance(args[1], tuple) else (args[1],)
             index = tuple(torch.tensor(i) if isinstance(i, list) else i for i in index)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -37,6 +38,7 @@ def export(
         typer.Option("--measure", help="Measure what is saved: bytes on disk, and the speed of "
                      "both models by turns, on this machine as it is now."),
     ] = False,
+    repair_labels: o.RepairLabels = False,
     device: o.Device = "auto",
     dtype: o.Dtype = "auto",
     stream: o.Stream = None,
@@ -54,6 +56,11 @@ def export(
         raise UserError("--remove is for a model; a run already says which blocks: use --step")
     if not is_run and step is not None:
         raise UserError(f"--step is for a run of prune, and {source} has no manifest.json")
+    if not is_run and repair_labels:
+        raise UserError(
+            "--repair-labels is for a run of prune, whose questions say what the label prior is; "
+            f"{source} has no manifest.json"
+        )
     if not is_run and remove is None:
         raise UserError(
             f"{source} is not a run directory; name the blocks to remove from a model with --remove"
@@ -75,7 +82,9 @@ def export(
         max_memory=max_memory,
     )  # fmt: skip
     if is_run:
-        exported = export_run(decoder, run, step=step, out=out)
+        exported = export_run(
+            decoder, run, step=step, out=out, repair_labels=repair_labels
+        )
     else:
         from phaseprune.decoder.export import export as write
 
@@ -94,9 +103,20 @@ def export(
     screen.say(f"generated {exported.generated_tokens} tokens alike with and without the KV cache")
     for line in zeroed_lines(exported.zeroed):
         screen.say(line)
+    if repair_labels:
+        say_correction(screen, exported.path)
     saving = _measured(screen, decoder, exported.path) if measure else {}
     screen.next(command_line("trace", exported.path, "--task", "TASK"))
     screen.result(exported.to_dict() | saving)
+
+
+def say_correction(screen: Screen, path: str | Path) -> None:
+    """Print what takes the label prior off, as the exported model says it."""
+    figures = json.loads((Path(path) / "phaseprune.json").read_text(encoding="utf-8"))["figures"]
+    for task in figures.get("tasks", [figures]):
+        correction = task["label_correction"]
+        screen.say(f"label prior, from {correction['questions']} questions: {path}/phaseprune.json")
+        screen.say(f"  {correction['in_python']}")
 
 
 def _measured(screen: Screen, decoder, path: str) -> dict:

@@ -102,6 +102,10 @@ Permute = Annotated[
     bool, typer.Option("--permute", help="Average over the cyclic permutations of the options "
                        "(letters; k times the work).")
 ]  # fmt: skip
+RepairLabels = Annotated[
+    bool, typer.Option("--repair-labels", help="Letters: say in the exported phaseprune.json, in "
+                       "numbers and as a line of Python, what takes the label prior off.")
+]  # fmt: skip
 Chat = Annotated[
     bool, typer.Option("--chat", help="Put questions in the tokenizer's chat template.")
 ]

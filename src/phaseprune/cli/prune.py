@@ -18,6 +18,7 @@ from phaseprune.cli.console import (
     task_settings,
     typed_command,
 )
+from phaseprune.cli.export import say_correction
 from phaseprune.cli.prune_tasks import show_tasks, task_names, task_weights
 from phaseprune.errors import UserError
 
@@ -73,8 +74,9 @@ def prune(
     ] = None,
     objective: Annotated[
         str | None,
-        typer.Option("--objective", help="Search by: decision_margin, accuracy or loss (of the "
-                     "gold option), on the calibration questions; or text_loss, on --text. "
+        typer.Option("--objective", help="Search by: decision_margin, debiased_margin (letters: "
+                     "without the label prior), accuracy or loss (of the gold option), on the "
+                     "calibration questions; or text_loss, on --text. "
                      "[default: decision_margin]"),
     ] = None,
     protect: Annotated[
@@ -130,6 +132,7 @@ def prune(
         bool,
         typer.Option("--export/--no-export", help="Write the pruned checkpoint to RUN/model."),
     ] = True,
+    repair_labels: o.RepairLabels = False,
     out: o.Out = None,
     limit: o.Limit = None,
     seed: o.Seed = 0,
@@ -168,11 +171,13 @@ def prune(
     from phaseprune.search.choice import find_choice
     from phaseprune.search.granularity import check_choice, refuse_spread
     from phaseprune.search.methods import check_length
+    from phaseprune.search.objectives import check_letters
     from phaseprune.search.tasks_choice import check_tasks, different_folders
 
     choice = find_choice(method, objective, search, race_alpha, race_tolerance, race_dtype)
     check_length(choice.method, remove is not None or ratio is not None)
     check_choice(granularity, choice)
+    check_repair(repair_labels, export)
     refuse_spread(granularity, device, stream)
     names, weighed = task_names(task), task_weights(weights)
     check_tasks(len(names), weighed, combine, choice, granularity)
@@ -180,6 +185,13 @@ def prune(
     protected = [] if protect is None else block_list(protect, "--protect")
     questions = [load_task(name, limit=limit, **settings) for name in names]
     different_folders(questions)
+    scorings = {one.scoring for one in questions}
+    check_letters(choice.method.objective, scorings, choice.how.get("search"))
+    if repair_labels and scorings != {"letter"}:
+        raise UserError(
+            "--repair-labels takes the label prior off, and texts have none; leave it out, or "
+            "give --scoring letter"
+        )
     decoder = load_checked(
         model, screen, device=device, dtype=dtype, revision=revision,
         trust_remote_code=trust_remote_code, blocks=blocks, stream=stream,
@@ -217,12 +229,14 @@ def prune(
     directory = RunDirectory(run)
     if export and pruning.removed and not (exported and directory.model_path.is_dir()):
         screen.note(f"exporting to {directory.model_path} and reloading it")
-        export_run(decoder, directory)
+        export_run(decoder, directory, repair_labels=repair_labels)
     report = write_report(run)
     result = pruning.to_dict() | {"result": directory.manifest["result"]}
     (show if len(names) == 1 else show_tasks)(screen, result)
     for line in input_lines(directory.manifest):
         screen.note(line)
+    if repair_labels:
+        say_correction(screen, directory.model_path)
     screen.say(f"report: {report}")
     screen.next(
         command_line("export", run, "--step", max(1, pruning.result["chosen_step"]),
@@ -230,6 +244,15 @@ def prune(
         command_line("report", run),
     )  # fmt: skip
     screen.result(result)
+
+
+def check_repair(repair_labels: bool, export: bool) -> None:
+    """Refuse a correction that would be written nowhere."""
+    if repair_labels and not export:
+        raise UserError(
+            "--repair-labels writes into the exported checkpoint, and --no-export makes none; "
+            "leave one of them out"
+        )
 
 
 def show(screen: Screen, pruning: dict) -> None:

@@ -62,13 +62,13 @@ def ratio(above: np.ndarray, full: np.ndarray, confidence: float = CONFIDENCE) -
     if bottom <= 0:
         return Retained(None, None)
     value = top / bottom
+    end = max(questions * max(1.0, float(np.abs(above).max())), abs(value))
     if questions < 2:
-        return Retained(value, (-float(questions), float(questions)))
+        return Retained(value, (-end, end))
     quantile = stats.t.ppf(0.5 + confidence / 2, questions - 1) ** 2 / questions
     spread = np.cov(above, full) * quantile
     # Roots of (bottom² - s_ff) r² - 2 (top bottom - s_af) r + (top² - s_aa) = 0.
     a, b, c = bottom**2 - spread[1, 1], top * bottom - spread[0, 1], top**2 - spread[0, 0]
-    end = float(questions) * max(1.0, float(np.abs(above).max()))
     root = max(b**2 - a * c, 0.0) ** 0.5
     if a > 0:
         low, high = (b - root) / a, (b + root) / a

@@ -107,6 +107,18 @@ class Decisions:
             given = given.sum(axis=-1, keepdims=True) * decision_representation(scores)
         return Decisions(scores, self.gold, self.options, given)
 
+    def columns(self, raw_scores: np.ndarray) -> dict[str, np.ndarray]:
+        """The columns of ``scores.parquet``, each ``[Q, R, K]``.
+
+        Args:
+            raw_scores: logits or log-likelihoods before any normalisation by length.
+        """
+        found = {"score": raw_scores, "probability": self.probabilities}
+        if self.letters:
+            found["debiased_score"] = raw_scores - self.label_prior
+            found["debiased_probability"] = self.debiased.probabilities
+        return found
+
     def of(self, questions: np.ndarray) -> Decisions:
         """The decisions on some questions (a mask or places), their scores as they are."""
         given = self.given_probabilities

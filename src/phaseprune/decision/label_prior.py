@@ -22,6 +22,20 @@ def centred(scores: np.ndarray, options: np.ndarray) -> np.ndarray:
     return np.where(present, scores - mean[..., None], 0.0)
 
 
+def mean_prior(scores: np.ndarray, options: np.ndarray) -> dict[int, np.ndarray]:
+    """The label prior at the output for new questions: the mean over all that there are.
+
+    Args:
+        scores: ``[Q, R, K]``, the output last.
+        options: ``[Q]`` number of options k.
+
+    Returns:
+        k -> ``[k]``, for each number of options that occurs.
+    """
+    values, options = centred(scores, options)[:, -1], np.asarray(options)
+    return {int(k): values[options == k, :k].mean(axis=0) for k in np.unique(options)}
+
+
 def label_prior(scores: np.ndarray, options: np.ndarray) -> np.ndarray:
     """What other questions say of each label's preference, at every readout.
 
@@ -46,10 +60,9 @@ def label_prior(scores: np.ndarray, options: np.ndarray) -> np.ndarray:
         # Folds are taken in turn, so that a file's parts (subjects) are spread over all of them.
         fold = np.arange(len(like)) % FOLDS
         values = centred(scores[like, :, :k], np.full(len(like), k))
-        sums = np.stack([values[fold == f].sum(axis=0) for f in range(FOLDS)])
-        counts = np.bincount(fold, minlength=FOLDS)
-        others = len(like) - counts
-        means = (sums.sum(axis=0) - sums) / np.maximum(others, 1)[:, None, None]
         is_own = options[like] == k
+        means = np.stack([
+            values[fold != f].sum(axis=0) / max(1, (fold != f).sum()) for f in range(FOLDS)
+        ])  # fmt: skip
         prior[like[is_own], :, :k] = means[fold[is_own]]
     return prior

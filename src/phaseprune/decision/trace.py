@@ -82,8 +82,8 @@ class Trace:
     ``group_trajectories`` are empty where the questions are not of several groups,
     ``option_count_trajectories`` where all have the same number of options. ``decisions`` holds the
     questions' own figures and ``raw_scores`` the ``[Q, R, K]`` logits or log-likelihoods before any
-    normalisation by length. ``debiased`` is there for letters alone, whose ``transition`` is found in
-    it. ``lens`` is of a tuned lens: what the plain logit lens says.
+    normalisation by length. ``debiased`` is there for letters alone; their ``transition`` is found
+    in it. ``lens`` is of a tuned lens: what the plain logit lens says.
     """
 
     model: str

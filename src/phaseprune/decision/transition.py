@@ -208,8 +208,8 @@ def find_transition(
             informed=True,
             p_value=p_value,
             reason=f"the largest rise of the Decision Margin, from {shape.before:+.2f} to "
-            f"{shape.after:+.2f} at readout {shape.split}, explains {shape.shape_r2:.0%} of what it "
-            f"does over the readouts; a transition explains {LEAST_R2:.0%} or more",
+            f"{shape.after:+.2f} at readout {shape.split}, explains {shape.shape_r2:.0%} of what "
+            f"it does over the readouts; a transition explains {LEAST_R2:.0%} or more",
         )
     blocks = decisions.margins.shape[1] - 1
     sharpness, sharpness_ci = _sharpness(decisions.margins, shape.split, seed)

@@ -23,6 +23,9 @@ LEAST_TOKENS = 512
 #: Logits held at once where the whole vocabulary is needed (float32 elements); few enough to stay
 #: in a processor's cache until they are summed.
 LOGIT_ELEMENTS = 2**22
+#: On an accelerator where no budget is stated: a part of the head costs a forward of the model's
+#: own code, milliseconds of Python, so there should be few.
+ACCELERATOR_LOGITS = 2**27
 #: Those, their log-probabilities and what lies between.
 LOGIT_BYTES = 3 * 4 * LOGIT_ELEMENTS
 
@@ -46,9 +49,13 @@ def in_words(count: int) -> str:
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that are free on a device: an accelerator's own, or the machine's (or container's)."""
+    """Bytes that are free on a device: an accelerator's own, or the machine's (or container's).
+
+    What torch has taken from a GPU and holds ready for tensors to come is free, too.
+    """
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        ready = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + ready
     free = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
     try:
         free.append(1024 * _number(Path("/proc/meminfo"), "MemAvailable:"))

@@ -132,6 +132,34 @@ def _measured(figures: Mapping[str, Any]) -> list[str]:
         "|---|---|---|",
         f"| full model | {full['accuracy']:.3f} | {_interval(full['ci'])} |",
         f"| this model | {pruned['accuracy']:.3f} | {_interval(pruned['ci'])} |",
+        *_debiased_rows(figures.get("debiased")),
+        *_corrected_lines(figures.get("label_correction")),
+    ]
+
+
+def _debiased_rows(debiased: Mapping[str, Any] | None) -> list[str]:
+    """The same accuracy with the label prior taken off."""
+    if debiased is None:
+        return []
+    return [
+        f"| {name} without the label prior | {side['accuracy']:.3f} | {_interval(side['ci'])} |"
+        for name, side in (("full model", debiased["full"]), ("this model", debiased["pruned"]))
+    ]
+
+
+def _corrected_lines(correction: Mapping[str, Any] | None) -> list[str]:
+    """How to take the label prior off."""
+    if correction is None:
+        return []
+    return [
+        "",
+        "The model prefers some labels whatever the question says. To take that off, with "
+        "`logits = model(**inputs).logits` of a prompt in the format of these questions "
+        f"({correction['prompt_format']}; from {correction['questions']} of them):",
+        "",
+        "```python",
+        correction["in_python"],
+        "```",
     ]
 
 

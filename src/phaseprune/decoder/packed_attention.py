@@ -235,11 +235,12 @@ def _masks(marker, packing: Packing, asking: Asking, dtype: torch.dtype) -> Sequ
 
 
 def _least(dtype: torch.dtype) -> float:
-    """Finite in bfloat16 too, which autocast may turn the mask into.
+    """Finite in bfloat16 too, which autocast may turn the mask into, and times log2(e).
 
     A place that only fills up a group sees nothing, and softmax of -inf alone has NaN gradients.
+    Kernels on GPUs take powers of 2, so half of the least number is the least that stays finite.
     """
-    return max(torch.finfo(dtype).min, torch.finfo(torch.bfloat16).min)
+    return max(torch.finfo(dtype).min, torch.finfo(torch.bfloat16).min / 2)
 
 
 _current: ContextVar[Pass] = ContextVar("the packed row whose attention is asked for")
@@ -269,11 +270,16 @@ def our_attention(decoder: Decoder, state: Pass) -> Iterator[None]:
     _register()
     state.originals = {id(config): config._attn_implementation for config in decoder.configs}
     token = _current.set(state)
+    cudnn = torch.backends.cuda.cudnn_sdp_enabled()
+    # cuDNN, torch's first choice on Hopper, plans anew for each shape, for up to half a second, and
+    # shapes here change with every group and number of streams.
+    torch.backends.cuda.enable_cudnn_sdp(False)
     try:
         for config in decoder.configs:
             config._attn_implementation_internal = ATTENTION
         yield
     finally:
+        torch.backends.cuda.enable_cudnn_sdp(cudnn)
         _current.reset(token)
         for config in decoder.configs:
             config._attn_implementation_internal = state.originals[id(config)]

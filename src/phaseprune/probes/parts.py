@@ -98,7 +98,7 @@ def parts_trace(
     """
     trace = with_phases(summarize_scores(decoder, prepared, base, seed), transition)
     if not run.trace_path.exists():
-        write_scores(run.scores_path, trace.question_ids, base, trace.decisions.probabilities)
+        write_scores(run.scores_path, trace.question_ids, trace.decisions.columns(base))
         write_json(run.trace_path, trace.to_dict())
     return trace
 

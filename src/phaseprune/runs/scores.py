@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,17 +13,26 @@ from phaseprune.runs.atomic import write_with
 
 
 def write_scores(
-    path: Path, question_ids: Sequence[str], scores: np.ndarray, probabilities: np.ndarray
+    path: Path, question_ids: Sequence[str], columns: Mapping[str, np.ndarray]
 ) -> None:
-    """Write ``[Q, R, K]`` scores and probabilities; absent options (``-inf``) have no row."""
-    question, readout, option = np.nonzero(np.isfinite(scores))
+    """Write a row an option at a readout.
+
+    Args:
+        path: of the file.
+        question_ids: ``[Q]``.
+        columns: name -> ``[Q, R, K]``, ``score`` among them; where that is ``-inf`` an option is
+            absent and has no row.
+    """
+    question, readout, option = np.nonzero(np.isfinite(columns["score"]))
     table = pa.table(
         {
             "question_id": pa.array(np.asarray(question_ids, dtype=object)[question], pa.string()),
             "readout": pa.array(readout, pa.int32()),
             "option": pa.array(option, pa.int32()),
-            "score": pa.array(scores[question, readout, option], pa.float64()),
-            "probability": pa.array(probabilities[question, readout, option], pa.float64()),
+            **{
+                name: pa.array(values[question, readout, option], pa.float64())
+                for name, values in columns.items()
+            },
         }
     )
     write_with(path, lambda temporary: pq.write_table(table, temporary))

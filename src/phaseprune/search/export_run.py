@@ -30,8 +30,9 @@ def run_to_export(path: str | Path) -> RunDirectory:
 
 
 def export_run(
-    decoder: Decoder, run: RunDirectory, *, step: int | None = None, out: str | Path | None = None
-) -> Export:
+    decoder: Decoder, run: RunDirectory, *, step: int | None = None, out: str | Path | None = None,
+    repair_labels: bool = False,
+) -> Export:  # fmt: skip
     """Export the model of one step of a pruning run.
 
     Args:
@@ -39,6 +40,8 @@ def export_run(
         run: from ``run_to_export``.
         step: which step; by default the chosen one (the last one of an unfinished run).
         out: where to; by default RUN/model.
+        repair_labels: say in ``phaseprune.json`` and the model card what takes the label prior off
+            the logits of the labels; the weights are not touched.
 
     Raises:
         UserError: another model than the run's, no such step, or nothing to remove.
@@ -61,7 +64,7 @@ def export_run(
             f"{run.path}: no block was removed at step 0, so there is nothing to export; name "
             "another with --step"
         )
-    figures = export_figures(run, step)
+    figures = export_figures(run, step, repair_labels)
     exported = export(
         decoder,
         [line["removed"] for line in steps[1 : step + 1]],

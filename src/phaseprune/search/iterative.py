@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from phaseprune.decision.decisions import Decisions
 from phaseprune.decision.dynamics import live_transition
 from phaseprune.decision.laco import Mixtures, written
-from phaseprune.decision.decisions import Decisions
 from phaseprune.decoder.merged import merged_blocks
 from phaseprune.errors import UserError
 from phaseprune.progress import Progress, silent

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from phaseprune.decoder.decoder import Decoder
-from phaseprune.search.objectives import by_question
+from phaseprune.search.objectives import by_question, figures
 from phaseprune.sweep.measure import Prepared, prepare
 from phaseprune.sweep.rows import Rows
 from phaseprune.sweep.text import text_rows
@@ -23,7 +23,9 @@ class Judge:
         count: how many of them.
         rows: of them all.
         needs_vocabulary: see ``scoring.add_scores``.
-        by_unit: from ``[N, K]`` raw scores to ``[N]`` figures of each objective.
+        by_unit: from ``[N, K]`` raw scores to ``[N]`` figures of each objective that a part of the
+            units has.
+        figures: from the same to each objective over all units.
         part: the judge of some of the units, by position, in that order.
     """
 
@@ -32,11 +34,8 @@ class Judge:
     rows: Rows
     needs_vocabulary: bool
     by_unit: Callable[[np.ndarray], dict[str, np.ndarray]]
+    figures: Callable[[np.ndarray], dict[str, float]]
     part: Callable[[Sequence[int]], Judge]
-
-    def figures(self, scores: np.ndarray) -> dict[str, float]:
-        """The objectives of ``[N, K]`` raw scores, as means over the units."""
-        return {name: float(values.mean()) for name, values in self.by_unit(scores).items()}
 
 
 def question_judge(
@@ -51,7 +50,8 @@ def question_judge(
 
     return Judge(
         "questions", len(task.questions), prepared.rows, prepared.needs_vocabulary,
-        lambda scores: by_question(prepared.decide(scores[:, None])), part,
+        lambda scores: by_question(prepared.decide(scores[:, None])),
+        lambda scores: figures(prepared.decide(scores[:, None])), part,
     )  # fmt: skip
 
 
@@ -65,4 +65,7 @@ def text_judge(decoder: Decoder, windows: Sequence[Sequence[int]], rows: Rows) -
     def by_window(scores: np.ndarray) -> dict[str, np.ndarray]:
         return {"text_loss": -scores[:, 0] / (len(windows[0]) - 1)}
 
-    return Judge("windows", len(windows), rows, True, by_window, part)
+    def figures_of(scores: np.ndarray) -> dict[str, float]:
+        return {name: float(values.mean()) for name, values in by_window(scores).items()}
+
+    return Judge("windows", len(windows), rows, True, by_window, figures_of, part)

@@ -131,6 +131,13 @@ METHODS = {
             (QUESTIONS,), objective="decision_margin", **_SEARCH,
         ),
         Method(
+            "debiased_margin", "Iterative Pruning by the debiased Decision Margin",
+            "ours, over Shi et al. 2026", PAPER,
+            "the block whose removal leaves the largest mean Decision Margin of the scores less "
+            "their label prior; then look again (letters)",
+            (QUESTIONS,), objective="debiased_margin", **_SEARCH,
+        ),
+        Method(
             "accuracy", "Iterative Pruning by accuracy", "Shi et al. 2026", PAPER,
             "the block whose removal leaves the largest accuracy; then look again",
             (QUESTIONS,), objective="accuracy", **_SEARCH,

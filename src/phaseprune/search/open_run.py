@@ -21,7 +21,7 @@ from phaseprune.search.choice import Choice
 from phaseprune.search.plain_text import PlainText, looked_at, read_text
 from phaseprune.search.step import Step
 from phaseprune.search.stopping import Stop
-from phaseprune.sweep.measure import Prepared, prepare
+from phaseprune.sweep.measure import Prepared, label_tokens, prepare
 from phaseprune.sweep.recorded import phases_option, recorded_trace, run_identity, sides_counted
 
 
@@ -127,7 +127,10 @@ def open_run(
     with tempfile.TemporaryDirectory() as scratch:
         run = RunDirectory(Path(scratch if out is None else out))
         told = tell(looked_at(choice, calibration_task, chosen_by))
-        settings = {"task_settings": dict(task.settings), "chosen_by": told}
+        settings = {
+            "task_settings": dict(task.settings), "chosen_by": told,
+            "label_tokens": label_tokens(decoder, evaluation_task),
+        }  # fmt: skip
         state = run.begin(identity, {"arguments": arguments, **settings, **counts, **inputs})
         full = recorded_trace(
             run, decoder, evaluation_rows, seed, progress, "full model, evaluation questions",

@@ -108,7 +108,7 @@ def plan(
             raw = found.trace_scores(progress)
             trace = summarize_scores(decoder, prepared, raw, seed)
             result = make_plan(found, trace, candidates, number, seed, progress)
-            write_scores(run.scores_path, trace.question_ids, raw, trace.decisions.probabilities)
+            write_scores(run.scores_path, trace.question_ids, trace.decisions.columns(raw))
             write_json(run.trace_path, trace.to_dict())
             write_json(run.path / "plan.json", result)
             run.add_timings(plan=time.perf_counter() - began)

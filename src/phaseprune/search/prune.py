@@ -21,6 +21,7 @@ from phaseprune.search.choice import find_choice
 from phaseprune.search.conclude import conclude
 from phaseprune.search.granularity import check_choice, prune_halves
 from phaseprune.search.methods import check_length
+from phaseprune.search.objectives import check_letters
 from phaseprune.search.open_run import open_run
 from phaseprune.search.rank import check_measurable, free_blocks, rank_looking_at
 from phaseprune.search.step import Step
@@ -115,8 +116,9 @@ def prune(
         method: what chooses, a name in ``methods.METHODS``; one that ranks blocks looks at the
             calibration questions, or at ``text``, before the first step. None for the search by
             ``objective``.
-        objective: of a search: ``decision_margin`` (the default), ``accuracy`` or ``loss`` on the
-            calibration questions, or ``text_loss``.
+        objective: of a search: ``decision_margin`` (the default), ``debiased_margin`` (of letters:
+            without the label prior), ``accuracy`` or ``loss`` on the calibration questions, or
+            ``text_loss``.
         protect: original indices of blocks that are never removed.
         among: of an exact search: ``all`` blocks may go, or only the ``decisive`` ones of the model
             as it is, by a trace on the calibration questions before each step.
@@ -152,6 +154,9 @@ def prune(
     tasks = [task] if isinstance(task, Task) else list(task)
     check_tasks(len(tasks), weights, combine, choice, granularity)
     choice.check_among(among, granularity, len(tasks))
+    check_letters(
+        choice.method.objective, {one.scoring for one in tasks}, choice.how.get("search")
+    )
     if len(tasks) > 1:
         from phaseprune.search.tasks_together import prune_tasks
 

@@ -28,6 +28,7 @@ from phaseprune.search.methods import (
     check_length,
     find_method,
 )
+from phaseprune.search.objectives import check_letters
 from phaseprune.search.plain_text import PlainText, looked_at, read_windows
 
 
@@ -119,6 +120,8 @@ def rank_blocks(
     number = rankings.check_number(len(decoder.blocks), free, remove)
     task, text = _given(decoder, found, chosen_on)
     check_length(found, remove is not None)
+    if task is not None:
+        check_letters(found.objective, {task.scoring}, None)
     check_measurable(decoder, found, free, number)
     name = None if not found.needs else task.name if task else text.name
     ranking = rank_free(decoder, found, name, task, text, free, number, seed, progress)

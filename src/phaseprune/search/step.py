@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from phaseprune.decision.collapse import collapse_kind, retained
+from phaseprune.decision.decisions import Decisions
 from phaseprune.decision.dynamics import step_dynamics
 from phaseprune.decision.intervals import bootstrap_mean, wilson
-from phaseprune.decision.decisions import Decisions
+from phaseprune.decision.label_prior import mean_prior
 from phaseprune.decision.transition import Transition
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.probes.guards import TextGuard
@@ -41,8 +42,9 @@ class Step:
     blocks are removed, ``removed`` and ``kept`` name these, as ``7.attention`` (``decoder.items``).
     ``decisive``, where only Decisive blocks may go: those of this model on the calibration
     questions. Of letters there are the figures with the label prior taken off as well:
-    ``evaluation["debiased"]``, ``retained_debiased`` with its interval, and by readout; ``collapse``
-    then names a collapse (``decision.collapse.collapse_kind``).
+    ``evaluation["debiased"]``, ``retained_debiased`` with its interval, and by readout.
+    ``collapse`` names a collapse (``decision.collapse.collapse_kind``), and ``label_prior`` is what
+    to take off at the output: number of options -> a number for each label.
     """
 
     step: int
@@ -69,6 +71,7 @@ class Step:
     collapse: str | None = None
     debiased_margin_by_readout: list[float] | None = None
     debiased_option_frequency_by_readout: list[list[float]] | None = None
+    label_prior: dict[str, list[float]] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The line of ``steps.jsonl``."""
@@ -216,6 +219,10 @@ def make_step(
             "retained_debiased_ci": list(left_debiased.ci) if left_debiased.ci else None,
             "debiased_margin_by_readout": debiased.margins.mean(axis=0).tolist(),
             "debiased_option_frequency_by_readout": debiased.option_frequency().tolist(),
+            "label_prior": {
+                str(k): prior.tolist()
+                for k, prior in mean_prior(evaluated.scores[:, -1:], evaluated.options).items()
+            },
         }
     kept = [b for b in range(len(search.decoder.blocks)) if b not in removed]
     return Step(

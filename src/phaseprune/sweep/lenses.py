@@ -158,8 +158,8 @@ def tuned_trace(
         decoder, prepared.rows, prepared.needs_vocabulary, fit.lens, progress
     )
     trace = _summarize(decoder, prepared, fit, plain, tuned, seed)
-    write_scores(plain_path, trace.question_ids, plain, prepared.decide(plain).probabilities)
-    write_scores(run.scores_path, trace.question_ids, tuned, trace.decisions.probabilities)
+    write_scores(plain_path, trace.question_ids, prepared.decide(plain).columns(plain))
+    write_scores(run.scores_path, trace.question_ids, trace.decisions.columns(tuned))
     write_json(run.trace_path, trace.to_dict())
     run.add_timings(trace=time.perf_counter() - began)
     return trace

@@ -120,6 +120,17 @@ def encode_inputs(task: Task, tokenizer, max_length: int | None) -> Inputs:
     return Inputs(encode_task(put, tokenizer, max_length), orders)
 
 
+def label_tokens(decoder: Decoder, task: Task) -> dict[str, list] | None:
+    """The labels of a task's question with most options, and their tokens; None for texts."""
+    if task.scoring != "letter":
+        return None
+    widest = max(task.questions, key=lambda question: len(question.choices))
+    inputs = encode_inputs(task.with_questions([widest]), decoder.tokenizer, decoder.max_length)
+    encoded = inputs.questions[0]
+    names = option_labels(len(widest.choices), task.labels)
+    return {"labels": list(names), "token_ids": [tokens[-1] for tokens in encoded.continuations]}
+
+
 def trace(
     decoder: Decoder, task: Task, *, seed: int = 0, progress: Progress = silent
 ) -> Trace:

@@ -139,7 +139,7 @@ def recorded_trace(
         decoder, prepared.rows, prepared.needs_vocabulary, progress=progress, label=label
     )
     trace = with_phases(summarize_scores(decoder, prepared, raw, seed), transition)
-    write_scores(run.scores_path, trace.question_ids, raw, trace.decisions.probabilities)
+    write_scores(run.scores_path, trace.question_ids, trace.decisions.columns(raw))
     write_json(run.trace_path, trace.to_dict())
     run.add_timings(trace=time.perf_counter() - began)
     return trace

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from phaseprune.decoder.budget import LOGIT_ELEMENTS
+from phaseprune.decoder.budget import ACCELERATOR_LOGITS, LOGIT_ELEMENTS
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.decoder.readout import read_logits
 from phaseprune.sweep.rows import Shard
@@ -60,8 +60,10 @@ def log_probabilities(
     vocabulary = decoder.head.weight.shape[0]
     # A head that is no plain matrix gives all of its logits whatever rows are asked for.
     by_parts = isinstance(decoder.head, nn.Linear)
-    count = READS if by_parts else max(1, LOGIT_ELEMENTS // vocabulary)
-    width = LOGIT_ELEMENTS // count if by_parts else vocabulary
+    roomy = decoder.device.type != "cpu" and decoder.max_memory is None
+    most = ACCELERATOR_LOGITS if roomy else LOGIT_ELEMENTS
+    count = READS if by_parts else max(1, most // vocabulary)
+    width = most // count if by_parts else vocabulary
     for start in range(0, len(states), count):
         chunk = states[start : start + count]
         inside = ((reads >= start) & (reads < start + count)).nonzero()[:, 0]
