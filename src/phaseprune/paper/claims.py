@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from phaseprune.decision.perturbation import PAPER
-from phaseprune.paper import judges, judges_pruning
+from phaseprune.paper import judges
 from phaseprune.paper.judges import LEVELS_OFF, Finding
 from phaseprune.paper.results import Results
 
@@ -50,12 +50,11 @@ CLAIMS = (
           "Phase it is.", "trace", judges.one_sided),
     Claim("cliff", "A plateau, then a cliff",
           "Under Iterative Pruning accuracy is stable for many blocks and then falls at once.",
-          "prune", judges_pruning.plateau),
+          "prune", judges.plateau),
     Claim("silent_hit", "The cliff is the Silent Phase",
-          "The collapse comes when pruning reaches the Silent Phase.",
-          "prune", judges_pruning.silent_hit),
+          "The collapse comes when pruning reaches the Silent Phase.", "prune", judges.silent_hit),
     Claim("transition_vanishes", "A collapsed model has no transition",
-          "In a collapsed model the transition is gone.", "prune", judges_pruning.vanishes),
+          "In a collapsed model the transition is gone.", "prune", judges.vanishes),
     Claim("phases_differ", "Silent blocks matter, Decisive ones hardly",
           "Removing blocks of the Decisive Phase costs little; removing blocks of the Silent Phase "
           "breaks the model.", "phasewise", judges.phases),
