@@ -1155,7 +1155,7 @@ def test_runs_of_older_versions_are_told_with_less(tmp_path):
     page, _ = page_of(write_report(write_run(tmp_path, trace, steps, make_manifest(trace, result))))
     assert "an older version did not look" in page.text
     assert "Whether that is a cliff or a slope an older version did not test." in page.text
-    assert "none is found at steps 9 to 12." in page.text and "it is gone" not in page.text
+    assert "none is found at steps 9 to 12." in page.text and "; it is gone" not in page.text
     marked = [step["step"] for step in steps if "fall" in step_marks(step, result)]
     assert marked == [fit["step"]]
     bare = {name: value for name, value in result.items() if name != "dynamics"}

@@ -57,7 +57,8 @@ def lens_lines(trace: Mapping[str, Any]) -> list[str]:
     where = "no readout"
     if lens["differs"]:
         where = f"{plural(len(lens['differs']), 'readout')} of {trace['blocks'] + 1}"
-    plain = phases_line(trace | {"transition": lens["transition"], "raw_transition": None})
+    other = {name: lens[name] for name in ("transition", "accuracy")}
+    plain = phases_line(trace | other | {"raw_transition": None, "debiased": None})
     return [
         "Readouts are by a tuned lens, fitted to "
         f"{plural(lens['calibration_questions'], 'other question')}. Its Decision Margin differs "
