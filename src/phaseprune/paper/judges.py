@@ -134,25 +134,31 @@ def plateau(results: Results) -> Finding:
     """Whether retained is level, and then falls at once."""
     run = results["prune"]
     fit, steps = fitted_fall(run["result"]), run["steps"]
-    lines = fall_lines(run["result"], steps)
     if not fit:
         return Finding("undecided", "Retained is not defined, so that no fall can be told.")
-    text = " ".join(lines)
+    # The verdict is on what the model answers; of letters another line is without the label prior.
+    line, *more = fall_lines(run["result"], steps)
+    verdict, why = _plateau(fit)
+    return Finding(verdict, " ".join([line, *([why] if why else []), *more]))
+
+
+def _plateau(fit: Mapping[str, Any]) -> tuple[str, str]:
+    """The verdict on a fitted fall, and what it rests on beyond the fall itself."""
     kind = fit.get("kind")
     if not fit["found"] or kind in (None, "unclear"):
-        return Finding("undecided", text)
+        return "undecided", ""
     if kind == "several cliffs":
-        return Finding("partly", f"{text} That is not one cliff.")
+        return "partly", "That is not one cliff."
     if kind == "slope":
         level = fit["span_ci"][0][0]
         if level < LEVEL_STEPS:
-            return Finding("disagrees", f"{text} It is no plateau, and no cliff.")
-        return Finding("partly", f"{text} It is level for {level} steps, but falls over several.")
+            return "disagrees", "That is no plateau, and no cliff."
+        return "partly", f"That is level for {level} steps, but no fall at once."
     (low, high), before, after = fit["ci"], fit["before"], fit["after"]
     agrees = before >= PLATEAU and before - after >= FALL and high - low <= ABRUPT
-    return Finding(
+    return (
         "agrees" if agrees else "partly",
-        f"{text} (A cliff after a plateau keeps {percent(PLATEAU, 0)} % before it, takes "
+        f"(A cliff after a plateau keeps {percent(PLATEAU, 0)} % before it, takes "
         f"{percent(FALL, 0)} points, and is known to within {ABRUPT} steps.)",
     )
 

@@ -7,7 +7,6 @@ from typing import Any
 
 from phaseprune.decision.collapse import COLLAPSED_BELOW
 from phaseprune.decoder.items import item_in_words
-from phaseprune.report.transition_words import shape_enough
 from phaseprune.report.words import (
     PHASE_NAMES,
     enough_words,
@@ -163,14 +162,11 @@ def fall_lines(
     fit, questions = fitted_fall(result), _questions(steps)
     if not fit:
         return []
-    lines = [fall_sentence(fit, "Retained", _step, len(steps), questions)]
+    lines = [fall_sentence(fit, "Retained", _step, questions)]
     other = fit.get("debiased")
     if other and any(other[part] != fit[part] for part in ("found", "kind", "step")):
-        lines.append(
-            fall_sentence(
-                other, "Without the label prior, retained", _step, len(steps), questions
-            )
-        )  # fmt: skip
+        subject = "Without the label prior, retained"
+        lines.append(fall_sentence(other, subject, _step, questions))
     return lines
 
 
@@ -187,7 +183,6 @@ def fall_sentence(
     fit: Mapping[str, Any],
     subject: str,
     place: Callable[[int], str],
-    points: int | None = None,
     questions: int | None = None,
 ) -> str:
     """Say where something retained falls, no more than the fit allows.
@@ -196,7 +191,6 @@ def fall_sentence(
         fit: As `decision.collapse.Fall.to_dict`, or with ``removed_blocks`` in place of ``step``.
         subject: What falls, at the beginning of a sentence.
         place: A step, or a number of removed blocks, in words.
-        points: Of the curve; None where its places are not one apart.
         questions: That it is of, where they are known.
 
     Returns:
@@ -229,14 +223,9 @@ def fall_sentence(
     if kind == "slope":
         return f"{subject} falls on a slope, not off a cliff, from {first} to {last}: {levels}."
     these = f"these {questions} questions" if questions else "these questions"
-    enough = ""
-    if points is not None:
-        enough = shape_enough(
-            {"rise": fit["span"], "rise_ci": fit["span_ci"]}, points, questions
-        )  # fmt: skip
     return (
         f"{subject} falls between {first} and {last}: {levels}; {these} cannot tell a cliff from "
-        f"a slope{enough}."
+        "a slope."
     )
 
 

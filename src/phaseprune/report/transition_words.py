@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from phaseprune.decision.curve import longest_step
 from phaseprune.report.words import (
     PHASE_NAMES,
     blocks_in_words,
-    enough_words,
     interval_words,
     percent,
     signed,
@@ -86,27 +84,12 @@ def _clause(transition: Mapping[str, Any], trace: Mapping[str, Any]) -> str:
         return f"the Decision Margin rises in two steps, at readouts {first} and {last} {of}"
     questions = transition.get("questions") or trace.get("questions")
     these = f"these {questions} questions" if questions else "these questions"
-    more = shape_enough(transition, trace["blocks"] + 1, questions)
+    # How many would is not told: the ends are whole readouts, and their intervals do not shrink with
+    # the root of the number of questions.
     return (
         f"the Decision Margin rises between readouts {first} and {last} {of}, where {these} "
-        f"cannot tell a step from a gradual rise" + (f" ({more[2:]})" if more else "")
+        "cannot tell a step from a gradual rise"
     )
-
-
-def shape_enough(fit: Mapping[str, Any], points: int, questions: int | None) -> str:
-    """How many questions would tell a step from a gradual rise, as `words.enough_words`.
-
-    Args:
-        fit: With ``rise`` and ``rise_ci``: the places of the last point before the rise and of the
-            first behind it.
-        points: Of the whole curve.
-        questions: How many the fit is of.
-    """
-    (first, last), (of_first, of_last) = fit["rise"], fit["rise_ci"]
-    # The verdict turns between the longest step and a rise that is longer by one.
-    turn = longest_step(points) + 0.5
-    bounds = (of_last[0] - of_first[1] - turn, of_last[1] - of_first[0] - turn)
-    return enough_words(last - first - turn, bounds, questions)
 
 
 def _phases(transition: Mapping[str, Any]) -> str:
