@@ -84,8 +84,8 @@ def _clause(transition: Mapping[str, Any], trace: Mapping[str, Any]) -> str:
         return f"the Decision Margin rises in two steps, at readouts {first} and {last} {of}"
     questions = transition.get("questions") or trace.get("questions")
     these = f"these {questions} questions" if questions else "these questions"
-    # How many would is not told: the ends are whole readouts, and their intervals do not shrink with
-    # the root of the number of questions.
+    # How many would is not told: the ends are whole readouts, and their intervals do not shrink
+    # with the root of the number of questions.
     return (
         f"the Decision Margin rises between readouts {first} and {last} {of}, where {these} "
         "cannot tell a step from a gradual rise"

@@ -72,7 +72,7 @@ def interval_words(interval: Sequence[int] | None) -> str:
 
 
 def enough_words(
-    value: float, interval: Sequence[float] | None, questions: int | None, verb: str = "tell"
+    value: float, interval: Sequence[float] | None, questions: int | None
 ) -> str:
     """Say how many questions would do where these cannot tell: ``; about 640 would tell``.
 
@@ -80,7 +80,6 @@ def enough_words(
         value: How far the estimate is from where the verdict turns.
         interval: The 95 % interval of that.
         questions: How many questions both are of.
-        verb: What so many would do.
 
     Returns:
         The words with a semicolon before them; nothing where no number can be told.
@@ -91,7 +90,7 @@ def enough_words(
     needed = max(needed, questions + 1)
     # Two digits: the standard error behind it is no better known.
     unit = 10 ** max(len(str(needed)) - 2, 0)
-    return f"; about {-(-needed // unit) * unit:,} would {verb}"
+    return f"; about {-(-needed // unit) * unit:,} would tell"
 
 
 def plural(count: int, noun: str) -> str:
