@@ -46,7 +46,8 @@ def decision_margin_figure(trace: Mapping[str, Any]) -> Figure:
             trace["readouts"], others[-1], color=style.MUTED, linewidth=1.2,
             linestyle=(0, (4, 2)), label="plain logit lens",
         )  # fmt: skip
-    _legend(axes, named)
+    # Without a transition the reason stands on the left.
+    _legend(axes, named, "upper left" if trace["transition"]["found"] else "upper right")
     low, high = style.padded(*others)
     found = trace["transition"]["found"]
     high += 0 if found else 0.3 * (high - low)
@@ -181,12 +182,12 @@ def _curve(
     )
 
 
-def _legend(axes: Axes, named: Mapping[str, str]) -> None:
+def _legend(axes: Axes, named: Mapping[str, str], place: str = "upper left") -> None:
     """Name some lines, by their labels."""
     lines = {line.get_label(): line for line in axes.lines}
     if named:
         axes.legend(
-            [lines[label] for label in named], list(named.values()), loc="upper left",
+            [lines[label] for label in named], list(named.values()), loc=place,
             frameon=False, fontsize=style.NOTE_SIZE,
         )  # fmt: skip
 
