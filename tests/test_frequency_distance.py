@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 
 from phaseprune import trace
 from phaseprune.cli.main import app
+from phaseprune.decision.decisions import Decisions
 from phaseprune.decision.frequency_distance import frequency_distance, output_frequency
 from phaseprune.decision.intervals import resamples
-from phaseprune.decision.decisions import Decisions
 from phaseprune.decision.trace import summarize
 from phaseprune.decision.transition import Transition
 from phaseprune.paper.judges import one_sided

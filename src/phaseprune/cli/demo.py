@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,12 +14,16 @@ from phaseprune.cli.console import Screen, command_line, load_checked
 from phaseprune.cli.prune import show
 from phaseprune.errors import UserError
 
+if TYPE_CHECKING:
+    from phaseprune.runs.directory import RunDirectory
+
 CALIBRATION, EVALUATION = 96, 300
 #: The step that is exported keeps at least this share of the accuracy above chance.
 KEEP = 0.9
 
 
 def demo(
+    context: typer.Context,
     out: Annotated[
         Path, typer.Option("--out", metavar="RUN", help="Run directory, replaced if it is a demo's")
     ] = Path("runs/demo"),
@@ -36,7 +40,11 @@ def demo(
     from phaseprune.questions.catalog import load_task
     from phaseprune.runs.directory import RunDirectory
 
-    _make_room(out)
+    run = RunDirectory(out)
+    former = _former_demo(run)
+    context.with_resource(run.lock())
+    for path in former:
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     decoder = load_checked("demo", screen, device=device, dtype=dtype)
     from phaseprune.report.html import write_report
     from phaseprune.report.tables import trace_table
@@ -49,16 +57,13 @@ def demo(
         f"the bundled model ({len(decoder.blocks)} blocks) on {EVALUATION} held-out questions; "
         f"blocks are chosen on {CALIBRATION} others, one at a time and to the end"
     )
-    most = len(decoder.blocks) - 1
-    arguments = command_line(
-        "prune", "demo", "--remove", most, "--calibration", CALIBRATION, "--evaluation", EVALUATION
-    )
     with screen.progress() as progress:
         pruning = prune(
-            decoder, task, remove=most, calibration=CALIBRATION, evaluation=EVALUATION, seed=seed,
-            out=out, arguments=arguments, progress=progress,
+            decoder, task, remove=len(decoder.blocks) - 1, calibration=CALIBRATION,
+            evaluation=EVALUATION, seed=seed, out=out, arguments=_arguments(len(decoder.blocks)),
+            progress=progress,
         )  # fmt: skip
-    run, good = RunDirectory(out), _last_good_step(pruning.steps)
+    good = _last_good_step(pruning.steps)
     run.update(result=pruning.result | choose(pruning.steps, good))
     exported = export_run(decoder, run) if good else None
     report = write_report(out)
@@ -87,13 +92,31 @@ def _last_good_step(steps) -> int:
     return good
 
 
-def _make_room(out: Path) -> None:
-    """Each demo starts afresh; only a former demo's or an empty directory is replaced."""
-    from phaseprune.runs.directory import RunDirectory
+def _arguments(blocks: int) -> str:
+    """The command that does what the demo's run did."""
+    return command_line(
+        "prune", "demo", "--remove", blocks - 1, "--calibration", CALIBRATION, "--evaluation",
+        EVALUATION,
+    )  # fmt: skip
 
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return
-    is_run = (out / "manifest.json").is_file()
-    if not is_run or RunDirectory(out).manifest["model"]["name"] != "demo":
-        raise UserError(f"{out} exists and is not a former demo's run; give another --out")
-    shutil.rmtree(out)
+
+def _former_demo(run: RunDirectory) -> list[Path]:
+    """The files of a former demo's run, which each demo replaces; none of an empty directory.
+
+    Raises:
+        UserError: the directory is anything else, or has files beside those of the run.
+    """
+    from phaseprune.runs.leftovers import FILES, strangers
+
+    if not run.path.exists():
+        return []
+    held = strangers(run.path) if run.path.is_dir() else [run.path.name]
+    manifest = run.manifest if run.manifest_path.is_file() else {}
+    if held and manifest.get("arguments") != _arguments(manifest.get("model", {}).get("blocks", 0)):
+        raise UserError(f"{run.path} exists and is not a former demo's run; give another --out")
+    if others := [name for name in held if name not in {*FILES, run.model_path.name}]:
+        raise UserError(
+            f"{run.path} is a former demo's run, which would be replaced, and {others[0]} in it is "
+            "not of that; move it away, or give another --out"
+        )
+    return [run.path / name for name in held]

@@ -24,6 +24,7 @@ from phaseprune.errors import UserError
 
 
 def prune(
+    context: typer.Context,
     model: o.Model,
     task: Annotated[
         str | None,
@@ -192,6 +193,9 @@ def prune(
             "--repair-labels takes the label prior off, and texts have none; leave it out, or "
             "give --scoring letter"
         )
+    run = run_path(out, "prune", model, task)
+    directory = RunDirectory(run)
+    context.with_resource(directory.lock_unless_finished())
     decoder = load_checked(
         model, screen, device=device, dtype=dtype, revision=revision,
         trust_remote_code=trust_remote_code, blocks=blocks, stream=stream,
@@ -211,7 +215,6 @@ def prune(
             raise UserError(f"{error} (--no-export searches without it)") from None
         if limits:
             screen.note(f"not every removal of this model can be exported: {limits}")
-    run = run_path(out, "prune", model, task)
     with screen.progress() as progress:
         pruning = prune_model(
             decoder, questions, weights=weighed, combine=combine, remove=remove, ratio=ratio,
@@ -226,7 +229,6 @@ def prune(
     if pruning.state == "finished":
         screen.note(f"{run} was finished before; this is its result")
     exported = pruning.result["export"]
-    directory = RunDirectory(run)
     if export and pruning.removed and not (exported and directory.model_path.is_dir()):
         screen.note(f"exporting to {directory.model_path} and reloading it")
         export_run(decoder, directory, repair_labels=repair_labels)

@@ -32,6 +32,7 @@ from phaseprune.decoder.streaming import BlockStream
 from phaseprune.decoder.verify import check_block_weights, check_readout, check_weights
 from phaseprune.decoder.verify_streamed import check_readout_streamed
 from phaseprune.errors import UserError, near_matches
+from phaseprune.option_types import check_options, checked
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -69,6 +70,7 @@ def load_model(
             weights (names the block), its readout at L does not equal its own logits, or it cannot
             be run in the stated memory.
     """
+    check_options(load_model, locals())
     max_memory = None if max_memory is None else parse_bytes(max_memory)
     source = find_source(name, revision)
     config = read_config(source, trust_remote_code)
@@ -105,6 +107,7 @@ def load_model(
 
 def read_config(source: Source, trust_remote_code: bool = False):
     """The configuration, refused unless it is that of a causal language model."""
+    checked("--trust-remote-code", bool, trust_remote_code)  # never run code on a mere text
     if source.gguf_file and not (find_spec("gguf") and find_spec("accelerate")):
         raise UserError(
             f"{source.name}: reading GGUF needs two more packages; pip install 'phaseprune[gguf]'"
@@ -139,6 +142,7 @@ def read_config(source: Source, trust_remote_code: bool = False):
 
 def load_tokenizer(source: Source, trust_remote_code: bool = False):
     """The tokenizer that comes with the weights."""
+    checked("--trust-remote-code", bool, trust_remote_code)
     from transformers import AutoTokenizer
 
     with load_errors(source, "its tokenizer cannot be loaded"):

@@ -19,6 +19,7 @@ from phaseprune.decoder.names import Names, block_of, compare_names
 from phaseprune.decoder.pruned_config import export_limits, original_of
 from phaseprune.decoder.skeleton import build_empty
 from phaseprune.decoder.source import Source
+from phaseprune.option_types import checked
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,7 @@ def preflight(
             (pickles, missing or damaged ones). What does not fit in an otherwise readable
             checkpoint is told in ``names``, ``quantisation`` and ``export_problem`` instead.
     """
+    checked("--trust-remote-code", bool, trust_remote_code)
     if blocks is None:
         count_blocks(config)  # refused before a model is built
     model = _skeleton(source, config, trust_remote_code)

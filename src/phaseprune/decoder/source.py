@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from phaseprune.errors import UserError, near_matches
 
 #: Files worth fetching from the hub: never pickles, never other frameworks' weights.
 HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model", "*.jinja"]
+#: Files that say what tokens a text becomes, of all kinds of tokenizers.
+TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+    "vocab.*", "merges.txt", "*.model", "tokenizer.model.*", "*.tiktoken", "*.spm", "tekken.json",
+)  # fmt: skip
+#: Files that say how a chat is put; ``tokenizer_config.json`` may say so too.
+CHAT_FILES = ("chat_template.jinja", "chat_template.json", "additional_chat_templates/*.jinja")
+_TOKENIZER_CONFIG = "tokenizer_config.json"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 
 
@@ -50,6 +61,56 @@ class Source:
             with open(path, "rb") as handle:
                 digest.update(hashlib.file_digest(handle, "sha256").digest()
                               if hasattr(hashlib, "file_digest") else _digest(handle))
+        return digest.hexdigest()
+
+
+    @property
+    def tokenizer_fingerprint(self) -> str | None:
+        """Sha256 over the tokenizer's files; None of GGUF, whose file holds the tokenizer too."""
+        config, _ = self._tokenizer_config
+        found = [path for path in self._files(TOKENIZER_FILES) if path.name != _TOKENIZER_CONFIG]
+        if "auto_map" in config:  # it runs code that comes with it
+            found += self._files(("*.py",))
+        return self._content(found, config)
+
+    @property
+    def chat_template_fingerprint(self) -> str | None:
+        """Sha256 over the tokenizer's chat templates; None where there are none, and of GGUF."""
+        _, chat = self._tokenizer_config
+        return self._content(self._files(CHAT_FILES), chat)
+
+    @property
+    def identity(self) -> dict[str, str | None]:
+        """The fingerprints by what they are of, as manifests have them."""
+        return {
+            "fingerprint": self.fingerprint,
+            "tokenizer": self.tokenizer_fingerprint,
+            "chat_template": self.chat_template_fingerprint,
+        }
+
+    @property
+    def _tokenizer_config(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What ``tokenizer_config.json`` says of the tokenizer, and of its chat template."""
+        try:
+            stated = json.loads((self.directory / _TOKENIZER_CONFIG).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}, {}
+        if not isinstance(stated, dict):
+            return {}, {}
+        chat = {"chat_template": stated.pop("chat_template", None)}
+        return stated, chat if chat["chat_template"] else {}
+
+    def _files(self, patterns: Iterable[str]) -> list[Path]:
+        found = (path for one in patterns for path in self.directory.glob(one))
+        return sorted(path for path in {*found} if path.is_file())
+
+    def _content(self, paths: Sequence[Path], stated: dict[str, Any]) -> str | None:
+        """Sha256 over files by name and what a configuration states; None of nothing."""
+        if self.gguf_file or not (paths or stated):
+            return None
+        digest = hashlib.sha256(json.dumps(stated, sort_keys=True).encode())
+        for path in paths:
+            digest.update(b"\0" + path.name.encode() + b"\0" + path.read_bytes())
         return digest.hexdigest()
 
 

@@ -111,14 +111,18 @@ def heal_step(
     identity = _identity(sources, step)
     folder = run.directory.path / "heal" / (name or _default_name(identity, recipe, step))
     directory = RunDirectory(folder)
-    extra = {"arguments": arguments, "training_questions": sources.counts}
-    if directory.manifest_path.exists() and directory.begin(identity, extra) == "finished":
+    if directory.state(identity) == "finished":
         return _finished(sources, directory, step, "finished")
-    if not full:
-        full.append(load_full(run, dtype=sources.dtype, **sources.options))
-    with shortened(full[0], run, step, sources.dtype) as decoder:
-        state = directory.begin(identity, extra)
-        with directory.work():
+    extra = {"arguments": arguments, "training_questions": sources.counts}
+    with directory.lock():
+        if directory.state(identity) == "finished":  # meanwhile, by another process
+            return _finished(sources, directory, step, "finished")
+        if not full:
+            full.append(load_full(run, dtype=sources.dtype, **sources.options))
+        with (
+            shortened(full[0], run, step, sources.dtype, folder) as decoder,
+            directory.open(identity, extra) as state,
+        ):
             before = measure(decoder, run.evaluation, run.manifest["seed"])
             teacher = full[0] if recipe.objective == "distill" else None
             trainer = Trainer(
@@ -151,8 +155,8 @@ def heal_step(
                     },
                 },
             )
-            (folder / "state.pt").unlink()
-    return _finished(sources, directory, step, state)
+            (folder / "state.pt").unlink(missing_ok=True)
+            return _finished(sources, directory, step, state)
 
 
 def measure(decoder: Decoder, task: Task, seed: int) -> Measured:

@@ -184,9 +184,8 @@ def heal_ladder(
     identity = _identity(sources, steps, seeds)
     folder = sources.run.directory.path / "heal" / (name or _default_name(identity))
     directory = RunDirectory(folder)
-    state = directory.begin(identity, {"arguments": arguments})
     loaded = [] if full is None else [full]
-    with directory.work():
+    with directory.open(identity, {"arguments": arguments}) as state:
         members = len(steps) * seeds
         rows = []
         for number, step in enumerate(steps):

@@ -17,11 +17,13 @@ from phaseprune.decoder.export import export, is_a_part
 from phaseprune.decoder.load import load_model
 from phaseprune.decoder.source import find_source
 from phaseprune.errors import UserError
+from phaseprune.option_types import option_types
 from phaseprune.questions.catalog import load_task
 from phaseprune.questions.question import Question, Task
 from phaseprune.questions.split import split
-from phaseprune.runs.directory import RunDirectory
+from phaseprune.runs.directory import RunDirectory, model_difference
 from phaseprune.runs.folders import refuse_several
+from phaseprune.runs.leftovers import SCRATCH
 
 
 @dataclass(frozen=True)
@@ -139,6 +141,8 @@ def _questions(path: str | Path, manifest: dict[str, Any]) -> tuple[Task, Task]:
         name: told[name] for name in ("scoring", "length_norm", "probability")
     }
     try:
+        if unknown := {*settings} - {*option_types(load_task)}:
+            raise UserError(f"manifest.json gives them an unknown option, {min(unknown)!r}")
         task = load_task(told["name"], **settings)
     except UserError as error:
         raise UserError(f"the questions of {path} cannot be loaded again: {error}") from None
@@ -162,14 +166,13 @@ def _check_model(
     told = manifest["model"]
     name = model or told["name"]
     try:
-        fingerprint = find_source(name, revision).fingerprint
+        identity = find_source(name, revision).identity
     except UserError as error:
         hint = "" if model else "; if it is elsewhere now, say where with --model"
         raise UserError(f"the full model of {path} cannot be found: {error}{hint}") from None
-    if fingerprint != told["fingerprint"]:
+    if difference := model_difference(told, identity):
         raise UserError(
-            f"{name} is not the full model of {path}: its weights differ (fingerprint "
-            f"{fingerprint[:12]}, was {told['fingerprint'][:12]}); give that model with --model"
+            f"{name} is not the full model of {path}: {difference}; give that model with --model"
         )
     return name
 
@@ -180,7 +183,9 @@ def load_full(run: PrunedRun, **options: Any) -> Decoder:
 
 
 @contextmanager
-def shortened(full: Decoder, run: PrunedRun, step: int, dtype: str) -> Iterator[Decoder]:
+def shortened(
+    full: Decoder, run: PrunedRun, step: int, dtype: str, beside: Path | None = None
+) -> Iterator[Decoder]:
     """The really shortened model of a step, loaded from a temporary export that was proved.
 
     Args:
@@ -188,8 +193,10 @@ def shortened(full: Decoder, run: PrunedRun, step: int, dtype: str) -> Iterator[
         run: the pruning run.
         step: which of its steps; 0 is a copy of the full model.
         dtype: that it is loaded in.
+        beside: the run directory that the export is made in for the while, so that the next command
+            there clears what a killed one left; by default the system's folder of temporary files.
     """
-    with TemporaryDirectory(prefix="phaseprune-heal-") as scratch:
+    with TemporaryDirectory(prefix=SCRATCH, dir=beside) as scratch:
         folder = Path(scratch) / "model"
         export(full, run.removed(step), folder, merged=read_mixtures(run.merged(step)))
         decoder = load_model(

@@ -128,20 +128,24 @@ def paper(
         split(task, own.calibration, own.evaluation, seed)
     run = RunDirectory(Path(out))
     names = [task.name for task in tasks]
-    state = run.begin(
-        _identity(decoder, tasks, dict(zip(folders, each, strict=True)), seed),
-        {"arguments": arguments, "tasks": names, "done": {}},
-    )
     jobs = [
         Job(decoder, task, own, run.path / folder, seed, loading or {}, arguments, progress)
         for task, own, folder in zip(tasks, each, folders, strict=True)
     ]
-    with run.work():
-        for job in jobs:
+    with run.open(
+        _identity(decoder, tasks, dict(zip(folders, each, strict=True)), seed),
+        {"arguments": arguments, "tasks": names, "done": {}},
+        adds=any(_missing(run, job) for job in jobs),
+    ) as state:
+        missing = [job for job in jobs if _missing(run, job)]
+        if missing:
+            run.update(status="running")
+        for job in missing:
             _run_task(run, job, note)
         found = open_paper(run.path)
-        write_json(run.path / "paper.json", found.to_dict())
-        run.update(status="finished")
+        if missing or state != "finished":
+            write_json(run.path / "paper.json", found.to_dict())
+            run.update(status="finished")
     return replace(found, state=state)
 
 
@@ -166,11 +170,18 @@ def _identity(
     }
 
 
+def _missing(run: RunDirectory, job: Job) -> list[str]:
+    """The experiments of a task that the run has not done, in order."""
+    done = run.manifest.get("done", {}) if run.manifest_path.exists() else {}
+    told = done.get(job.folder.name, {})
+    return [e for e in job.settings.experiments if told.get(e, {}).get("state") != "done"]
+
+
 def _run_task(run: RunDirectory, job: Job, note: Callable[[str], None]) -> None:
     """Run what is missing of a task, and keep how each ended."""
     name, folder = job.task.name, job.folder.name
     told = dict(run.manifest["done"].get(folder, {}))
-    missing = [e for e in job.settings.experiments if told.get(e, {}).get("state") != "done"]
+    missing = _missing(run, job)
     without = _no_training(job) if "heal" in missing else None
     if without:
         note(f"{name}: nothing will be healed, as {without}")

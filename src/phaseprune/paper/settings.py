@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from phaseprune.errors import UserError, near_matches
 from phaseprune.heal.recipe import Recipe, check_recipe
+from phaseprune.option_types import check_options, checked, option_types
 from phaseprune.probes.ablation import check_kind
 from phaseprune.probes.perturbation import (
     DEFAULT_NOISE,
@@ -18,6 +19,7 @@ from phaseprune.probes.perturbation import (
     check_seeds,
     noise_levels,
 )
+from phaseprune.questions.catalog import load_task
 from phaseprune.search.method import search_options
 from phaseprune.search.objectives import check_objective
 from phaseprune.search.phasewise import check_draws
@@ -103,6 +105,7 @@ def resolve(settings: Settings, blocks: int) -> Settings:
     Raises:
         UserError: a value that no experiment takes.
     """
+    check_options(Settings, vars(settings))
     for name in settings.skip:
         if name not in EXPERIMENTS:
             raise UserError(
@@ -167,6 +170,19 @@ class Configuration:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
+def configured_types() -> dict[str, Any]:
+    """Every option that a configuration may hold with its type, from the functions that take it.
+
+    Settings may be left open, as on the command line.
+    """
+    from phaseprune.decoder.load import load_model
+    from phaseprune.paper.paper import paper
+
+    settings = {name: kind | None for name, kind in option_types(Settings).items()}
+    whole = {name: option_types(paper)[name] for name in ("out", "seed")}
+    return whole | option_types(load_model) | option_types(load_task) | settings
+
+
 def read_configuration(path: Path, known: Sequence[str], of_tasks: Sequence[str]) -> Configuration:
     """Read a configuration: ``model``, ``tasks`` and any of the command's options.
 
@@ -176,7 +192,8 @@ def read_configuration(path: Path, known: Sequence[str], of_tasks: Sequence[str]
         of_tasks: those of them that a single task may have.
 
     Raises:
-        UserError: it cannot be read, or says something that the command does not know.
+        UserError: it cannot be read, says something that the command does not know, or gives an
+            option a value of another type than it takes.
     """
     import yaml
 
@@ -184,61 +201,76 @@ def read_configuration(path: Path, known: Sequence[str], of_tasks: Sequence[str]
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"--config {path}: there is no such file") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"--config {path}: cannot be read as YAML ({reason})") from None
     if not isinstance(content, dict):
         raise UserError(f"--config {path} must hold `model:`, `tasks:` and options by name")
-    given = {str(name).replace("-", "_"): value for name, value in content.items()}
+    given = _by_name(path, "", content)
     tasks = given.pop("tasks", {})
-    model = given.pop("model", None)
+    model = checked(f"--config {path}: `model`", str | None, given.pop("model", None))
+    if not isinstance(tasks, list | dict):
+        raise UserError(f"--config {path}: `tasks:` must be a list of tasks, or tasks with options")
+    for task in tasks:
+        checked(f"--config {path}: a name in `tasks:`", str, task)
+    if len(set(tasks)) < len(tasks):
+        twice = next(task for task in tasks if tasks.count(task) > 1)
+        raise UserError(f"--config {path} names the task {twice} twice; name each task once")
     if isinstance(tasks, list):
         tasks = dict.fromkeys(tasks)
-    if not isinstance(tasks, dict):
-        raise UserError(f"--config {path}: `tasks:` must be a list of tasks, or tasks with options")
-    tasks = {
-        str(task): {str(k).replace("-", "_"): v for k, v in (own or {}).items()}
-        for task, own in tasks.items()
+    kinds = configured_types()
+    given = _checked_options(path, "", given, known, kinds)
+    own = {
+        task: _checked_options(
+            path, f" of {task}", _by_name(path, f" of {task}", options), of_tasks, kinds
+        )
+        for task, options in tasks.items()
     }
-    for where, names, allowed in (
-        ("", given, known),
-        *((f" of {task}", own, of_tasks) for task, own in tasks.items()),
-    ):
-        for name in names:
-            if name not in allowed:
-                raise UserError(
-                    f"--config {path}: unknown option {name!r}{where}."
-                    + near_matches(name, allowed)
-                )
-    return Configuration(model, tasks, given)
+    return Configuration(model, own, given)
+
+
+def _by_name(path: Path, where: str, options: Any) -> dict[str, Any]:
+    """Options by their names in Python; YAML has ``heal-steps`` or ``heal_steps``."""
+    if options is None:
+        return {}
+    if not isinstance(options, dict):
+        raise UserError(
+            f"--config {path}: the options{where} must be names with values, as "
+            f"{{limit: 100}}, and are {options!r}"
+        )
+    found: dict[str, Any] = {}
+    for written, value in options.items():
+        name = str(written).replace("-", "_")
+        if name in found:
+            raise UserError(f"--config {path}: the option {name!r}{where} stands there twice")
+        found[name] = value
+    return found
+
+
+def _checked_options(
+    path: Path, where: str, given: Mapping[str, Any], allowed: Sequence[str],
+    kinds: Mapping[str, Any],
+) -> dict[str, Any]:  # fmt: skip
+    """Options as their functions take them."""
+    for name in given:
+        if name not in allowed:
+            raise UserError(
+                f"--config {path}: unknown option {name!r}{where}." + near_matches(name, allowed)
+            )
+    return {
+        name: checked(f"--config {path}: `{name}`{where}", kinds[name], value)
+        for name, value in given.items()
+    }
 
 
 def settings_of(options: Mapping[str, Any]) -> Settings:
     """The settings among options; those that are None are left at their defaults.
 
     Raises:
-        UserError: a value of another kind than the setting's.
+        UserError: a value of another type than the setting's.
     """
-    found: dict[str, Any] = {}
-    for one in fields(Settings):
-        value = options.get(one.name)
-        if value is not None:
-            found[one.name] = _checked(one.name, str(one.type), value)
-    return Settings(**found)
-
-
-def _checked(name: str, kind: str, value: Any) -> Any:
-    """A value of a configuration as the setting takes it; lists may be written ``a,b`` too."""
-    option = "--" + name.replace("_", "-")
-    if kind.startswith("tuple"):
-        parts = value if isinstance(value, list | tuple) else str(value).split(",")
-        of = {"int": int, "float": float, "str": str}[kind.removeprefix("tuple[").split(",")[0]]
-        try:
-            return tuple(of(part.strip() if isinstance(part, str) else part) for part in parts)
-        except (TypeError, ValueError):
-            raise UserError(f"{option} must be a list such as 2,4,6 and is {value!r}") from None
-    if kind.startswith("int"):
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise UserError(f"{option} must be a whole number and is {value!r}")
-        return value
-    return str(value)
+    return Settings(**{
+        name: checked("--" + name.replace("_", "-"), kind, options[name])
+        for name, kind in option_types(Settings).items()
+        if options.get(name) is not None
+    })  # fmt: skip

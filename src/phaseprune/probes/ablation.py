@@ -168,13 +168,12 @@ def ablate(
 
     with tempfile.TemporaryDirectory() as scratch:
         run = RunDirectory(Path(scratch if out is None else out))
-        state = run.begin(
+        with run.open(
             run_identity(
                 "ablate", decoder, task, seed, {"kind": kind} | counts | phases_option(transition)
             ),
             {"arguments": arguments, **counts, **prepared.input_counts},
-        )
-        with run.work():
+        ) as state:
             parts = measured_parts(
                 run, decoder, evaluation_task, streams, measure, progress, f"{kind}, questions"
             )

@@ -9,7 +9,7 @@ from phaseprune.decoder.decoder import Decoder
 from phaseprune.errors import UserError
 from phaseprune.questions.question import Task
 from phaseprune.questions.split import split
-from phaseprune.runs.directory import RunDirectory
+from phaseprune.runs.directory import RunDirectory, model_difference
 from phaseprune.runs.folders import refuse_several
 
 
@@ -54,12 +54,10 @@ def read_ladder(path: str | Path, decoder: Decoder, task: Task) -> Ladder:
             f"{path} removed halves of blocks (--granularity {granularity}), "
             "and similarity compares models without whole blocks; give a run of these"
         )
-    base, fingerprint = manifest["model"], decoder.source.fingerprint
-    if base["fingerprint"] != fingerprint:
+    if difference := model_difference(manifest["model"], decoder.source.identity):
         raise UserError(
-            f"{decoder.name} is not the base model of {path}, which pruned {base['name']} "
-            f"(fingerprint {base['fingerprint'][:12]}, that of {decoder.name} is "
-            f"{fingerprint[:12]}); give that model"
+            f"{decoder.name} is not the base model of {path}, which pruned "
+            f"{manifest['model']['name']}: {difference}; give that model"
         )
     steps = run.steps()
     if len(steps) < 2:

@@ -192,12 +192,11 @@ def perturb(
 
     with tempfile.TemporaryDirectory() as scratch:
         run = RunDirectory(Path(scratch if out is None else out))
-        state = run.begin(
+        with run.open(
             run_identity("perturb", decoder, task, seed, options | phases_option(transition)),
             {"arguments": arguments, "evaluation_questions": len(task.questions),
              **prepared.input_counts},
-        )  # fmt: skip
-        with run.work():
+        ) as state:  # fmt: skip
             parts = measured_parts(
                 run, decoder, task, births.streams, measure, progress, "noisy streams, questions"
             )

@@ -79,23 +79,22 @@ def similarity(
     options = {"remove": [list(removed) for removed in removals], "minibatches": len(members)}
     with tempfile.TemporaryDirectory() as scratch:
         directory = RunDirectory(Path(scratch if out is None else out))
-        state = directory.begin(
+        began = time.perf_counter()
+        with directory.open(
             run_identity("similarity", decoder, asked, seed, options),
             {"arguments": arguments, "evaluation_questions": len(asked.questions), **inputs,
              "of_run": run and str(run)},
-        )  # fmt: skip
-        began = time.perf_counter()
-        with directory.work():
+        ) as state:  # fmt: skip
             seen = _see_all(directory, decoder, prepared, members, models, seed, progress)
             found = replace(
                 summarize(decoder, asked, prepared, members, seen, removals, seed),
                 run=run and str(run), chosen_step=chosen_step, state=state,
                 block_passes=block_passes(len(decoder.blocks), models),
             )  # fmt: skip
-        if state != "finished":
-            write_json(directory.path / "similarity.json", found.to_dict())
-            directory.add_timings(similarity=time.perf_counter() - began)
-            directory.update(status="finished")
+            if state != "finished":
+                write_json(directory.path / "similarity.json", found.to_dict())
+                directory.add_timings(similarity=time.perf_counter() - began)
+                directory.update(status="finished")
         return found
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from phaseprune.errors import UserError, near_matches
+from phaseprune.option_types import check_options
 from phaseprune.questions import bridge
 from phaseprune.questions.benchmarks import Benchmark, find_benchmark, task_names
 from phaseprune.questions.files import READERS, read_questions
@@ -73,6 +74,7 @@ def load_task(
         UserError: unknown name (with near matches), unreadable file, options that do not go
             together.
     """
+    check_options(load_task, locals())
     settings = _plain_settings(locals())
     _one_of("scoring", scoring, (None, *SCORINGS))
     _one_of("length-norm", length_norm, LENGTH_NORMS)

@@ -17,6 +17,15 @@ def write_with(path: Path, write: Callable[[Path], None]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        _write_once(path, temporary, write)
+    except FileNotFoundError:
+        # A page is written without the lock of its run, so a command that begins in the run at this
+        # very moment takes the temporary file for a leftover.
+        _write_once(path, temporary, write)
+
+
+def _write_once(path: Path, temporary: Path, write: Callable[[Path], None]) -> None:
+    try:
         write(temporary)
         with open(temporary, "rb") as handle:
             os.fsync(handle.fileno())

@@ -117,15 +117,15 @@ def compare(
     options = {"remove": list(numbers), "protect": sorted(protect), "draws": draws}
     with tempfile.TemporaryDirectory() as scratch:
         run = RunDirectory(Path(scratch if out is None else out))
-        state = run.begin(
+        with run.open(
             tasks_identity("compare", decoder, tasks, folders, sides, seed, options),
             {"arguments": arguments, "tasks": [task.name for task in tasks], "text": None,
              "guard": None, "left_out": {}},
-        )  # fmt: skip
-        settle_guard(run, reading, guarded)
-        reading = settle_text(run, decoder, reading, on_text, progress)
-        added, jobs = False, []
-        with run.work():
+            adds=True,
+        ) as state:  # fmt: skip
+            settle_guard(run, reading, guarded)
+            reading = settle_text(run, decoder, reading, on_text, progress)
+            added, jobs = False, []
             run.update(status="running")
             for task, folder, (chosen_on, scored_on) in zip(tasks, folders, sides, strict=True):
                 job = Job(decoder, RunDirectory(run.path / folder), task, chosen_on, scored_on,

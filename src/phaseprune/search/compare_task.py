@@ -90,11 +90,11 @@ def run_job(
         "calibration_questions": len(job.calibration.questions),
         "evaluation_questions": len(job.evaluation.questions),
     }
-    job.run.begin(
+    with job.run.open(
         run_identity("compare", job.decoder, job.task, job.seed, options | counts),
         {"arguments": whole.manifest["arguments"], **counts, **traced.input_counts},
-    )
-    with job.run.work():
+        adds=True,
+    ):
         job.run.update(status="running")
         recorded_trace(
             job.run, job.decoder, traced, job.seed, job.progress,

@@ -9,7 +9,7 @@ from phaseprune.decoder.decoder import Decoder
 from phaseprune.decoder.export import Export, export
 from phaseprune.decoder.export_notes import zeroed_lines
 from phaseprune.errors import UserError
-from phaseprune.runs.directory import RunDirectory
+from phaseprune.runs.directory import RunDirectory, model_difference
 from phaseprune.runs.folders import PRUNE_TASKS
 from phaseprune.search.export_figures import export_figures
 
@@ -47,12 +47,18 @@ def export_run(
         UserError: another model than the run's, no such step, or nothing to remove.
         ExportMismatch: see ``decoder.export``.
     """
+    with run.lock():
+        return _export_step(decoder, run, step, out, repair_labels)
+
+
+def _export_step(
+    decoder: Decoder, run: RunDirectory, step: int | None, out: str | Path | None,
+    repair_labels: bool,
+) -> Export:  # fmt: skip
     manifest, steps = run.manifest, run.steps()
-    fingerprint = decoder.source.fingerprint
-    if fingerprint != manifest["model"]["fingerprint"]:
+    if difference := model_difference(manifest["model"], decoder.source.identity):
         raise UserError(
-            f"{decoder.name} is not the model of {run.path}: its weights have changed since "
-            f"(fingerprint {fingerprint[:12]}, was {manifest['model']['fingerprint'][:12]})"
+            f"{decoder.name} is not the model of {run.path}, or has changed since: {difference}"
         )
     result = manifest["result"]
     if step is None:

@@ -56,8 +56,7 @@ class OpenRun:
     ) -> tuple[Trace, list[Step], dict[str, Any], str, dict[str, Any] | None]:
         """Run what is missing, and give the arguments of ``prune.Pruning``."""
         if self.state != "finished":
-            with self.run.work():
-                run_steps()
+            run_steps()
             self.run.update(status="finished", result=conclude())
         manifest = self.run.manifest
         return self.full, self.steps, manifest["result"], self.state, manifest.get("chosen_by")
@@ -131,11 +130,12 @@ def open_run(
             "task_settings": dict(task.settings), "chosen_by": told,
             "label_tokens": label_tokens(decoder, evaluation_task),
         }  # fmt: skip
-        state = run.begin(identity, {"arguments": arguments, **settings, **counts, **inputs})
-        full = recorded_trace(
-            run, decoder, evaluation_rows, seed, progress, "full model, evaluation questions",
-            transition,
-        )  # fmt: skip
-        steps = [Step(**line) for line in run.steps()]
-        yield OpenRun(run, state, calibration_task, calibration_rows, evaluation_rows, chosen_by,
-                      guarded, full, steps)  # fmt: skip
+        extra = {"arguments": arguments, **settings, **counts, **inputs}
+        with run.open(identity, extra) as state:
+            full = recorded_trace(
+                run, decoder, evaluation_rows, seed, progress, "full model, evaluation questions",
+                transition,
+            )  # fmt: skip
+            steps = [Step(**line) for line in run.steps()]
+            yield OpenRun(run, state, calibration_task, calibration_rows, evaluation_rows,
+                          chosen_by, guarded, full, steps)  # fmt: skip

@@ -128,8 +128,7 @@ def phasewise(
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as scratch:
         run = RunDirectory(Path(scratch if out is None else out))
-        state = run.begin(identity, {"arguments": arguments, **counts, **inputs})
-        with run.work():
+        with run.open(identity, {"arguments": arguments, **counts, **inputs}) as state:
             trace = recorded_trace(
                 run, decoder, traced_rows, seed, progress, "full model, calibration questions",
                 transition,
@@ -137,10 +136,10 @@ def phasewise(
             largest = _largest(trace.transition, most, calibration_task)
             if state != "finished":
                 _score(run, decoder, rows, trace.transition, largest, draws, seed, progress)
-        lines = run.candidates()
-        if state != "finished":
-            result = conclude(lines, rows, trace.transition, draws, seed)
-            run.update(status="finished", result=result)
+            lines = run.candidates()
+            if state != "finished":
+                result = conclude(lines, rows, trace.transition, draws, seed)
+                run.update(status="finished", result=result)
         return Phasewise(trace, lines, run.manifest["result"], state)
 
 

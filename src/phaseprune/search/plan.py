@@ -98,8 +98,7 @@ def plan(
     with tempfile.TemporaryDirectory() as scratch:
         run = RunDirectory(Path(scratch if out is None else out))
         counts = {"evaluation_questions": len(task.questions), **prepared.input_counts}
-        state = run.begin(identity, {"arguments": arguments, **counts})
-        with run.work():
+        with run.open(identity, {"arguments": arguments, **counts}) as state:
             if state == "finished":
                 result = json.loads((run.path / "plan.json").read_text(encoding="utf-8"))
                 return Plan(recorded_trace(run, decoder, prepared, seed), result, state)

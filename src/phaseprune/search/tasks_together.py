@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Collection, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -152,18 +153,20 @@ def prune_tasks(
     options |= choice.how
     told = choice.told(_looked_at(folders, sides, combine, weights), protect)
     noted = {"arguments": arguments, "chosen_by": told}
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, ExitStack() as opened:
         run = RunDirectory(Path(scratch if out is None else out))
         counts = _summed(rows)
-        state = run.begin(
-            tasks_identity(PRUNE_TASKS, decoder, tasks, folders, sides, seed, options),
-            {**noted, "tasks": folders, **counts},
+        state = opened.enter_context(
+            run.open(
+                tasks_identity(PRUNE_TASKS, decoder, tasks, folders, sides, seed, options),
+                {**noted, "tasks": folders, **counts},
+            )
         )
         shares = kept_shares(decoder, [chosen_on for chosen_on, _ in rows])
         work = Together(
             [
-                _open_task(decoder, choice, RunDirectory(run.path / folder), folder, task, own,
-                           options, noted, weight, free, stop, seed, share, progress)
+                _open_task(opened, state, decoder, choice, RunDirectory(run.path / folder), folder,
+                           task, own, options, noted, weight, free, stop, seed, share, progress)
                 for folder, task, own, weight, share in zip(
                     folders, tasks, rows, weights, shares, strict=True
                 )
@@ -172,8 +175,7 @@ def prune_tasks(
         )  # fmt: skip
         steps = [TasksStep(**line) for line in run.steps()]
         if state != "finished":
-            with run.work():
-                run_together(run, work, steps, progress)
+            run_together(run, work, steps, progress)
             result = conclude_together(work, steps)
             for task in work.tasks:
                 conclude_task(task, result)
@@ -216,16 +218,22 @@ def kept_shares(decoder: Decoder, rows: Sequence[Prepared]) -> list[int]:
 
 
 def _open_task(
-    decoder: Decoder, choice: Choice, run: RunDirectory, folder: str, task: Task,
-    rows: tuple[Prepared, Prepared], options: dict[str, Any], noted: dict[str, Any], weight: float,
-    free: Sequence[int], stop: Stop, seed: int, share: int, progress: Progress,
+    opened: ExitStack, state: str, decoder: Decoder, choice: Choice, run: RunDirectory, folder: str,
+    task: Task, rows: tuple[Prepared, Prepared], options: dict[str, Any], noted: dict[str, Any],
+    weight: float, free: Sequence[int], stop: Stop, seed: int, share: int, progress: Progress,
 ) -> TaskSearch:  # fmt: skip
-    """One task's part of the run: a run of ``prune`` in its own folder."""
+    """One task's part of the run: a run of ``prune`` in its own folder, open as long as ``opened``.
+
+    It may be concluded already where the whole run, in this ``state``, is not.
+    """
     chosen_on, scored_on = rows
     counts, inputs = sides_counted(chosen_on, scored_on)
-    run.begin(
-        run_identity("prune", decoder, task, seed, options | counts),
-        {**noted, "task_settings": dict(task.settings), **counts, **inputs},
+    opened.enter_context(
+        run.open(
+            run_identity("prune", decoder, task, seed, options | counts),
+            {**noted, "task_settings": dict(task.settings), **counts, **inputs},
+            adds=state != "finished",
+        )
     )
     full = recorded_trace(
         run, decoder, scored_on, seed, lambda label, *done: progress(f"{folder}: {label}", *done),

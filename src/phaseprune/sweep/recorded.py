@@ -32,7 +32,7 @@ def run_identity(
             "family": decoder.family,
             "blocks": len(decoder.blocks),
             "dtype": str(decoder.dtype).removeprefix("torch."),
-            "fingerprint": decoder.source.fingerprint,
+            **decoder.source.identity,
         },
         "task": task.identity,
         "prompt_format": task.prompt_format,
@@ -104,17 +104,16 @@ def trace_run(
     if fitted is not None:
         counts = {"calibration_questions": len(fitted.questions), **counts}
         options = {"lens": lens, **counts}
-    state = run.begin(
+    with run.open(
         run_identity("trace", decoder, task, seed, options),
         {"arguments": arguments, **counts, **prepared.input_counts},
-    )
-    with run.work():
+    ) as state:
         if fitted is None:
             trace = recorded_trace(run, decoder, prepared, seed, progress)
         else:
             trace = tuned_trace(run, decoder, fitted, prepared, seed, progress)
-    if state != "finished":
-        run.update(status="finished")
+        if state != "finished":
+            run.update(status="finished")
     return trace, state
 
 
@@ -131,17 +130,19 @@ def recorded_trace(
 
     With ``transition``, found on other questions, its phases are this one's.
     """
-    if run.trace_path.exists():  # written last, so the scores are there too
+    began, measured = time.perf_counter(), not run.scores_path.exists()
+    if measured:
+        raw = trace_scores(
+            decoder, prepared.rows, prepared.needs_vocabulary, progress=progress, label=label
+        )
+    else:
         raw = read_scores(run.scores_path, prepared.task.options, len(decoder.blocks) + 1)
-        return with_phases(summarize_scores(decoder, prepared, raw, seed), transition)
-    began = time.perf_counter()
-    raw = trace_scores(
-        decoder, prepared.rows, prepared.needs_vocabulary, progress=progress, label=label
-    )
     trace = with_phases(summarize_scores(decoder, prepared, raw, seed), transition)
-    write_scores(run.scores_path, trace.question_ids, trace.decisions.columns(raw))
-    write_json(run.trace_path, trace.to_dict())
-    run.add_timings(trace=time.perf_counter() - began)
+    if measured:
+        write_scores(run.scores_path, trace.question_ids, trace.decisions.columns(raw))
+        run.add_timings(trace=time.perf_counter() - began)
+    if not run.trace_path.exists():
+        write_json(run.trace_path, trace.to_dict())
     return trace
 
 
