@@ -139,7 +139,7 @@ def conclude_task(
                 "p_value": gain.p_value, "p_corrected": gain.p_corrected,
                 "significant": gain.significant,
             }
-            for gain in gains(order, passes, pooled, retaining)
+            for gain in (gains(order, passes, pooled, retaining) if order else ())
         ],
         "scored": {"sets": len(scores), **scoring},
     }  # fmt: skip
