@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from phaseprune.report.compare_figures import compare_figure, cost_figure, orders_figure
+from phaseprune.report.collapse_words import FALL_MARKS
+from phaseprune.report.compare_debiased import debiased_lines
 from phaseprune.report.compare_words import TABLE_NOTE, compare_lines, numbers_in_words, table_rows
 from phaseprune.report.words import DASH, percent
 
@@ -27,7 +29,7 @@ def table(task: Mapping[str, Any]) -> Iterator[str]:
     """A Markdown table: a row a method, what it costs, where it falls, and what it retains."""
     numbers = task["numbers"]
     by = {one["method"]: one for one in task["methods"]}
-    yield (f"| method | block passes | seconds | fitted cliff | mean | "
+    yield (f"| method | block passes | seconds | fitted fall | mean | "
            f"{' | '.join(map(str, numbers))} |")  # fmt: skip
     yield "|---" * (len(numbers) + 5) + "|"
     for row in table_rows(task, numbers):
@@ -40,19 +42,21 @@ def table(task: Mapping[str, Any]) -> Iterator[str]:
 
 
 def falls_at(fit: Mapping[str, Any] | None) -> str:
-    """The number of removed blocks at which a method's fitted cliff is, with its interval."""
+    """The number of removed blocks at which a method falls, with its interval; what kind it is."""
     if not fit or not fit["found"]:
         return DASH
     low, high = fit["ci"]
-    return f"{fit['removed_blocks']} ({low}–{high})"
+    return f"{FALL_MARKS[fit.get('kind')]}, {fit['removed_blocks']} ({low}–{high})"
 
 
 def section(result: Mapping[str, Any], task: Mapping[str, Any], name: str) -> Iterator[str]:
     """A task's part of tables.md."""
-    yield from (f"## {name}", "", *(f"{line}  " for line in compare_lines(task)), "")
+    lines = [*compare_lines(task), *debiased_lines(task)]
+    yield from (f"## {name}", "", *(f"{line}  " for line in lines), "")
     note = (
-        f"Retained %, its mean over {numbers_in_words(task['common_numbers'])}; fitted cliff: the "
-        f"first number of the lower of two levels; {TABLE_NOTE}."
+        f"Retained %, its mean over {numbers_in_words(task['common_numbers'])}; fitted fall: the "
+        "first number of the lower of two levels, and what the fall is (fall: a cliff or a slope, "
+        f"which the questions cannot tell); {TABLE_NOTE}."
     )
     yield from (*table(task), "", note.replace("* best", "\\* best"), "")
     for kind in ("retained", "orders", "cost"):

@@ -75,7 +75,8 @@ def test_json_is_all_there_is_on_stdout(run, tiny_dirs, question_file):
     assert code == 0 and traced["scoring"] == "text" and len(traced["readouts"]) == 6
     assert set(traced["transition"]) == {
         "found", "readout", "ci", "silent_blocks", "decisive_blocks", "silent_level",
-        "decisive_level", "sharpness", "r2", "p_value", "reason", "questions",
+        "decisive_level", "sharpness", "sharpness_ci", "r2", "p_value", "reason", "questions",
+        "shape", "rise", "rise_ci", "shape_r2", "informed",
     }  # fmt: skip
     code, out, _ = run("prune", model, *files, "--remove", 1, "--calibration", 4, "--json")
     pruned = json.loads(out)

@@ -16,16 +16,16 @@ from scipy import stats
 
 from conftest import QUESTIONS, WORDS, write_jsonl
 from phaseprune.cli.main import main
-from phaseprune.decision.collapse import retained
+from phaseprune.decision.collapse import Retained, collapse_kind, fit_fall, retained
 from phaseprune.decision.comparison import Cell, compare_cells, paired_p, standings
 from phaseprune.decision.corrections import holm
-from phaseprune.decision.cost_front import Retaining, common_cliff, front, gains, mean_p
-from phaseprune.decision.dynamics import fit_cliff
+from phaseprune.decision.cost_front import Retaining, front, gains, mean_p
 from phaseprune.decision.paired import mcnemar
 from phaseprune.decoder.load import load_model
 from phaseprune.errors import UserError
 from phaseprune.questions.catalog import load_task
 from phaseprune.questions.split import split
+from phaseprune.report.compare_debiased import debiased_html_tables, debiased_lines
 from phaseprune.report.compare_figures import (
     compare_figure,
     cost_figure,
@@ -408,29 +408,18 @@ def test_nothing_is_found_where_nothing_is():
 def test_retained_is_that_of_a_pruning_step():
     full, correct, chances = right(0.9, 70, 1)[0], right(0.6, 70, 2), np.full(70, 0.25)
     got = Retaining(full, chances, 4).estimate(correct)
-    expected = retained(correct[0], full, chances, 4)
-    assert got.value == pytest.approx(expected.value) and got.ci == pytest.approx(expected.ci)
+    expected = retained(correct[0], full, chances)  # its interval is Fieller's, this a bootstrap's
+    assert got.value == pytest.approx(expected.value)
+    assert got.ci == pytest.approx(expected.ci, abs=0.03)
     drawn = np.concatenate([right(share, 70, 3) for share in (0.3, 0.9, 0.3, 0.9)])
     wide = Retaining(full, chances, 4).estimate(drawn).ci
     narrow = Retaining(full, chances, 4).estimate(drawn.mean(axis=0, keepdims=True)).ci
     assert np.diff(wide) > 1.5 * np.diff(narrow)  # draws differ too
     nothing = Retaining(right(0.2, 70, 1)[0], chances, 4)
-    assert nothing.estimate(correct) is None and not nothing.bounded
+    assert nothing.estimate(correct) is None and not nothing.defined
     near = Retaining(np.arange(70) < 19, chances, 4)
-    assert near.estimate(correct).ci is None and near.defined
-
-
-@pytest.mark.parametrize(
-    ("best", "cliff", "common"),
-    [
-        ({2: 1.0, 4: 0.9, 6: 0.2}, 6, (2, 4)),
-        ({2: 0.3, 4: 0.2}, 2, (2,)),
-        ({1: 1.0, 2: 1.1}, None, (1, 2)),
-        ({1: 0.9}, 1, (1,)),
-    ],
-)
-def test_the_common_cliff(best, cliff, common):
-    assert common_cliff(best) == (cliff, common)
+    low, high = near.estimate(correct).ci  # of a full model that is hardly above chance: wide
+    assert near.defined and high - low > 10
 
 
 @given(st.dictionaries(st.text("abcdef", min_size=1, max_size=1),
@@ -472,27 +461,54 @@ def test_the_result_by_hand(demo, demo_task, tmp_path):
     )
     (task,) = got.result["tasks"]
     assert task["common_numbers"] == [2, 6] and task["cliff"]["removed_blocks"] == 10
-    assert task["cliff"]["significant"] and task["cliff"]["loss_ci"][0] > 0
+    assert task["cliff"]["found"]
     lines = {tuple(one["blocks"]): one for one in RunDirectory(tmp_path / "demo").candidates()}
     flags = {
         blocks: np.array([flag == "1" for flag in one["correct"]]) for blocks, one in lines.items()
     }
     full = flags[()].mean()
+    debiased = {
+        blocks: np.array([flag == "1" for flag in one["correct_debiased"]])
+        for blocks, one in lines.items()
+    }
+    assert task["full"]["accuracy_debiased"] == pytest.approx(debiased[()].mean())
+    numbers, chances = [0, 2, 6, 10], np.full(len(flags[()]), task["chance"])
+    best = [flags[()].astype(float)]
+    for number in numbers[1:]:
+        cells = [cell for one in task["methods"] for cell in one["cells"]
+                 if cell["removed_blocks"] == number]  # fmt: skip
+        cell = max(cells, key=lambda cell: cell["accuracy"])
+        best.append(np.mean([flags[tuple(blocks)] for blocks in cell["sets"]], axis=0))
+    by_hand = fit_fall(best, chances, 0, numbers)
+    assert task["cliff"]["removed_blocks"] == numbers[by_hand.step]
+    for name in ("before", "after", "kind", "p_value"):
+        assert task["cliff"][name] == getattr(by_hand, name)
     for one in task["methods"]:
         fit = one["cliff_fit"]
         assert (fit is None) == (one["method"] == "random")
         if fit:
             curve = [flags[()], *(flags[tuple(cell["sets"][0])] for cell in one["cells"])]
-            by_hand = fit_cliff(curve, np.full(len(flags[()]), task["chance"]), 0, [0, 2, 6, 10])
-            assert fit["found"] and fit["removed_blocks"] == [0, 2, 6, 10][by_hand["step"]]
-            assert fit["ci"] == [[0, 2, 6, 10][end] for end in by_hand["ci"]]
-            assert fit["after"] == by_hand["after"] < fit["before"]
-            assert fit["line_r2"] == by_hand["line_r2"]
+            by_hand = fit_fall(curve, chances, 0, numbers)
+            assert fit["found"] and fit["removed_blocks"] == numbers[by_hand.step]
+            assert fit["ci"] == [numbers[end] for end in by_hand.ci]
+            assert fit["span"] == [numbers[end] for end in by_hand.span]
+            assert fit["span_ci"] == [[numbers[end] for end in ci] for ci in by_hand.span_ci]
+            assert fit["after"] == by_hand.after < fit["before"]
+            assert fit["line_r2"] == by_hand.line_r2 and fit["kind"] == by_hand.kind
         means = []
         for cell in one["cells"]:
             accuracy = np.mean([flags[tuple(blocks)].mean() for blocks in cell["sets"]])
             assert cell["accuracy"] == pytest.approx(accuracy)
             assert cell["retained"] == pytest.approx((accuracy - 0.25) / (full - 0.25))
+            other = np.mean([debiased[tuple(blocks)].mean() for blocks in cell["sets"]])
+            left = (other - 0.25) / (debiased[()].mean() - 0.25)
+            assert cell["accuracy_debiased"] == pytest.approx(other)
+            assert cell["retained_debiased"] == pytest.approx(left)
+            low, high = cell["retained_debiased_ci"]
+            assert low <= cell["retained_debiased"] <= high
+            both = (Retained(cell[name], tuple(cell[f"{name}_ci"]))
+                    for name in ("retained", "retained_debiased"))  # fmt: skip
+            assert cell["collapse"] == collapse_kind(*both)
             if cell["removed_blocks"] in task["common_numbers"]:
                 means.append(cell["retained"])
             assert (cell["accuracy_ci"] is None) == (one["method"] == "random")
@@ -614,7 +630,8 @@ def test_claims_are_no_more_than_the_tests_allow(everything):
     (budget,) = [one["budget"] for one in task["methods"] if one["budget"]]
     of = f"{budget['blocks']} blocks ({budget['low']} to {budget['high']}) can go"
     assert f"planned predicted from the calibration questions that {of}." in told
-    assert "Fitted cliff of planned: from " in told and "No transition" not in told
+    assert "What planned retains falls " in told and "No transition" not in told
+    assert "What the best method at each number retains falls " in told
     alike = json.loads(json.dumps(task))
     alike["transition"]["found"] = False
     assert "can go. No transition was found there" in " ".join(compare_lines(alike))
@@ -639,9 +656,10 @@ def test_the_page_is_offline_and_whole(everything):
     for key in ("retained", "orders", "cost"):
         assert f'id="demo-{key}"' in page
     assert "retained % by number of removed blocks" in page and "<strong>" in page
+    assert "retained % without the label prior" in page
     for line in standing_lines(task):
         assert line in page
-    assert page.count('<td class="words">block_influence</td>') == 1
+    assert page.count('<td class="words">block_influence</td>') == 2  # as it answers, debiased
 
 
 def test_a_model_at_chance(tiny, tiny_task, tmp_path):
@@ -684,35 +702,71 @@ def test_the_command_on_two_tasks(capsys, tmp_path, monkeypatch, demo_task):
     assert 'id="other-orders"' in (tmp_path / "copy.html").read_text()
 
 
-@pytest.mark.parametrize(("lost", "significant"), [(1, False), (20, True)])
-def test_a_fall_is_a_cliff_where_it_is_significant(lost, significant):
-    def line(blocks, rights):
-        return {"blocks": blocks, "correct": "1" * rights + "0" * (40 - rights),
-                "decision_margin": 0.5, "removed_blocks": len(blocks)}  # fmt: skip
+def made(rights, numbers, debiased=None):
+    """The entry of a task on which one method leaves so many of 40 right, the full model first."""
+    def line(place):
+        told = {"blocks": list(range(([0, *numbers])[place])), "decision_margin": 0.5,
+                "correct": "1" * rights[place] + "0" * (40 - rights[place])}  # fmt: skip
+        if debiased:
+            right = debiased[place]
+            told["correct_debiased"] = "1" * right + "0" * (40 - right)
+        return told | {"removed_blocks": len(told["blocks"])}
 
-    found = conclude_task(
-        folder="made", numbers=[1, 2], left_out={}, scoring={}, seed=0,
-        trace={"task": "made", "scoring": "letter", "questions": 9, "blocks": 3, "transition": {}},
-        rankings=[{"method": "tail", "number": None, "draw": None, "order": [1, 0],
+    return conclude_task(
+        folder="made", numbers=numbers, left_out={}, scoring={}, seed=0,
+        trace={"task": "made", "scoring": "letter", "questions": 9, "blocks": 12, "transition": {}},
+        rankings=[{"method": "tail", "number": None, "draw": None, "order": list(range(11)),
                    "chosen_on": None, "block_passes": 0, "seconds": 0.0}],
-        lines=[line([], 36), line([1], 36), line([0, 1], 36 - lost)],
+        lines=[line(place) for place in range(len(rights))],
         evaluation=SimpleNamespace(options=np.full(40, 4)),
     )  # fmt: skip
-    cliff = found["cliff"]
-    assert cliff["removed_blocks"] == 2 and cliff["significant"] == significant
-    assert cliff["best_before"] == 1.0 and cliff["best"] == pytest.approx(1 - lost / 26)
-    assert (cliff["loss_ci"][0] > 0) == significant
-    assert found["common_numbers"] == ([1] if significant else [1, 2])
-    lines = compare_lines(found)
-    assert any("is not significant: no cliff is found" in one for one in lines) != significant
+
+
+@pytest.mark.parametrize(("lost", "significant"), [(1, False), (20, True)])
+def test_a_fall_is_told_where_it_is_significant(lost, significant):
+    found = made([36, 36, 36, 36 - lost, 36 - lost], [1, 2, 3, 4])
     (method,) = found["methods"]
-    fit = method["cliff_fit"]
-    assert fit["found"] == significant and fit["removed_blocks"] == (2 if significant else None)
-    assert fit["ci"] == ([2, 2] if significant else None) and fit["before"] == pytest.approx(1.0)
-    assert fit["after"] == pytest.approx(1 - lost / 26)
-    told = "from 100.0 to 23.1 % retained at 2 removed blocks (95 % CI 2 to 2), R² 1.00."
-    assert any("No fitted cliff of tail" in one for one in lines) != significant
-    assert any(one == f"Fitted cliff of tail: {told}" for one in lines) == significant
+    for fit in (found["cliff"], method["cliff_fit"]):
+        assert fit["found"] == significant
+        assert fit["removed_blocks"] == (3 if significant else None)
+        assert fit["kind"] == ("cliff" if significant else None)
+        assert fit["ci"] == ([3, 3] if significant else None) and fit["before"] == pytest.approx(1)
+        assert fit["after"] == pytest.approx(1 - lost / 26)
+    assert found["common_numbers"] == ([1, 2] if significant else [1, 2, 3, 4])
+    lines = compare_lines(found)
+    told = {
+        True: "off a cliff at 3 removed blocks (95 % CI 3 to 3): 100.0 % on average before it, "
+        "23.1 % from there on.",
+        False: "has no significant fall",
+    }[significant]
+    best = "What the best method at each number retains"
+    follows = f"What follows is of {'1, 2' if significant else '1 to 4'} removed."
+    between = "falls " if significant else ""
+    assert any(one.startswith(f"{best} {between}{told}") for one in lines)
+    assert any(one.endswith(follows) for one in lines)
+    assert any(one.startswith(f"What tail retains {between}{told}") for one in lines)
+    older = dict(found, cliff={"removed_blocks": 3, "best_before": 1.0, "best": 0.2,
+                               "loss_ci": [0.6, 0.9], "significant": True})  # fmt: skip
+    assert follows in compare_lines(older) and best not in " ".join(compare_lines(older))
+
+
+def test_collapses_by_letters_are_told_apart():
+    found = made([36, 36, 10, 10], [1, 2, 3], debiased=[36, 36, 35, 10])
+    (method,) = found["methods"]
+    assert [cell["collapse"] for cell in method["cells"]] == [None, "calibration", "knowledge"]
+    assert method["cells"][1]["retained_debiased"] == pytest.approx(25 / 26)
+    assert debiased_lines(found) == [
+        "Collapsed in calibration alone, as without the label prior more is retained, with so many "
+        "blocks removed: tail at 2.",
+        "Collapsed in knowledge, without the label prior as well, with so many blocks removed: "
+        "tail at 3.",
+    ]  # fmt: skip
+    (table,) = debiased_html_tables(found)
+    assert [cell["text"] for cell in table["rows"][0]] == ["tail", "100", "96", "0"]
+    assert [cell["strong"] for cell in table["rows"][0]] == [False, False, True, False]
+    without = made([36, 36, 10, 10], [1, 2, 3])  # texts, and lines of older versions
+    assert debiased_lines(without) == debiased_html_tables(without) == []
+    assert all("retained_debiased" not in cell for cell in without["methods"][0]["cells"])
 
 
 def test_pairs_of_a_run_are_all_different_choices(everything):

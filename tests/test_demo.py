@@ -67,7 +67,9 @@ def test_the_demo_command(tmp_path):
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert len(result["steps"]) == len(result["trace"]["readouts"]) - 1
-    assert result["result"]["cliff"]["significant"]
+    fall = result["result"]["cliff"]
+    assert fall["found"] and fall["kind"] == "slope" and fall["after"] < 0.1 < 0.9 < fall["before"]
+    assert result["result"]["collapse"] == "knowledge"
     assert result["export"]["max_abs_logit_difference"] <= 1e-4
     for name in ("report.html", "model/model.safetensors", "trace.json", "scores.parquet"):
         assert (tmp_path / "demo" / name).is_file()

@@ -1,4 +1,4 @@
-"""What pruning does to the decision: transitions of pruned models, Option Frequency, cliff."""
+"""What pruning does to the decision: transitions of pruned models, Option Frequency, falls."""
 
 import html
 import json
@@ -9,41 +9,52 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from phaseprune.decision.collapse import fit_fall
+from phaseprune.decision.decisions import Decisions
 from phaseprune.decision.dynamics import (
-    fit_cliff,
-    is_slope,
     live_transition,
     run_dynamics,
     same_frequencies,
     step_dynamics,
+    transition_state,
 )
 from phaseprune.decision.transition import find_transition
 from phaseprune.questions.catalog import load_task
+from phaseprune.report.collapse_words import fall_lines
 from phaseprune.report.dynamics_figures import dynamics_figure
-from phaseprune.report.dynamics_words import dynamics_lines, fit_words, paired_line
+from phaseprune.report.dynamics_words import dynamics_lines, paired_line, transition_line
 from phaseprune.report.html import write_report
 from phaseprune.search.prune import prune
-from steps import Regime, step
+from populations import Population, churning, lost_one_by_one, step
+
+#: Questions that are as good as sure from the transition on.
+SURE = 6.0
+
+
+def sample(at, readouts, questions=80, lead=SURE, seed=0):
+    """Questions of four options whose gold leads from a readout on."""
+    population = Population(step(at, lead, readouts=readouts), letters=False)
+    return population.sample(questions, np.random.default_rng(seed))
 
 
 def test_a_removed_block_does_not_count_twice():
     """The live readouts alone are fitted, and told by their original numbers."""
-    live = Regime(80, step(6, 3, -0.3, 0.6), 2, 0.8).sample(np.random.default_rng(0))
+    live = sample(3, 6)
     kept = [0, 1, 5, 6, 8]  # of ten blocks; live readouts 0, 1, 2, 6, 7, 9
-    repeated = live[:, np.searchsorted([0, 1, 2, 6, 7, 9], np.arange(11), side="right") - 1]
-    right = live[:, -1] > 0
-    plain = find_transition(live, right, 0.25, seed=0)
-    found = live_transition(repeated, right, 0.25, kept, seed=0)
+    numbers = [0, 1, 2, 6, 7, 9]
+    repeated = live.at(np.searchsorted(numbers, np.arange(11), side="right") - 1)
+    plain, found = find_transition(live, seed=0), live_transition(repeated, kept, seed=0)
     assert plain.readout == 3 and found.readout == 6
     assert found.silent_blocks == (0, 1, 5) and found.decisive_blocks == (6, 8)
-    assert found.ci == tuple([0, 1, 2, 6, 7, 9][end] for end in plain.ci)
-    for name in ("r2", "p_value", "silent_level", "decisive_level", "sharpness"):
+    assert found.ci == tuple(numbers[end] for end in plain.ci)
+    assert found.rise == tuple(numbers[end] for end in plain.rise)
+    assert found.rise_ci == tuple(tuple(numbers[end] for end in ci) for ci in plain.rise_ci)
+    for name in ("r2", "p_value", "silent_level", "decisive_level", "sharpness", "sharpness_ci"):
         assert getattr(found, name) == pytest.approx(getattr(plain, name), rel=1e-12)
 
 
 def test_a_single_live_block():
-    live = Regime(80, step(2, 1, -0.3, 0.6), 2, 0.5).sample(np.random.default_rng(0))
-    found = live_transition(live[:, [0, 0, 0, 1]], live[:, 1] > 0, 0.25, [2], seed=0)
+    found = live_transition(sample(1, 2).at([0, 0, 0, 1]), [2], seed=0)
     assert found.readout == 3 and found.silent_blocks == (2,) and found.decisive_blocks == ()
 
 
@@ -87,44 +98,53 @@ def falling(shares, questions=200, seed=0):
     return [hard < share for share in shares]
 
 
-def test_the_cliff_is_fitted():
+def test_a_cliff_is_fitted():
     rows = falling([0.9, 0.9, 0.88, 0.87, 0.3, 0.28, 0.27])
-    cliff = fit_cliff(rows, np.full(200, 0.25), seed=0)
-    assert cliff["found"] and cliff["step"] == 4 and cliff["ci"] == [4, 4]
+    cliff = fit_fall(rows, np.full(200, 0.25), seed=0)
+    assert cliff.found and cliff.kind == "cliff" and cliff.step == 4 and cliff.ci == (4, 4)
     accuracy = [row.mean() for row in rows]
     scale = accuracy[0] - 0.25
-    assert cliff["before"] == pytest.approx((np.mean(accuracy[:4]) - 0.25) / scale)
-    assert cliff["after"] == pytest.approx((np.mean(accuracy[4:]) - 0.25) / scale)
-    assert cliff["r2"] > 0.95 > cliff["line_r2"] and not is_slope(cliff)
-    assert fit_words(cliff) == f"R² {cliff['r2']:.2f}"
+    assert cliff.before == pytest.approx((np.mean(accuracy[:4]) - 0.25) / scale)
+    assert cliff.after == pytest.approx((np.mean(accuracy[4:]) - 0.25) / scale)
+    assert cliff.r2 > 0.95 > cliff.line_r2 and cliff.span == (3, 4)
 
 
 def test_a_slope_is_told_from_a_cliff():
-    rows = falling([0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.55])
-    slope = fit_cliff(rows, np.full(200, 0.25), seed=0)
+    """A straight decline over 12 steps is a slope: in 40 samples never a cliff."""
+    kinds = []
+    for seed in range(40):
+        rows = lost_one_by_one(200, 12, 0.9, np.random.default_rng(seed))
+        kinds.append(fit_fall(rows, np.full(200, 0.25), seed=seed).kind)
+    assert "cliff" not in kinds and kinds.count("slope") >= 36
     means = [row.mean() for row in rows]
-    assert slope["found"] and slope["line_r2"] == pytest.approx(
-        stats.linregress(range(8), means).rvalue ** 2
-    )
-    assert is_slope(slope) and "a slope rather than a cliff" in fit_words(slope)
-    removed = [0, 1, 2, 3, 10, 11, 12, 13]
-    wide = fit_cliff(rows, np.full(200, 0.25), seed=0, removed=removed)["line_r2"]
-    assert wide == pytest.approx(stats.linregress(removed, means).rvalue ** 2) != slope["line_r2"]
-    assert not is_slope({"r2": 0.5})  # of an older version
+    slope = fit_fall(rows, np.full(200, 0.25), seed=0)
+    assert slope.line_r2 == pytest.approx(stats.linregress(range(13), means).rvalue ** 2)
+    removed = [0, 1, 2, 3, 10, 11, 12, 13, 14, 15, 20, 21, 22]
+    wide = fit_fall(rows, np.full(200, 0.25), seed=0, at=removed).line_r2
+    assert wide == pytest.approx(stats.linregress(removed, means).rvalue ** 2) != slope.line_r2
 
 
-def test_no_cliff_where_nothing_falls():
-    rng = np.random.default_rng(0)
+def test_a_cliff_is_never_a_slope():
+    kinds = []
+    for seed in range(40):
+        rows = lost_one_by_one(200, 12, 0.9, np.random.default_rng(seed), at=7)
+        fall = fit_fall(rows, np.full(200, 0.25), seed=seed)
+        kinds.append(fall.kind)
+        assert fall.step == 7
+    assert "slope" not in kinds and kinds.count("cliff") >= 38
+
+
+def test_no_fall_where_nothing_falls():
     found = 0
-    for _ in range(50):
-        rows = [rng.random(100) < 0.6 for _ in range(8)]
-        found += fit_cliff(rows, np.full(100, 0.25), seed=0)["found"]
-    assert found <= 3
+    for seed in range(50):
+        rows = churning(100, 12, 0.6, 0.3, np.random.default_rng(seed))
+        found += fit_fall(rows, np.full(100, 0.25), seed=0).found
+    assert found <= 2
     rows = [np.arange(40) % 4 == 0] * 3
-    assert fit_cliff(rows, np.full(40, 0.25), seed=0) is None
-    assert fit_cliff(rows[:1], np.full(40, 0.25), seed=0) is None
-    same = fit_cliff([np.arange(40) % 4 != 0] * 3, np.full(40, 0.25), seed=0)
-    assert not same["found"] and same["step"] is None
+    assert fit_fall(rows, np.full(40, 0.25), seed=0) is None
+    assert fit_fall(rows[:1], np.full(40, 0.25), seed=0) is None
+    same = fit_fall([np.arange(40) % 4 != 0] * 3, np.full(40, 0.25), seed=0)
+    assert not same.found and same.step is None and same.kind is None
 
 
 def test_the_cliffs_interval_holds_it():
@@ -134,55 +154,111 @@ def test_the_cliffs_interval_holds_it():
         rng = np.random.default_rng(seed)
         share = np.where(np.arange(10) < 5, 0.56, 0.47)
         rows = list((rng.random((40, 1)) * 0.5 + rng.random((40, 10)) * 0.5 < share).T)
-        cliff = fit_cliff(rows, np.full(40, 0.25), seed=seed)
-        if cliff and cliff["found"]:
+        cliff = fit_fall(rows, np.full(40, 0.25), seed=seed)
+        if cliff and cliff.found:
             found += 1
-            exact += cliff["step"] == 5
-            held += cliff["ci"][0] <= 5 <= cliff["ci"][1]
+            exact += cliff.step == 5
+            held += cliff.ci[0] <= 5 <= cliff.ci[1]
     assert found > 80 and exact < 0.9 * found
     assert held / found >= 0.92
 
 
-def one_step(at, questions=100, seed=0, rise=0.9):
-    regime = Regime(questions, step(9, at, -0.3, -0.3 + rise), 2, 0.8)
-    margins = regime.sample(np.random.default_rng(seed))
-    gold = np.arange(questions) % 4
-    decided = np.where(margins[:, -1] > 0, gold, 0 if rise == 0 else (gold + 1) % 4)
-    return step_dynamics(margins, decided, gold, 0.25, range(8), 0, steps=5), decided == gold
+def one_step(at, questions=100, seed=0, lead=SURE, answers=None):
+    """The dynamics of one model of eight blocks; one that knows nothing may have an answer."""
+    decisions = sample(at, 9, questions, lead, seed)
+    if answers is not None:
+        scores = decisions.scores + 9.0 * (np.arange(4) == answers)
+        decisions = Decisions(scores, decisions.gold, decisions.options)
+    return step_dynamics(decisions, range(8), 0, steps=5)
 
 
-def test_a_run_is_corrected_and_the_vanishing_is_told():
-    steps, rights = zip(*[one_step(4), one_step(4, seed=1), one_step(6, seed=2),
-                          one_step(6, seed=3, rise=0.0), one_step(6, seed=4, rise=0.0)],
-                        strict=True)  # fmt: skip
-    told = run_dynamics(steps, rights, 4, np.full(100, 0.25), seed=0)
+def test_a_run_is_corrected_and_what_is_gone_is_told():
+    steps = [one_step(4), one_step(4, seed=1), one_step(6, seed=2),
+             one_step(6, seed=3, lead=0.0, answers=0),
+             one_step(6, seed=4, lead=0.0, answers=0)]  # fmt: skip
+    told = run_dynamics(steps, 4)
     json.dumps(told, allow_nan=False)
     assert [one["readout"] for one in told["transitions"]] == [4, 4, 6, None, None]
-    assert told["vanishes_at_step"] == 3
+    assert [one["state"] for one in told["transitions"]] == ["found"] * 3 + ["gone"] * 2
+    assert told["gone_at_step"] == 3 and told["last_found_step"] == 2
     assert all(one["p_corrected"] >= one["p_value"] for one in told["transitions"])
     frequency = told["collapsed_frequency"]
     assert frequency["step"] == 4 and frequency["top_option"] == 0 and frequency["significant"]
-    assert frequency["top_share"] > 0.5 and frequency["gold_share"] == 0.25
-    assert frequency["distance"] == pytest.approx(frequency["top_share"] - 0.25)
-    lines = dynamics_lines({"dynamics": told}, ("A", "B", "C", "D"))
-    assert (
-        "readout 4 in the full model, lies between 4 and 6" in lines[0]
-        and "from step 3 on" in lines[0]
+    assert frequency["top_share"] > 0.9 and 0.1 < frequency["gold_share"] < 0.4
+    lines = dynamics_lines({"dynamics": told}, ("A", "B", "C", "D"), 100)
+    assert lines[0] == (
+        "The transition is at readout 4 in the full model, lies between 4 and 6 over the steps, "
+        "and at 6 at step 2; it is gone at steps 3 and 4 (DM rises by less than 50 % of what it "
+        "does in the full model)."
     )
-    assert "decides for option A" in lines[1]
-    whole = run_dynamics(steps[:3], rights[:3], None, np.full(100, 0.25), seed=0)
-    assert whole["vanishes_at_step"] is None and whole["collapsed_frequency"] is None
-    assert "does not vanish" in dynamics_lines({"dynamics": whole})[0]
-    assert run_dynamics([*steps[:2], None], rights[:3], None, np.full(100, 0.25), 0) is None
+    assert "decides for option A" in lines[1] and len(lines) == 2
+    whole = run_dynamics(steps[:3], None)
+    assert whole["gone_at_step"] is None and whole["collapsed_frequency"] is None
+    assert dynamics_lines({"dynamics": whole})[0].endswith("; it is found at every step.")
+    assert run_dynamics([*steps[:2], None], None) is None
+    older = {name: value for name, value in steps[1].items() if name != "rise"}
+    assert run_dynamics([steps[0], older], None) is None
 
 
-def test_a_transition_that_the_correction_takes_away():
-    base, right = one_step(4)
+def test_a_transition_that_the_correction_takes_away_is_not_gone():
+    """Not significant is no evidence of absence: the rise is as large as before."""
+    base = one_step(4)
     weak = {**base, "p_value": 0.006}
-    told = run_dynamics([base, weak, weak], [right] * 3, None, np.full(100, 0.25), seed=0)
+    told = run_dynamics([base, weak, weak], None)
     assert [one["found"] for one in told["transitions"]] == [True, False, False]
     assert told["transitions"][1]["reason"].startswith("not significant after the correction")
-    assert told["vanishes_at_step"] == 1
+    assert [one["state"] for one in told["transitions"]] == ["found", "unclear", "unclear"]
+    assert told["gone_at_step"] is None and told["last_found_step"] == 0
+    line = transition_line(told, 100)
+    assert "whether there is one at steps 1 and 2 cannot be told" in line and "gone" not in line
+
+
+@pytest.mark.parametrize(("found", "ci", "state"), [
+    (True, [0.0, 0.1], "found"), (False, [0.0, 0.29], "gone"), (False, [0.0, 0.31], "unclear"),
+    (False, [-0.1, 0.1], "gone"), (False, [0.5, 0.7], "unclear"),
+])  # fmt: skip
+def test_gone_is_bound_against_bound(found, ci, state):
+    rise = {"value": sum(ci) / 2, "ci": ci}
+    assert transition_state(found, rise, {"value": 0.7, "ci": [0.6, 0.8]}) == state
+
+
+def states(*told):
+    """The dynamics of a run whose models have these states."""
+    rises = {"found": 0.7, "gone": 0.0, "unclear": 0.2}
+    return {"transitions": [
+        {"step": number, "found": state == "found", "state": state, "readout": 4, "ci": [4, 4],
+         "rise": {"value": rises[state], "ci": [rises[state] - 0.2, rises[state] + 0.2]}}
+        for number, state in enumerate(told)
+    ]}  # fmt: skip
+
+
+def test_what_cannot_be_told_is_told_as_such():
+    start = "The transition is at readout 4 in the full model"
+    # Half of the full model's lower bound, 0.5, is 0.25; the rise is 0.2 (0 to 0.4) there.
+    error = 0.4 / (2 * 1.959964)
+    needed = 100 * ((1.959964 + 0.841621) * error / 0.05) ** 2
+    line = transition_line(states("found", "unclear", "gone"), 100)
+    assert line == (
+        f"{start}; it is gone at step 2 (DM rises by less than 50 % of what it does in the full "
+        "model); whether there is one at step 1 cannot be told (about "
+        f"{-(-int(needed + 1) // 100) * 100:,} would tell)."
+    )
+    line = transition_line(states("found", *["unclear"] * 3, "gone", "gone", "gone"), None)
+    assert line.endswith("; whether there is one at steps 1 to 3 cannot be told.")
+    assert "it is gone at steps 4 to 6" in line
+    assert transition_line(states("found")) == f"{start}; it is found at every step."
+    assert transition_line(states("unclear", "gone")).startswith("No transition is found in any")
+
+
+@pytest.mark.parametrize("told", [("found", "unclear", "gone"), ("found", "found", "found")])
+def test_the_figure_shows_the_state_of_each_model(told):
+    result = {"dynamics": states(*told), "removed": [1, 2], "kept": [0, 3, 4, 5, 6],
+              "collapsed_at_step": None, "cliff": None}  # fmt: skip
+    drawn = {line.get_label(): list(line.get_xdata())
+             for line in dynamics_figure(result).axes[0].lines}  # fmt: skip
+    for state, label in (("gone", "gone"), ("unclear", "cannot be told"), ("found", "transition")):
+        at = [number for number, one in enumerate(told) if one == state]
+        assert drawn.get(label, []) == at
 
 
 def test_a_prune_run_tells_its_dynamics(demo, tmp_path):
@@ -199,7 +275,15 @@ def test_a_prune_run_tells_its_dynamics(demo, tmp_path):
         frequency = at.dynamics["frequency"]
         shares = at.option_frequency_by_readout[-1]
         assert frequency["top_share"] == pytest.approx(max(shares))
-    assert told["vanishes_at_step"] is not None and told["cliff_fit"]["found"]
+    states = [one["state"] for one in told["transitions"]]
+    assert states[0] == "found" and states[-1] == "gone" and told["gone_at_step"] is not None
+    assert set(states[told["gone_at_step"] :]) == {"gone"}
+    fall = pruning.result["cliff"]
+    rows = [step.correct for step in pruning.steps]
+    by_hand = fit_fall(rows, np.full(len(rows[0]), pruning.trace.chance), 0)
+    assert fall["found"] and (fall["step"], fall["kind"]) == (by_hand.step, by_hand.kind)
+    assert fall["removed"] == pruning.steps[fall["step"]].removed
+    assert fall["debiased"]["found"]
     against = pruning.result["against_full"]
     rows = [np.array([flag == "1" for flag in pruning.steps[n].evaluation["correct"]])
             for n in (0, -1)]  # fmt: skip
@@ -208,8 +292,12 @@ def test_a_prune_run_tells_its_dynamics(demo, tmp_path):
     assert against["p_value"] == pytest.approx(stats.binomtest(counts[0], sum(counts)).pvalue)
     page = write_report(tmp_path / "run").read_text()
     assert paired_line(pruning.result) in html.unescape(page)
-    assert 'id="dynamics"' in page and "Fitted cliff" in page
+    steps = [step.to_dict() for step in pruning.steps]
+    assert 'id="dynamics"' in page
+    for line in [*fall_lines(pruning.result, steps), transition_line(told, len(rows[0]))]:
+        assert line in html.unescape(page)
     axes = dynamics_figure(pruning.result).axes[0]
     drawn = {line.get_label(): line.get_xdata() for line in axes.lines}
-    gone = [one["step"] for one in told["transitions"] if not one["found"]]
-    assert list(drawn["no transition"]) == gone
+    for state, label in (("gone", "gone"), ("unclear", "cannot be told")):
+        at = [one["step"] for one in told["transitions"] if one["state"] == state]
+        assert list(drawn.get(label, [])) == at

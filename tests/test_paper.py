@@ -155,14 +155,39 @@ def test_every_claim_is_judged_once_and_shown_once():
         assert claim.find({}).verdict == "undecided"
 
 
-def test_a_transition_is_sharp_or_gradual(results):
+@pytest.mark.parametrize("shape, sharpness, bounds, verdict", [
+    ("step", 0.7, [0.5, 0.9], "agrees"), ("step", 0.4, [0.3, 0.49], "partly"),
+    ("step", 0.6, [0.49, 0.7], "undecided"), ("step", 0.49, [0.4, 0.5], "undecided"),
+    ("gradual", 0.9, [0.8, 1.0], "disagrees"), ("several", 0.9, [0.8, 1.0], "partly"),
+    ("unclear", 0.9, [0.8, 1.0], "undecided"), (None, 0.9, [0.8, 1.0], "undecided"),
+])  # fmt: skip
+def test_a_transition_is_sharp_or_gradual(results, shape, sharpness, bounds, verdict):
     transition = results["trace"]["transition"]
     assert transition["found"]
-    for sharpness, verdict in ((0.5, "agrees"), (0.49, "partly")):
-        transition["sharpness"] = sharpness
-        assert judges.sharp(results).verdict == verdict
-    transition |= {"found": False, "reason": "flat"}
-    assert judges.sharp(results).verdict == "undecided"
+    transition |= {"shape": shape, "sharpness": sharpness, "sharpness_ci": bounds,
+                   "rise": [6, 9], "rise_ci": [[5, 6], [8, 10]]}  # fmt: skip
+    found = judges.sharp(results)
+    assert found.verdict == verdict
+    if shape == "step":
+        enough = "would tell" in found.text
+        assert enough == (verdict == "undecided")
+        told = f"{100 * sharpness:.0f} % of the rise (95 % CI {100 * bounds[0]:.0f} to"
+        assert told in found.text
+
+
+@pytest.mark.parametrize("accuracy, informed, questions, verdict", [
+    (0.9, True, 200, "disagrees"), (0.9, False, 200, "undecided"), (0.9, None, 200, "undecided"),
+    (0.35, True, 200, "undecided"), (0.35, True, 2000, "disagrees"),
+])  # fmt: skip
+def test_no_transition_speaks_against_a_sharp_one_where_it_would_be_found(
+    results, accuracy, informed, questions, verdict
+):
+    trace = results["trace"]
+    trace |= {"questions": questions, "chance": 0.25, "raw_transition": None}
+    trace["accuracy"]["mean"][-1] = accuracy
+    trace["transition"] |= {"found": False, "reason": "flat", "informed": informed}
+    found = judges.sharp(results)
+    assert found.verdict == verdict and "No transition was found: flat." in found.text
 
 
 def phased(low, high):
@@ -182,18 +207,49 @@ def test_one_sided_options(results, difference, verdict):
     assert judges.one_sided(results).verdict == verdict
 
 
-def test_a_cliff_after_a_plateau(results):
-    dynamics = results["prune"]["result"]["dynamics"]
-    fit = {"found": True, "step": 5, "ci": [5, 5], "r2": 0.9, "p_value": 0.001}
-    for before, after, interval, verdict in (
-        (0.9, 0.1, [4, 6], "agrees"), (0.6, 0.1, [5, 5], "partly"), (0.9, 0.6, [5, 5], "partly"),
-        (0.9, 0.1, [4, 7], "partly"),
-    ):  # fmt: skip
-        dynamics["cliff_fit"] = fit | {"before": before, "after": after, "ci": interval}
-        assert judges.plateau(results).verdict == verdict
-    dynamics["cliff_fit"] = {"found": False}
-    assert judges.plateau(results).verdict == "undecided"
-    assert judges.silent_hit(results).verdict == "undecided"
+def fell(kind, step=5, ci=(5, 5), span=(4, 5), span_ci=((4, 4), (5, 5)), **more):
+    """A fitted fall of a pruning run."""
+    return {
+        "found": True, "kind": kind, "step": step, "ci": list(ci), "before": 0.9, "after": 0.1,
+        "r2": 0.9, "line_r2": 0.5, "span": list(span), "span_ci": [list(one) for one in span_ci],
+        "p_value": 0.001, "removed": 3, "phase": "silent",
+    } | more  # fmt: skip
+
+
+@pytest.mark.parametrize("fall, verdict", [
+    (fell("cliff", ci=(4, 6)), "agrees"),
+    (fell("cliff", before=0.6), "partly"),
+    (fell("cliff", after=0.6), "partly"),
+    (fell("cliff", ci=(4, 7)), "partly"),
+    (fell("slope", span=(4, 9), span_ci=((2, 5), (8, 9))), "partly"),
+    (fell("slope", span=(3, 9), span_ci=((1, 5), (8, 9))), "disagrees"),
+    (fell("slope", span=(0, 9), span_ci=((0, 1), (8, 9))), "disagrees"),
+    (fell("several cliffs", span=(3, 7), span_ci=((3, 3), (7, 7))), "partly"),
+    (fell("unclear", span=(4, 7), span_ci=((4, 4), (5, 7))), "undecided"),
+    (fell(None), "undecided"),
+    (fell("cliff", found=False), "undecided"),
+    (None, "undecided"),
+])  # fmt: skip
+def test_a_cliff_after_a_plateau(results, fall, verdict):
+    result = results["prune"]["result"]
+    result["cliff"] = fall
+    assert judges.plateau(results).verdict == verdict
+    if not fall or not fall["found"]:
+        assert judges.silent_hit(results).verdict == "undecided"
+
+
+def test_the_fit_of_an_older_run_is_read(results):
+    """It knew no kinds, so it can neither speak for a cliff nor against one."""
+    result = results["prune"]["result"]
+    result["cliff"] = {"step": 5, "removed": 3, "phase": "silent", "loss": 0.5, "loss_ci": None}
+    names = ("found", "step", "ci", "before", "after", "r2", "line_r2", "p_value")
+    result["dynamics"]["cliff_fit"] = {name: fell("cliff")[name] for name in names}
+    found = judges.plateau(results)
+    assert found.verdict == "undecided" and "an older version did not test" in found.text
+    for one in result["dynamics"]["transitions"]:
+        one.pop("state")
+    result["collapsed_at_step"] = 3
+    assert judges.vanishes(results).verdict == "undecided"
 
 
 @pytest.mark.parametrize("phases, interval, verdict", [
@@ -207,25 +263,35 @@ def test_what_is_removed_at_the_cliff(results, phases, interval, verdict):
     steps = [{"removed": None, "phase": None}]
     steps += [{"removed": block, "phase": phase} for block, phase in enumerate(phases)]
     results["prune"]["steps"] = steps
-    results["prune"]["result"]["dynamics"]["cliff_fit"] = {
-        "found": True, "step": 3, "ci": interval, "before": 1, "after": 0, "r2": 1,
-    }  # fmt: skip
+    result = results["prune"]["result"]
+    result["cliff"] = fell("cliff", 3, interval)
+    assert judges.silent_hit(results).verdict == verdict
+    low, high = interval
+    for kind in ("slope", "unclear"):  # from behind the last model before the fall on
+        result["cliff"] = fell(kind, 3, (3, 3), (low, high), ((low - 1, low), (high, high)))
+        assert judges.silent_hit(results).verdict == verdict
+    result["cliff"] = fell("several cliffs", 3, (3, 3), (low, 3), ((low, low), (3, high)))
     assert judges.silent_hit(results).verdict == verdict
 
 
-@pytest.mark.parametrize("found, collapsed, verdict", [
-    ([True, True, True, False], 3, "agrees"), ([True, True, False, False], 3, "agrees"),
-    ([True, False, False, False], 3, "partly"), ([True, True, True, True], 3, "disagrees"),
-    ([False, False, False, False], 3, "undecided"), ([True, True, True, False], None, "undecided"),
+FOUND, GONE, UNCLEAR = "found", "gone", "unclear"
+
+
+@pytest.mark.parametrize("states, collapsed, verdict", [
+    ([FOUND, FOUND, FOUND, GONE], 3, "agrees"), ([FOUND, FOUND, GONE, GONE], 3, "agrees"),
+    ([FOUND, UNCLEAR, UNCLEAR, GONE], 3, "agrees"), ([FOUND, GONE, GONE, GONE], 3, "partly"),
+    ([FOUND, GONE, FOUND, GONE], 3, "partly"), ([FOUND, FOUND, FOUND, FOUND], 3, "disagrees"),
+    ([FOUND, FOUND, FOUND, UNCLEAR], 3, "undecided"),
+    ([FOUND, FOUND, UNCLEAR, FOUND], 3, "disagrees"),
+    ([UNCLEAR, GONE, GONE, GONE], 3, "undecided"), ([FOUND, FOUND, FOUND, GONE], None, "undecided"),
 ])  # fmt: skip
-def test_the_transition_of_a_collapsed_model(results, found, collapsed, verdict):
+def test_the_transition_of_a_collapsed_model(results, states, collapsed, verdict):
     result = results["prune"]["result"]
     one = result["dynamics"]["transitions"][0]
     result["dynamics"]["transitions"] = [
-        one | {"step": step, "found": there, "readout": 4, "ci": [4, 4]}
-        for step, there in enumerate(found)
+        one | {"step": step, "found": state == FOUND, "state": state, "readout": 4, "ci": [4, 4]}
+        for step, state in enumerate(states)
     ]
-    result["dynamics"]["vanishes_at_step"] = None
     result["collapsed_at_step"] = collapsed
     assert judges.vanishes(results).verdict == verdict
 

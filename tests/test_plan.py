@@ -212,11 +212,21 @@ def test_the_command_says_the_budget_and_what_to_type(tmp_path, capsys):
     assert "Predicted budget: 9 of 14 blocks (7 to 11)" in said
     assert "--method planned --remove 9" in said
     assert "--remove 9 --among decisive" in said
+    assert "no nearer to where models fell than one and the same number for all" in said
     page = (tmp_path / "run" / "report.html").read_text()
     assert "Predicted budget: 9 of 14 blocks" in page and "id=\"plan\"" in page
     with pytest.raises(SystemExit):
         main([*command, "--json"])
-    assert json.loads(capsys.readouterr().out)["budget"]["blocks"] == 9
+    told = json.loads(capsys.readouterr().out)
+    assert told["budget"]["blocks"] == 9
+    # Letters: read off as the model answers, and with the label prior taken off.
+    for row in told["rows"]:
+        read = row["read_off"]
+        low, high = read["retained_debiased_ci"]
+        assert low <= read["retained_debiased"] <= high
+        assert f"{100 * read['retained_debiased']:.0f} [{100 * low:.0f}, {100 * high:.0f}]" in said
+        assert f"{100 * read['retained']:.0f} [" in said
+    assert "debiased: less the label prior" in said
     with pytest.raises(SystemExit) as end:
         main(["plan", "demo", "--protect", "x"])
     assert end.value.code == 2 and "--protect" in capsys.readouterr().err

@@ -18,7 +18,7 @@ from phaseprune.decision.combined import (
     Answers,
     best_place,
     combine,
-    combined_cliff,
+    combined_loss,
     combined_retained,
     make_scale,
 )
@@ -531,8 +531,39 @@ def made_run(names, found=True):
         for place, name in enumerate(names)
     }  # fmt: skip
     result = {"combine": "mean", "weights": dict.fromkeys(names, 1.0), "chosen_step": 2,
-              "cliff": None}  # fmt: skip
+              "largest_loss": None, "retained": 0.96}  # fmt: skip
     return steps, traces, result
+
+
+def test_the_largest_loss_is_called_no_cliff():
+    steps, traces, result = made_run(["a", "b"])
+    own = {"chance": 0.25, "evaluation_questions": 100, "collapsed": False,
+           "full": {"accuracy": 0.9, "ci": [0.8, 1.0]}, "pruned": {"accuracy": 0.8, "ci": [0.7, 1]},
+           "retained": 0.8, "retained_ci": [0.7, 0.9],
+           "removed_of_phase": {"silent": 1, "decisive": 1}}  # fmt: skip
+    loss = {"step": 2, "removed": 0, "phase": None, "loss": 0.3, "loss_ci": [0.2, 0.4]}
+    result |= {"removed": [3, 0], "kept": [1, 2], "retained_ci": [0.9, 1.0],
+               "tasks": {"a": own, "b": own}, "largest_loss": loss}  # fmt: skip
+    told = (
+        "Of all steps, step 2, the removal of block 0 (Decisive for a and b), loses most of the "
+        "mean: 30.0 points (95 % CI 20.0 to 40.0, not corrected for the choice)."
+    )
+    lines = tasks_lines(steps, traces, result, None)
+    assert told in lines and "cliff" not in " ".join(lines)
+    older = result | {"cliff": loss | {"significant": True}, "largest_loss": None}
+    assert told in tasks_lines(steps, traces, older, None)  # where older versions kept it
+    assert "No step loses any" in " ".join(
+        tasks_lines(steps, traces, result | {"largest_loss": None}, None)
+    )
+    assert "cliff" not in printed(tasks_tables(steps, older))
+    letters = own | {"retained_debiased": 0.9, "retained_debiased_ci": [0.85, 0.95],
+                     "collapsed": True, "collapsed_how": "calibration"}  # fmt: skip
+    lines = tasks_lines(steps, traces, result | {"tasks": {"a": letters, "b": own}}, None)
+    assert any(
+        "Retained 80.0 % (95 % CI 70.0 to 90.0), without the label prior 90.0 % (95 % CI 85.0 to "
+        "95.0), collapsed, a collapse of calibration." in line
+        for line in lines
+    )
 
 
 @pytest.mark.parametrize("count", [2, 3, 11])
@@ -643,7 +674,7 @@ def test_the_interval_of_several_tasks():
     assert combined_retained([*tasks, nothing], [1, 1, 1], "mean", 0).value is None
 
 
-def test_the_cliff_is_the_largest_fall_of_all_together():
+def test_the_largest_loss_is_that_of_all_together():
     rng = np.random.default_rng(2)
     full = [Answers(one.full, one.full, one.chances) for one in (answers(rng, 1), answers(rng, 1))]
 
@@ -655,14 +686,14 @@ def test_the_cliff_is_the_largest_fall_of_all_together():
 
     steps = [full, fallen([0.9, 1.0]), fallen([0.9, 0.3]), fallen([0.2, 0.3])]
     removed = [None, 7, 5, 3]
-    cliff = combined_cliff(steps, removed, [1, 1], "worst", 0)
-    assert cliff.step == 2 and cliff.removed == 5 and cliff.significant
-    mean = combined_cliff(steps, removed, [9, 1], "mean", 0)
+    worst = combined_loss(steps, removed, [1, 1], "worst", 0)
+    assert worst.step == 2 and worst.removed == 5 and 0 < worst.loss_ci[0] < worst.loss
+    mean = combined_loss(steps, removed, [9, 1], "mean", 0)
     assert mean.step == 3 and mean.removed == 3
     losses = [combined_retained(step, [9, 1], "mean", 0).value for step in steps]
     assert mean.loss == pytest.approx(losses[2] - losses[3])
-    assert combined_cliff(steps[:1], [None], [1, 1], "mean", 0) is None
-    assert combined_cliff([full, full], [None, 2], [1, 1], "mean", 0) is None
+    assert combined_loss(steps[:1], [None], [1, 1], "mean", 0) is None
+    assert combined_loss([full, full], [None, 2], [1, 1], "mean", 0) is None
 
 
 def test_a_run_killed_before_its_own_line_is_written_goes_on(tiny, two, tmp_path):

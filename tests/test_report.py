@@ -15,9 +15,11 @@ from rich.console import Console
 
 from phaseprune.errors import UserError
 from phaseprune.report import figures, style, words
+from phaseprune.report.collapse_words import collapse_line, fall_lines, step_marks
 from phaseprune.report.html import write_report
 from phaseprune.report.svg import inline_svg
-from phaseprune.report.tables import margin_bar, phases_line, steps_table, trace_table
+from phaseprune.report.tables import margin_bar, steps_table, trace_table
+from phaseprune.report.transition_words import phases_line
 
 HOSTILE = (
     '<script>alert(1)</script>"><img src=http://evil.example/x onerror=a()> {{7*7}} $\\frac{$ [b]'
@@ -60,6 +62,10 @@ def make_trace(
         "r2": 0.93,
         "p_value": 0.0005,
         "reason": None,
+        "shape": "step",
+        "rise": [at - 1, at],
+        "rise_ci": [[at - 1, at - 1], [at, at]],
+        "sharpness_ci": [0.51, 0.6],
     }
     if not found:
         transition = dict.fromkeys(transition) | {
@@ -152,6 +158,27 @@ def make_steps(trace, count=None, seed=0):
     return steps
 
 
+def fall(steps, kind, at, last=None):
+    """A fitted fall, as ``result["cliff"]`` has it: at a step, or up to a last one."""
+    last = last or at
+    retained = [step["retained"] for step in steps]
+    return {
+        "found": True,
+        "kind": kind,
+        "step": at,
+        "ci": [at, at],
+        "before": float(np.mean(retained[:at])),
+        "after": float(np.mean(retained[at:])),
+        "r2": 0.9,
+        "line_r2": 0.7,
+        "span": [at - 1, last],
+        "span_ci": [[at - 1, at - 1], [last, last]],
+        "p_value": 0.0005,
+        "removed": steps[at]["removed"],
+        "phase": steps[at]["phase"],
+    }
+
+
 def make_result(trace, steps, chosen):
     losses = [a["retained"] - b["retained"] for a, b in zip(steps, steps[1:], strict=False)]
     at = int(np.argmax(losses)) + 1
@@ -166,13 +193,13 @@ def make_result(trace, steps, chosen):
         "retained_ci": steps[chosen]["retained_ci"],
         "collapsed": steps[chosen]["collapsed"],
         "collapsed_at_step": collapsed[0] if collapsed else None,
-        "cliff": {
+        "cliff": fall(steps, "cliff", at),
+        "largest_loss": {
             "step": at,
             "removed": steps[at]["removed"],
             "phase": steps[at]["phase"],
             "loss": losses[at - 1],
             "loss_ci": [losses[at - 1] - 0.07, losses[at - 1] + 0.06],
-            "significant": True,
         },
         "stopped_by": "collapse",
         "export": {"path": "run/model", "max_abs_logit_difference": 0.0},
@@ -326,7 +353,7 @@ def test_page_holds_the_run_and_loads_nothing(tmp_path, run):
     assert f"full model {100 * full['accuracy']:.1f} % (95 % CI" in page.text
     assert f"pruned model {100 * pruned['accuracy']:.1f} % (95 % CI" in page.text
     assert f"on {trace['questions']} evaluation questions" in page.text
-    assert words.phases_line(trace) in page.text
+    assert phases_line(trace) in page.text
     assert page.tags.count("tr") == len(steps) + 1
     for word in (
         "Readout",
@@ -356,8 +383,13 @@ def test_page_says_where_the_model_decides_and_falls(tmp_path):
     assert "Silent blocks 0-6, Decisive blocks 7-13." in page.text
     cliff = result["cliff"]
     assert cliff["phase"] == "silent"
-    assert f"step {cliff['step']}, the removal of block {cliff['removed']} (Silent)" in page.text
-    assert f"{100 * cliff['loss']:.1f} points of retained" in page.text
+    at = f"step {cliff['step']} (95 % CI {cliff['step']} to {cliff['step']})"
+    assert (
+        f"Retained falls off a cliff at {at}, the removal of block {cliff['removed']} (Silent): "
+        f"{100 * cliff['before']:.1f} % on average before it, {100 * cliff['after']:.1f} % from "
+        "there on." in page.text
+    )
+    assert f"{100 * result['largest_loss']['loss']:.1f} points" not in page.text
     assert "6 of 14 blocks were removed (6 Decisive): blocks " in page.text
     assert "has not collapsed; the search goes on and collapses at step" in page.text
     # the figures' own words are texts of the page
@@ -367,7 +399,8 @@ def test_page_says_where_the_model_decides_and_falls(tmp_path):
         "gold",
         "transition at readout 7",
         "chosen: 6 removed",
-        f"cliff: block {cliff['removed']}",
+        f"cliff: step {cliff['step']}, from {100 * cliff['before']:.0f} to "
+        f"{100 * cliff['after']:.0f} % retained",
         "full model",
         "chance 25.0 %",
     ):
@@ -827,10 +860,306 @@ def test_findings_in_words():
     assert words.removed_line(steps, result | {"removed": [steps[1]["removed"]]}).startswith(
         "1 of 9 blocks was removed (1 Decisive): block "
     )
-    assert words.collapse_line(result | {"collapsed": True, "collapsed_at_step": 4}).endswith(
+    assert collapse_line(result | {"collapsed": True, "collapsed_at_step": 4}).endswith(
         "The pruned model has collapsed; the collapse comes at step 4."
     )
-    assert "collapse cannot be told" in words.collapse_line(result | {"retained_ci": None})
-    doubtful = result["cliff"] | {"significant": False}
-    assert words.cliff_line(result | {"cliff": doubtful}).endswith("which is not significant.")
-    assert words.cliff_line(result | {"cliff": None}).startswith("No cliff")
+    assert "collapse cannot be told" in collapse_line(result | {"retained_ci": None})
+
+
+# The shape of a rise and of a fall: no more is said than was found.
+
+
+def shaped(trace, shape, rise, rise_ci, **more):
+    of = trace["transition"] | {"shape": shape, "rise": rise, "rise_ci": rise_ci} | more
+    return trace | {"transition": of}
+
+
+def test_a_model_decides_at_a_readout_only_in_a_step():
+    trace = make_trace(14, 7)
+    phases = "Silent blocks 0-6, Decisive blocks 7-13."
+    assert phases_line(trace) == f"The model decides at readout 7 of 14 (95 % CI 6 to 8): {phases}"
+    split = f"Split into two levels, at readout 7 (95 % CI 6 to 8): {phases}"
+    ends = [4, 9], [[3, 5], [8, 10]]
+    told = phases_line(shaped(trace, "gradual", *ends))
+    assert told == (
+        "The Decision Margin rises gradually from readout 4 (95 % CI 3 to 5) to 9 (95 % CI 8 to "
+        f"10) of 14. {split}"
+    )
+    told = phases_line(shaped(trace, "several", *ends))
+    assert told == (
+        "The Decision Margin rises in two steps, at readouts 4 (95 % CI 3 to 5) and 9 (95 % CI 8 "
+        f"to 10) of 14. {split}"
+    )
+    told = phases_line(shaped(trace, "unclear", [6, 8], [[5, 6], [8, 9]]))
+    assert told == (
+        "The Decision Margin rises between readouts 6 (95 % CI 5 to 6) and 8 (95 % CI 8 to 9) of "
+        f"14, where these 500 questions cannot tell a step from a gradual rise. {split}"
+    )
+    older = trace | {"transition": {k: v for k, v in trace["transition"].items()
+                                    if k not in ("shape", "rise", "rise_ci", "sharpness_ci")}}
+    told = phases_line(older)
+    assert "the model decides" not in told.lower() and "an older version did not look" in told
+    for one in (older, *(shaped(trace, shape, *ends) for shape in ("gradual", "several",
+                                                                   "unclear"))):  # fmt: skip
+        assert "decides at" not in phases_line(one)
+        figures.decision_margin_figure(one).draw_without_rendering()
+        assert len(printed(trace_table(one), 80)) == len(printed(trace_table(trace), 80))
+
+
+def test_how_many_questions_would_tell():
+    """By hand: the standard error of a 95 % interval, and a power of 80 %."""
+    error = (0.7 - 0.3) / (2 * 1.959964)
+    needed = 100 * ((1.959964 + 0.841621) * error / 0.1) ** 2
+    assert 810 < needed < 820
+    assert words.enough_words(0.1, [-0.1, 0.3], 100) == "; about 820 would tell"
+    assert words.enough_words(-0.1, [-0.3, 0.1], 100) == "; about 820 would tell"
+    assert words.enough_words(0.4, [-0.1, 0.3], 100) == "; about 110 would tell"  # never fewer
+    for nothing in ((0.0, [-0.1, 0.1], 100), (0.1, None, 100), (0.1, [-0.1, 0.3], None)):
+        assert words.enough_words(*nothing) == ""
+
+
+def test_a_level_below_zero_is_told():
+    trace = make_trace(14, 7)
+    trace["accuracy"]["mean"] = [0.4] * 15
+    low = trace | {"transition": trace["transition"] | {"decisive_level": -0.123}}
+    assert phases_line(low).endswith(
+        " Behind it the Decision Margin is still below 0 (-0.12 on average): most questions are "
+        "not decided rightly there (40 % are)."
+    )
+    low["accuracy"]["mean"] = [0.6] * 15  # so low a mean is of some that are very wrong
+    assert phases_line(low).endswith("is still below 0 (-0.12 on average).")
+
+
+def lettered(trace, raw=None):
+    """The same with figures less the label prior, and another raw transition."""
+    lower = {part: [value - 0.1 for value in of] for part, of in trace["decision_margin"].items()}
+    accuracy = {part: [1 - value / 2 for value in of] for part, of in trace["accuracy"].items()}
+    debiased = {"decision_margin": lower, "accuracy": accuracy}
+    return trace | {"debiased": debiased, "raw_transition": raw or trace["transition"]}
+
+
+def test_raw_and_debiased_transitions_are_both_told_where_they_differ():
+    trace = make_trace(14, 7)
+    found = trace["transition"]
+    same = phases_line(lettered(trace))
+    assert same == phases_line(trace)
+    assert phases_line(lettered(trace, found | {"shape": "unclear"})) == same
+    prior = "the label prior (how much a letter is preferred whatever the question says)"
+    later = found | {"readout": 9, "ci": [9, 10]}
+    assert phases_line(lettered(trace, later)) == (
+        f"Without {prior}, the model decides at readout 7 of 14 (95 % CI 6 to 8): Silent blocks "
+        "0-6, Decisive blocks 7-13; as it answers, it decides at readout 9 of 14 (95 % CI 9 to 10)."
+    )
+    gradual = found | {"shape": "gradual", "rise": [4, 9], "rise_ci": [[3, 5], [8, 10]]}
+    assert "; as it answers, the Decision Margin rises gradually from readout 4" in phases_line(
+        lettered(trace, gradual)
+    )
+    none = make_trace(found=False)["transition"]
+    assert "; as it answers, none is found (the final accuracy 0.262" in phases_line(
+        lettered(trace, none)
+    )
+    told = phases_line(lettered(trace | {"transition": none}, found))
+    assert told.startswith(f"No transition was found without {prior}: the final accuracy")
+    assert told.endswith(
+        "as the model answers, the model decides at readout 7 of 14 (95 % CI 6 to 8), which the "
+        "label prior may have made."
+    )
+
+
+def with_debiased(steps, kinds=("knowledge",)):
+    """Steps of letters: less the label prior a little more is left; kinds of collapse in turn."""
+    collapsed = iter(kinds * len(steps))
+    return [
+        step | {
+            "evaluation": step["evaluation"] | {"debiased": step["evaluation"]},
+            "retained_debiased": step["retained"] + 0.1,
+            "retained_debiased_ci": [step["retained"] + 0.05, step["retained"] + 0.15],
+            "collapse": next(collapsed) if step["collapsed"] else None,
+        }
+        for step in steps
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("labels", ["AB", "ABCD", "ABCDE", "ABCDEFGH"])
+def test_tables_of_letters_show_raw_and_debiased_within_80_columns(labels):
+    trace, steps, result = four_options(labels=tuple(labels))
+    trace, steps = lettered(trace), with_debiased(steps, ("knowledge", "calibration", "unclear"))
+    rows = printed(trace_table(trace), 200)
+    assert max(len(row) for row in rows) <= 80
+    for at in trace["readouts"]:
+        (row,) = [row for row in rows if row.startswith(f"{at:>4} ")]
+        debiased = trace["debiased"]
+        ends = (f"{debiased['decision_margin'][part][at]:+.2f}" for part in ("ci_low", "ci_high"))
+        assert row.split()[1] == f"{trace['decision_margin']['mean'][at]:+.2f}"
+        assert f"{debiased['decision_margin']['mean'][at]:+.2f} [{', '.join(ends)}]" in row
+        shares = (trace["accuracy"]["mean"][at], debiased["accuracy"]["mean"][at])
+        assert " ".join(f"{100 * share:3.0f}" for share in shares) in row
+    rows = printed(steps_table(steps, result), 200)
+    assert max(len(row) for row in rows) <= 80
+    marks = {"knowledge": "knowledge lost", "calibration": "calibration lost",
+             "unclear": "collapsed"}  # fmt: skip
+    text = " ".join(" ".join(rows).split())
+    for step in steps:
+        (row,) = [row for row in rows if row.startswith(f"{step['step']:>4} ")]
+        low, high = step["retained_debiased_ci"]
+        told = f"{100 * step['retained_debiased']:.0f} [{100 * low:.0f}, {100 * high:.0f}]"
+        assert told.replace("-0 ", "0 ") in row.replace("-0 ", "0 ")
+        if step["collapse"]:
+            assert marks[step["collapse"]].split()[0] in row
+    assert "debiased: less the label prior" in text
+    for step in steps:
+        step |= {"retained": -1.234, "retained_ci": [-2.345, 1.234], "retained_debiased": -1.234,
+                 "retained_debiased_ci": [-2.345, 1.234], "collapsed": True}  # fmt: skip
+    assert max(len(row) for row in printed(steps_table(steps, result), 200)) <= 80
+
+
+def test_a_collapse_is_of_calibration_or_of_knowledge():
+    _, steps, result = four_options()
+    steps = with_debiased(steps)
+    at = result["collapsed_at_step"]
+    steps[0]["evaluation"]["correct"] = "1" * 200
+    for kind, left, ci, told in (
+        ("calibration", 0.98, [0.9, 1.06],
+         ", a collapse of calibration: without the label prior 98.0 % (95 % CI 90.0 to 106.0) is "
+         "retained."),
+        ("knowledge", 0.02, [-0.1, 0.1],
+         ", a collapse of knowledge: without the label prior 2.0 % (95 % CI -10.0 to 10.0) is "
+         "retained."),
+        ("unclear", 0.35, [0.15, 0.55],
+         ", of calibration or of knowledge: these questions cannot tell: without the label prior "
+         "35.0 % (95 % CI 15.0 to 55.0) is retained; about 1,700 would tell."),
+        ("unclear", None, None,
+         ", of calibration or of knowledge: these questions cannot tell."),
+    ):  # fmt: skip
+        steps[at] |= {"collapse": kind, "retained_debiased": left, "retained_debiased_ci": ci}
+        one = result | {"collapse": kind, "retained_debiased": 0.9,
+                        "retained_debiased_ci": [0.8, 1.0]}  # fmt: skip
+        line = collapse_line(one, steps)
+        assert line.endswith(f"collapses at step {at}{told}"), line
+        assert "; without the label prior 90.0 % (95 % CI 80.0 to 100.0)." in line
+    gone = result | {"collapsed": True, "collapsed_how": "calibration", "retained_debiased": 0.9,
+                     "retained_debiased_ci": [0.8, 1.0]}  # fmt: skip
+    assert collapse_line(gone, steps).endswith(
+        "without the label prior 90.0 % (95 % CI 80.0 to 100.0). The pruned model has collapsed, a "
+        f"collapse of calibration; the collapse comes at step {at}."
+    )
+
+
+def test_a_fall_is_told_by_its_kind():
+    _, steps, result = four_options()
+
+    def told(kind, at=8, last=None, **more):
+        return fall_lines(result | {"cliff": fall(steps, kind, at, last) | more}, steps)
+
+    (line,) = told("cliff")
+    assert line.startswith("Retained falls off a cliff at step 8 (95 % CI 8 to 8), the removal of")
+    (line,) = told("slope", 8, 11, span_ci=[[6, 8], [10, 12]])
+    assert line.startswith(
+        "Retained falls on a slope, not off a cliff, from step 7 (95 % CI 6 to 8) to step 11 (95 % "
+        "CI 10 to 12): "
+    )
+    assert line.endswith("% from there on.") and "on average before step 8," in line
+    (line,) = told("several cliffs", 8, span=[3, 8], span_ci=[[3, 3], [8, 8]])
+    assert line.startswith("Retained falls off two cliffs, at step 3 (95 % CI 3 to 3) and at step")
+    (line,) = told("unclear", 8, 10, span_ci=[[7, 7], [8, 10]])
+    assert line.startswith("Retained falls between step 7 (95 % CI 7 to 7) and step 10")
+    assert "these 4 questions cannot tell a cliff from a slope" in line
+    assert fall_lines(result | {"cliff": fall(steps, "cliff", 8) | {"found": False}}, steps) == [
+        "Retained has no significant fall (p = 0.0005)."
+    ]
+    assert fall_lines(result | {"cliff": None}, steps) == []
+    debiased = fall(steps, "slope", 8, 11)
+    both = told("cliff", debiased=debiased)
+    assert len(both) == 2
+    assert both[1].startswith("Without the label prior, retained falls on a slope, not off a cliff")
+    assert len(told("slope", 8, 11, debiased=debiased)) == 1  # nothing else to say
+
+
+@pytest.mark.parametrize(("kind", "span", "mark", "steps_of", "dark"), [
+    ("cliff", [7, 8], "cliff", [8], [(7, 8)]),
+    ("slope", [6, 9], "slope", [7, 8, 9], [(6, 9)]),
+    ("unclear", [7, 9], "fall", [8, 9], [(7, 9)]),
+    ("several cliffs", [3, 8], "cliff", [3, 8], [(2, 3), (7, 8)]),
+])  # fmt: skip
+def test_the_fitted_fall_is_marked_in_table_and_figure(kind, span, mark, steps_of, dark):
+    trace, steps, result = four_options()
+    result["cliff"] |= {
+        "kind": kind, "step": 8, "ci": [7, 8], "span": span,
+        "span_ci": [[end - 1, end + 1] for end in span],
+    }  # fmt: skip
+    assert [step["step"] for step in steps if mark in step_marks(step, result)] == steps_of
+    axes = figures.pruning_figure(steps, result, trace["chance"]).axes[0]
+    drawn = [(patch.get_x(), patch.get_x() + patch.get_width()) for patch in axes.patches
+             if patch.get_label() == mark]  # fmt: skip
+    assert [pytest.approx(one) for one in dark] == drawn
+    low, high = spans(axes)[f"{mark}, 95 % interval"]
+    expected = {"cliff": (6, 8), "slope": (5, 10), "unclear": (6, 10), "several cliffs": (1, 9)}
+    assert (low, high) == pytest.approx(expected[kind])
+
+
+def test_figures_of_letters_show_both():
+    trace, steps, result = four_options()
+    trace, steps = lettered(trace), with_debiased(steps)
+    axes = figures.decision_margin_figure(trace).axes[0]
+    assert list(line(axes, "Decision Margin").get_ydata()) == trace["decision_margin"]["mean"]
+    debiased = trace["debiased"]
+    assert list(line(axes, "debiased").get_ydata()) == debiased["decision_margin"]["mean"]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == [
+        "as the model answers", "less the label prior"
+    ]  # fmt: skip
+    axes = figures.accuracy_by_readout_figure(trace).axes[0]
+    assert list(line(axes, "debiased").get_ydata()) == debiased["accuracy"]["mean"]
+    steps[3]["evaluation"]["debiased"] = steps[3]["evaluation"] | {"accuracy": 0.123}
+    axes = figures.pruning_figure(steps, result, trace["chance"]).axes[0]
+    drawn = line(axes, "less the label prior").get_ydata()
+    assert list(drawn) == [step["evaluation"]["debiased"]["accuracy"] for step in steps]
+    assert drawn[3] == 0.123
+
+
+def test_the_page_of_letters_shows_both(tmp_path):
+    trace, steps, result = four_options()
+    trace, steps = lettered(trace), with_debiased(steps)
+    result |= {"retained_debiased": 0.77, "retained_debiased_ci": [0.7, 0.84],
+               "collapse": "knowledge"}  # fmt: skip
+    run = write_run(tmp_path, trace, steps, make_manifest(trace, result))
+    page, text = page_of(write_report(run))
+    assert_self_contained(page, text)
+    assert "Retained, debiased 77.0 % 95 % CI 70.0 to 84.0" in page.text
+    for step in steps:
+        low, high = step["retained_debiased_ci"]
+        value = step["retained_debiased"]
+        assert f"{100 * value:.1f} {100 * low:.1f} to {100 * high:.1f}".replace("-0.0", "0.0") in (
+            page.text.replace("-0.0", "0.0")
+        )
+    assert "a collapse of knowledge: without the label prior" in page.text
+    assert "Label prior, debiased" in page.text and "knowledge lost" in page.text
+
+
+def test_runs_of_older_versions_are_told_with_less(tmp_path):
+    """Their cliff was the largest loss, the fit stood in the dynamics, shapes were not known."""
+    trace, steps, result = four_options()
+    for key in ("shape", "rise", "rise_ci", "sharpness_ci"):
+        del trace["transition"][key]
+    loss, fit = result.pop("largest_loss"), result["cliff"]
+    for step in steps:
+        step["retained_ci"] = None if step["step"] == 3 else step["retained_ci"]
+    result["cliff"] = loss | {"significant": True}
+    result["dynamics"] = {
+        "transitions": [
+            {"step": step["step"], "found": step["step"] < 9, "readout": 7, "ci": [7, 8],
+             "reason": None, "p_value": 0.001, "p_corrected": 0.001, "silent_blocks": [],
+             "decisive_blocks": []} for step in steps
+        ],
+        "vanishes_at_step": 9, "collapsed_frequency": None,
+        "cliff_fit": {name: fit[name] for name in ("found", "step", "ci", "before", "after", "r2",
+                                                   "line_r2", "p_value")},
+    }  # fmt: skip
+    page, _ = page_of(write_report(write_run(tmp_path, trace, steps, make_manifest(trace, result))))
+    assert "an older version did not look" in page.text
+    assert "Whether that is a cliff or a slope an older version did not test." in page.text
+    assert "none is found at steps 9 to 12." in page.text and "; it is gone" not in page.text
+    marked = [step["step"] for step in steps if "fall" in step_marks(step, result)]
+    assert marked == [fit["step"]]
+    bare = {name: value for name, value in result.items() if name != "dynamics"}
+    assert fall_lines(bare, steps) == []
+    printed(steps_table(steps, bare), 80)

@@ -82,7 +82,8 @@ def ablate(
     )  # fmt: skip
     from phaseprune.report.ablation_tables import ablation_sentences, ablation_table
     from phaseprune.report.html import write_report
-    from phaseprune.report.words import input_lines, phases_line
+    from phaseprune.report.transition_words import phases_line
+    from phaseprune.report.words import input_lines
     from phaseprune.runs.directory import RunDirectory
 
     run = run_path(out, "ablate", model, task)

@@ -129,6 +129,7 @@ def compare(
         max_memory=max_memory,
     )  # fmt: skip
     from phaseprune.probes.guards import Guard
+    from phaseprune.report.compare_debiased import debiased_lines
     from phaseprune.report.compare_guards import guarded_lines, guarded_tables, text_lines
     from phaseprune.report.compare_words import TABLE_NOTE, compare_lines, compare_tables
     from phaseprune.report.html import write_report
@@ -150,7 +151,7 @@ def compare(
         screen.say(f"[dim]{TABLE_NOTE}[/]")
         for table in guarded_tables(one):
             screen.say(table)
-        for line in [*compare_lines(one), *guarded_lines(one)]:
+        for line in [*compare_lines(one), *debiased_lines(one), *guarded_lines(one)]:
             screen.say(line)
     for line in text_lines(result):
         screen.say(line)

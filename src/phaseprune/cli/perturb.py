@@ -83,7 +83,8 @@ def perturb(
         perturbation_table,
         phase_sentences,
     )
-    from phaseprune.report.words import input_lines, phases_line
+    from phaseprune.report.transition_words import phases_line
+    from phaseprune.report.words import input_lines
     from phaseprune.runs.directory import RunDirectory
 
     run = run_path(out, "perturb", model, task)

@@ -91,7 +91,8 @@ def phasewise(
     )  # fmt: skip
     from phaseprune.report.html import write_report
     from phaseprune.report.phasewise_words import phasewise_lines, phasewise_tables
-    from phaseprune.report.words import input_lines, phases_line
+    from phaseprune.report.transition_words import phases_line
+    from phaseprune.report.words import input_lines
     from phaseprune.runs.directory import RunDirectory
     from phaseprune.search.phasewise import phasewise as compare_phases
 

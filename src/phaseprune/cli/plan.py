@@ -71,7 +71,8 @@ def plan(
     )  # fmt: skip
     from phaseprune.report.html import write_report
     from phaseprune.report.plan_words import plan_lines, plan_table
-    from phaseprune.report.words import input_lines, phases_line
+    from phaseprune.report.transition_words import phases_line
+    from phaseprune.report.words import input_lines
     from phaseprune.runs.directory import RunDirectory
     from phaseprune.search.plan import plan as plan_model
 

@@ -260,13 +260,15 @@ def check_repair(repair_labels: bool, export: bool) -> None:
 def show(screen: Screen, pruning: dict) -> None:
     """Print the steps of a pruning run and what they come to."""
     from phaseprune.report import words
+    from phaseprune.report.collapse_words import collapse_line, fall_lines
     from phaseprune.report.guard_words import guard_lines, guards_table
-    from phaseprune.report.item_words import cliff_line, removed_line
+    from phaseprune.report.item_words import removed_line
     from phaseprune.report.merge_words import merged_lines
     from phaseprune.report.tables import steps_table
+    from phaseprune.report.transition_words import phases_line
 
     trace, steps, result = pruning["trace"], pruning["steps"], pruning["result"]
-    screen.say(words.phases_line(trace))
+    screen.say(phases_line(trace))
     screen.say(steps_table(steps, result))
     if guards := guards_table(steps):
         screen.say(guards)
@@ -277,9 +279,8 @@ def show(screen: Screen, pruning: dict) -> None:
     if pruning["chosen_by"]:
         screen.say(pruning["chosen_by"]["in_words"])
     screen.say(words.accuracy_line(result, trace["chance"], trace["questions"]))
-    screen.say(words.collapse_line(result))
-    screen.say(cliff_line(result))
-    for line in guard_lines(result):
+    screen.say(collapse_line(result, steps))
+    for line in [*fall_lines(result, steps), *guard_lines(result)]:
         screen.say(line)
     if result.get("racing"):
         screen.say(words.racing_line(result["racing"]))

@@ -75,7 +75,8 @@ def trace(
     from phaseprune.report.frequency_words import frequency_line
     from phaseprune.report.html import write_report
     from phaseprune.report.lens_words import lens_lines, lens_table
-    from phaseprune.report.tables import phases_line, trace_table
+    from phaseprune.report.tables import trace_table
+    from phaseprune.report.transition_words import phases_line
     from phaseprune.report.words import groups_line, input_lines, unequal_options_line
     from phaseprune.runs.directory import RunDirectory
     from phaseprune.sweep.recorded import trace_run

@@ -61,24 +61,6 @@ class Retaining:
         return tuple(percentiles(self.draws(before) - self.draws(after)).tolist())
 
 
-def common_cliff(best: Mapping[int, float]) -> tuple[int | None, tuple[int, ...]]:
-    """Where even the best method falls, and the numbers before that.
-
-    Args:
-        best: number of removed blocks, rising -> the largest retained of all methods.
-
-    Returns:
-        The number with the largest loss since the number before (1 for the full model); None where
-        nothing is lost. The numbers below it: at least the first one, all of them without a cliff.
-    """
-    numbers = list(best)
-    losses = -np.diff([1.0, *best.values()])
-    place = int(np.argmax(losses))
-    if losses[place] <= 0:
-        return None, tuple(numbers)
-    return numbers[place], tuple(numbers[: max(place, 1)])
-
-
 def front(costs: Mapping[str, float], values: Mapping[str, float]) -> tuple[str, ...]:
     """The methods that no other one beats in value at no more cost, the cheapest first.
 

@@ -51,6 +51,8 @@ class Transition:
         rise: the last readout before the rise and the first behind it; of several steps, theirs.
         rise_ci: 95 % intervals of these.
         shape_r2: share of DM's squared deviation that the shape explains.
+        informed: whether the output's decisions depend on the gold; what the test needs to find
+            anything.
     """
 
     found: bool
@@ -70,6 +72,7 @@ class Transition:
     rise: tuple[int, ...] | None = None
     rise_ci: tuple[tuple[int, int], ...] | None = None
     shape_r2: float | None = None
+    informed: bool | None = None
 
     def phase(self, block: int) -> str | None:
         """``"silent"`` or ``"decisive"`` for an original block index; None without a transition."""
@@ -167,6 +170,7 @@ def find_transition(
             often = f"; {answers.max():.0%} of the answers are option {int(answers.argmax()) + 1}"
         return Transition(
             found=False,
+            informed=False,
             p_value=informed,
             reason=f"the final decisions do not depend on the gold: accuracy {correct.mean():.3f} "
             f"on {len(correct)} questions, and no less with the golds permuted (p = "
@@ -175,6 +179,7 @@ def find_transition(
     if rising >= SIGNIFICANCE:
         return Transition(
             found=False,
+            informed=True,
             p_value=rising,
             reason="the Decision Margin does not rise by a larger step over the readouts than with "
             f"the golds permuted (p = {rising:.2g})",
@@ -184,6 +189,7 @@ def find_transition(
     if emerging >= SIGNIFICANCE:
         return Transition(
             found=False,
+            informed=True,
             p_value=p_value,
             reason="the decisions are not significantly more often right behind any readout than "
             f"before it (sign-flip test, p = {emerging:.2g}), though the Decision Margin rises",
@@ -192,12 +198,14 @@ def find_transition(
     if shape.after <= shape.before:
         return Transition(
             found=False,
+            informed=True,
             p_value=p_value,
             reason="the Decision Margin is nowhere higher behind a readout than before it",
         )
     if shape.shape_r2 < LEAST_R2:
         return Transition(
             found=False,
+            informed=True,
             p_value=p_value,
             reason=f"the largest rise of the Decision Margin, from {shape.before:+.2f} to "
             f"{shape.after:+.2f} at readout {shape.split}, explains {shape.shape_r2:.0%} of what "
@@ -207,6 +215,7 @@ def find_transition(
     sharpness, sharpness_ci = _sharpness(decisions.margins, shape.split, seed)
     return Transition(
         found=True,
+        informed=True,
         readout=shape.split,
         ci=shape.ci,
         silent_blocks=tuple(range(shape.split)),

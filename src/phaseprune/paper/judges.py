@@ -10,26 +10,35 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from scipy import stats
+
+from phaseprune.decision.curve import SIGNIFICANCE
 from phaseprune.decision.perturbation import PAPER
 from phaseprune.paper.results import Results
+from phaseprune.report.collapse_words import fall_lines, fall_range, fitted_fall
 from phaseprune.report.dynamics_words import transition_line
 from phaseprune.report.frequency_words import with_bounds
 from phaseprune.report.heal_words import levelling_line, trend_line
 from phaseprune.report.phasewise_words import control_line, debiased_lines, difference_line
 from phaseprune.report.similarity_words import shown_model, with_interval
+from phaseprune.report.transition_words import phases_line
 from phaseprune.report.words import (
     PHASE_NAMES,
     blocks_in_words,
+    enough_words,
     percent,
     percent_with_interval,
-    phases_line,
 )
 
 VERDICTS = ("agrees", "partly", "disagrees", "undecided")
-#: A transition is sharp where one block makes at least this share of the whole rise of DM.
+#: A transition is sharp where one block makes at least this share of the rise of DM.
 SHARP = 0.5
+#: Finding no transition speaks against a sharp one where so many of them would have been found.
+POWER = 0.9
 #: A plateau keeps this much of retained before the cliff, which takes at least that much of it.
 PLATEAU, FALL = 0.7, 0.4
+#: A slope has a plateau before it where it begins behind so many steps at least.
+LEVEL_STEPS = 2
 #: Accuracy falls "at once" where the interval of the step at which it falls is at most so wide.
 ABRUPT = 2
 #: "Near" a variance of noise: within this factor of it.
@@ -55,18 +64,49 @@ class Finding:
 
 
 def sharp(results: Results) -> Finding:
-    """Whether one block makes most of the rise of DM."""
+    """Whether DM rises in a step, and one block makes most of it."""
     trace = results["trace"]
-    transition = trace["transition"]
+    transition, line = trace["transition"], phases_line(trace)
     if not transition["found"]:
-        return Finding("undecided", phases_line(trace))
-    sharpness = transition["sharpness"]
+        return _no_transition(trace)
+    shape = transition.get("shape")
+    if shape is None:
+        return Finding("undecided", f"{line} So its shape is not known.")
+    if shape == "unclear":
+        return Finding("undecided", line)
+    if shape == "gradual":
+        return Finding("disagrees", f"{line} A gradual rise is no sharp transition.")
+    if shape == "several":
+        return Finding("partly", f"{line} That is not one sharp transition.")
+    value, (low, high) = transition["sharpness"], transition["sharpness_ci"]
+    verdict = "agrees" if low >= SHARP else "partly" if high < SHARP else "undecided"
+    enough = ""
+    if verdict == "undecided":
+        questions = transition.get("questions") or trace.get("questions")
+        enough = enough_words(value - SHARP, (low - SHARP, high - SHARP), questions)
     return Finding(
-        "agrees" if sharpness >= SHARP else "partly",
-        f"{phases_line(trace)} One block makes {percent(sharpness, 0)} % of the whole rise of DM "
-        f"(sharp is {percent(SHARP, 0)} % or more); the fit of two levels has R² "
-        f"{transition['r2']:.2f}.",
+        verdict,
+        f"{line} One block makes {percent(value, 0)} % of the rise (95 % CI {percent(low, 0)} to "
+        f"{percent(high, 0)}; sharp is {percent(SHARP, 0)} % or more{enough}); the step explains "
+        f"{percent(transition['r2'], 0)} % of what DM does.",
     )
+
+
+def _no_transition(trace: Mapping[str, Any]) -> Finding:
+    """No transition speaks against a sharp one only where a sharp one would have been found."""
+    line, chance = phases_line(trace), trace["chance"]
+    accuracy, questions = trace["accuracy"]["mean"][-1], trace.get("questions")
+    if not trace["transition"].get("informed") or not questions:
+        return Finding("undecided", line)
+    # A rise from chance to the output's accuracy at one readout, sought at all of them.
+    error = ((accuracy * (1 - accuracy) + chance * (1 - chance)) / questions) ** 0.5
+    needed = stats.norm.isf(SIGNIFICANCE / trace["blocks"])
+    power = float(stats.norm.sf(needed - (accuracy - chance) / error))
+    text = (
+        f"{line} Yet the output is right in {percent(accuracy, 0)} %. A sharp rise from chance to "
+        f"that would be found in about {percent(power, 0)} of 100 samples of so many questions."
+    )
+    return Finding("disagrees" if power >= POWER else "undecided", text)
 
 
 def one_sided(results: Results) -> Finding:
@@ -91,47 +131,58 @@ def one_sided(results: Results) -> Finding:
 
 
 def plateau(results: Results) -> Finding:
-    """Whether retained falls significantly, from a plateau."""
-    fit = results["prune"]["result"]["dynamics"]["cliff_fit"]
-    steps = results["prune"]["steps"]
-    if not fit or not fit["found"]:
-        return Finding(
-            "undecided",
-            f"In {len(steps) - 1} steps retained has no significant fall of two levels.",
-        )
-    low, high = fit["ci"]
-    before, after = fit["before"], fit["after"]
-    sharp = before >= PLATEAU and before - after >= FALL and high - low <= ABRUPT
-    return Finding(
-        "agrees" if sharp else "partly",
-        f"Retained is {percent(before)} % on average up to step {fit['step'] - 1} and "
-        f"{percent(after)} % from step {fit['step']} on (95 % CI of the step {low} to {high}, R² "
-        f"{fit['r2']:.2f}; a cliff after a plateau keeps {percent(PLATEAU, 0)} % before, takes "
-        f"{percent(FALL, 0)} points, and is known to within {ABRUPT} steps).",
+    """Whether retained is level, and then falls at once."""
+    run = results["prune"]
+    fit, steps = fitted_fall(run["result"]), run["steps"]
+    if not fit:
+        return Finding("undecided", "Retained is not defined, so that no fall can be told.")
+    # The verdict is on what the model answers; of letters another line is without the label prior.
+    line, *more = fall_lines(run["result"], steps)
+    verdict, why = _plateau(fit)
+    return Finding(verdict, " ".join([line, *([why] if why else []), *more]))
+
+
+def _plateau(fit: Mapping[str, Any]) -> tuple[str, str]:
+    """The verdict on a fitted fall, and what it rests on beyond the fall itself."""
+    kind = fit.get("kind")
+    if not fit["found"] or kind in (None, "unclear"):
+        return "undecided", ""
+    if kind == "several cliffs":
+        return "partly", "That is not one cliff."
+    if kind == "slope":
+        level = fit["span_ci"][0][0]
+        if level < LEVEL_STEPS:
+            return "disagrees", "That is no plateau, and no cliff."
+        return "partly", f"That is level for {level} steps, but no fall at once."
+    (low, high), before, after = fit["ci"], fit["before"], fit["after"]
+    agrees = before >= PLATEAU and before - after >= FALL and high - low <= ABRUPT
+    return (
+        "agrees" if agrees else "partly",
+        f"(A cliff after a plateau keeps {percent(PLATEAU, 0)} % before it, takes "
+        f"{percent(FALL, 0)} points, and is known to within {ABRUPT} steps.)",
     )
 
 
 def silent_hit(results: Results) -> Finding:
-    """Whether the block at the cliff is of the Silent Phase."""
-    fit = results["prune"]["result"]["dynamics"]["cliff_fit"]
-    steps = results["prune"]["steps"]
+    """Whether the blocks that are removed where retained falls are of the Silent Phase."""
+    fit, steps = fitted_fall(results["prune"]["result"]), results["prune"]["steps"]
     if not fit or not fit["found"]:
-        return Finding("undecided", "There is no significant cliff.")
-    low, high = fit["ci"]
-    phases = [step["phase"] for step in steps]
-    if None in phases[low : high + 1]:
+        return Finding("undecided", "Retained has no significant fall.")
+    low, high = fall_range(fit)
+    gone = steps[low : high + 1]
+    within = {step["phase"] for step in gone}
+    if None in within:
         return Finding("undecided", "The full model has no transition, so blocks have no phase.")
-    before = [s["removed"] for s in steps[1 : fit["step"]] if s["phase"] == "silent"]
-    at = steps[fit["step"]]
+    before = [s["removed"] for s in steps[1:low] if s["phase"] == "silent"]
+    removed = blocks_in_words([step["removed"] for step in gone])
+    named = " and ".join(name for phase, name in PHASE_NAMES.items() if phase in within)
     text = (
-        f"The cliff is where block {at['removed']} goes, a block of the "
-        f"{PHASE_NAMES[at['phase']]} Phase"
-        + (f" (steps {low} to {high} cannot be told apart)" if high > low else "")
-        + "; before it "
+        f"Retained falls where {removed} {'goes' if len(gone) == 1 else 'go'} "
+        f"({'step' if low == high else 'steps'} {low}{f' to {high}' if high > low else ''}): "
+        f"{named}; before that "
         + (f"{blocks_in_words(before)} of the Silent Phase went." if before else
            "no block of the Silent Phase went.")
     )  # fmt: skip
-    within = set(phases[low : high + 1])
     if len(within) > 1:
         return Finding("undecided", text)
     if within == {"decisive"}:
@@ -140,19 +191,20 @@ def silent_hit(results: Results) -> Finding:
 
 
 def vanishes(results: Results) -> Finding:
-    """Whether the first collapsed model has no transition, and those before have one."""
-    result = results["prune"]["result"]
+    """Whether the transition is gone in the first collapsed model, and not before."""
+    run = results["prune"]
+    result, steps = run["result"], run["steps"]
     dynamics, collapsed = result["dynamics"], result["collapsed_at_step"]
-    text = transition_line(dynamics)
+    text = transition_line(dynamics, len(steps[0]["evaluation"].get("correct", "")) or None)
     if collapsed is None:
         return Finding("undecided", f"No model of the search collapses. {text}")
-    found = [one["found"] for one in dynamics["transitions"]]
+    states = [one.get("state") for one in dynamics["transitions"]]
     text = f"The first collapsed model is that of step {collapsed}. {text}"
-    if not found[0]:
+    if states[0] != "found" or states[collapsed] == "unclear":
         return Finding("undecided", text)
-    if found[collapsed]:
+    if states[collapsed] == "found":
         return Finding("disagrees", text)
-    early = [step for step in range(collapsed) if not found[step]]
+    early = [step for step in range(collapsed) if states[step] == "gone"]
     return Finding("partly" if early and early[0] < collapsed - 1 else "agrees", text)
 
 

@@ -12,6 +12,7 @@ from phaseprune.paper.results import Results
 from phaseprune.report import depth_words, figures
 from phaseprune.report.ablation_figures import ablation_figure
 from phaseprune.report.ablation_tables import ablation_sentences
+from phaseprune.report.collapse_words import collapse_line, fall_lines
 from phaseprune.report.dynamics_words import dynamics_lines
 from phaseprune.report.heal_figures import recovery_figure
 from phaseprune.report.heal_words import gains_line, scope_line
@@ -20,7 +21,6 @@ from phaseprune.report.perturbation_figures import halving_figure, perturbation_
 from phaseprune.report.perturbation_tables import cost_sentence, phase_sentences
 from phaseprune.report.similarity_figures import similarity_figure
 from phaseprune.report.similarity_words import similarity_lines
-from phaseprune.report.words import cliff_line, collapse_line
 
 Result = Mapping[str, Any]
 
@@ -62,7 +62,22 @@ def _dynamics(results: Results) -> list[str]:
     run = results["prune"]
     labels = run["trace"] and run["trace"]["option_labels"]
     result = run["result"]
-    return [collapse_line(result), cliff_line(result), *dynamics_lines(result, labels)[1:]]
+    return [
+        collapse_line(result, run["steps"]),
+        *fall_lines(result, run["steps"]),
+        *dynamics_lines(result, labels)[1:],
+        *_collapse_beyond(result),
+    ]
+
+
+def _collapse_beyond(result: Mapping[str, Any]) -> list[str]:
+    """What the paper does not tell apart: whether a collapse is of calibration or of knowledge."""
+    if result.get("collapse") is None:
+        return []
+    return [
+        "Beyond the paper: a model that is asked by letters can collapse in its calibration alone, "
+        "when blocks go that take a label prior off; without that prior it still knows the answers."
+    ]
 
 
 def _decisions(results: Results) -> list[str]:
@@ -84,7 +99,8 @@ SECTIONS = (
         ("sharp_transition", "one_sided_options"), ("trace", "lens"),
         (
             Drawing("margin", "trace", figures.decision_margin_figure,
-                    "Decision Margin by readout. The paper: low in the Silent Phase, then a jump."),
+                    "Decision Margin by readout; green: with the label prior taken off, where "
+                    "options are letters. The paper: low in the Silent Phase, then a jump."),
             Drawing("frequency", "trace", figures.option_frequency_figure,
                     "Option Frequency by readout beside the gold shares. The paper: one-sided in "
                     "the Silent Phase, balanced after it."),
@@ -108,7 +124,8 @@ SECTIONS = (
                     "The Decision Margin of each pruned model, a row a step. The paper: the "
                     "transition is there until the Silent Phase is hit, then it is gone."),
             Drawing("dynamics", "prune", lambda run: figures.dynamics_figure(run["result"]),
-                    "Where each pruned model decides, corrected for the number of steps."),
+                    "Where each pruned model decides, corrected for the number of steps; below "
+                    "where the transition is gone (x) or cannot be told (?)."),
         ),
         _dynamics,
     ),

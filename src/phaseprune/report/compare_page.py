@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from phaseprune.report.compare_debiased import debiased_html_tables, debiased_lines
 from phaseprune.report.compare_figures import compare_figure, cost_figure, orders_figure
 from phaseprune.report.compare_guards import (
     guarded_html_tables,
@@ -46,7 +47,11 @@ def compare_page(run: Path) -> dict[str, Any] | None:
     tasks = found["tasks"]
     return {
         "sentences": [
-            *(line for task in tasks for line in [*compare_lines(task), *guarded_lines(task)]),
+            *(
+                line
+                for task in tasks
+                for line in [*compare_lines(task), *debiased_lines(task), *guarded_lines(task)]
+            ),
             *text_lines(found),
         ],
         "tiles": [],
@@ -54,7 +59,9 @@ def compare_page(run: Path) -> dict[str, Any] | None:
         "tables": [
             table
             for task in tasks
-            for table in [compare_html_table(task), *guarded_html_tables(task)]
+            for table in [
+                compare_html_table(task), *debiased_html_tables(task), *guarded_html_tables(task)
+            ]  # fmt: skip
         ],
     }
 

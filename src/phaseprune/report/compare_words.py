@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from phaseprune.report.dynamics_words import fit_words
+from phaseprune.report.collapse_words import fall_sentence, removed_blocks
 from phaseprune.report.tables import WIDTH, add_row, new_table
 from phaseprune.report.words import DASH, PHASE_NAMES, blocks_in_words, percent, plural
 
@@ -139,20 +139,12 @@ def _full_line(task: Mapping[str, Any]) -> str:
 def _cliff_line(task: Mapping[str, Any]) -> str:
     if task["full"]["accuracy"] <= task["chance"]:
         return "The full model is not above chance, so that nothing can be retained."
-    common = numbers_in_words(task["common_numbers"])
-    cliff = task["cliff"]
-    if cliff is None:
-        return f"Not even at {common} removed blocks does the best method lose anything."
-    fall = (
-        f"at {plural(cliff['removed_blocks'], 'removed block')}, from "
-        f"{percent(cliff['best_before'])} to {percent(cliff['best'])} % retained"
-    )
-    if not cliff["significant"]:
-        return (
-            f"The largest fall of the best method, {fall}, is not significant: no cliff is found, "
-            f"and what follows is of {common} removed."
-        )
-    return f"Even the best method falls most {fall}; what follows is of {common} removed."
+    common, cliff = numbers_in_words(task["common_numbers"]), task["cliff"]
+    follows = f" What follows is of {common} removed."
+    if cliff is None or "found" not in cliff:  # of an older version: a largest one-step loss
+        return follows.strip()
+    subject = "What the best method at each number retains"
+    return fall_sentence(cliff, subject, removed_blocks) + follows
 
 
 def _never_worse_lines(task: Mapping[str, Any]) -> list[str]:
@@ -235,15 +227,8 @@ def _budget_line(one: Mapping[str, Any], transition: Mapping[str, Any]) -> str:
 
 def _fit_line(method: str, fit: Mapping[str, Any] | None) -> str:
     if fit is None:
-        return f"No cliff is fitted to {method}, which is drawn."
-    if not fit["found"]:
-        return f"No fitted cliff of {method}: it falls nowhere significantly."
-    low, high = fit["ci"]
-    return (
-        f"Fitted cliff of {method}: from {percent(fit['before'])} to {percent(fit['after'])} % "
-        f"retained at {plural(fit['removed_blocks'], 'removed block')} (95 % CI {low} to {high}), "
-        f"{fit_words(fit)}."
-    )
+        return f"No fall is fitted to {method}, which is drawn."
+    return fall_sentence(fit, f"What {method} retains", removed_blocks)
 
 
 def _left_out_lines(left_out: Sequence[Mapping[str, Any]]) -> list[str]:

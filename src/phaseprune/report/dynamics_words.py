@@ -5,31 +5,33 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from phaseprune.decision.dynamics import is_slope
-from phaseprune.report.words import percent, plural
+from phaseprune.decision.dynamics import GONE_BELOW
+from phaseprune.report.words import enough_words, percent, plural
 
 
-def dynamics_lines(result: Mapping[str, Any], labels: Sequence[str] | None = None) -> list[str]:
-    """Say how the transition moves and vanishes, what a collapsed model picks, and the cliff.
+def dynamics_lines(
+    result: Mapping[str, Any],
+    labels: Sequence[str] | None = None,
+    questions: int | None = None,
+) -> list[str]:
+    """Say how the transition moves and whether it goes, and what a collapsed model picks.
 
     Args:
         result: The result of a finished prune run.
         labels: Of the options, where they are known.
+        questions: Evaluation questions, where that is known.
 
     Returns:
-        Sentences; none of a run that an older version made.
+        Sentences; none of a run that an older version made without them.
     """
     dynamics = result.get("dynamics")
     if not dynamics:
         return []
-    lines = [transition_line(dynamics)]
     frequency = dynamics["collapsed_frequency"]
-    if frequency:
-        lines.append(_frequency_line(frequency, labels))
-    cliff = dynamics["cliff_fit"]
-    if cliff:
-        lines.append(_cliff_line(cliff))
-    return lines
+    return [
+        transition_line(dynamics, questions),
+        *([_frequency_line(frequency, labels)] if frequency else []),
+    ]
 
 
 def paired_line(result: Mapping[str, Any]) -> str | None:
@@ -53,18 +55,23 @@ def paired_line(result: Mapping[str, Any]) -> str | None:
     )
 
 
-def transition_line(dynamics: Mapping[str, Any]) -> str:
-    """Say at which readout each pruned model decides, and when none does any more.
+def transition_line(dynamics: Mapping[str, Any], questions: int | None = None) -> str:
+    """Say at which readout each pruned model decides, and where the transition is gone.
 
     Args:
         dynamics: The `dynamics` of a result.
+        questions: Evaluation questions, where that is known.
 
     Returns:
-        One sentence.
+        One sentence. Gone is said on evidence alone; what is neither found nor gone cannot be told.
+        A run of an older version only says where none is found.
     """
-    found = [one for one in dynamics["transitions"] if one["found"]]
+    transitions = dynamics["transitions"]
+    found = [one for one in transitions if one["found"]]
     if not found:
-        return "No model of the search has a transition (corrected for the number of steps)."
+        return (
+            "No transition is found in any model of the search (corrected for the number of steps)."
+        )
     first, last = found[0], found[-1]
     where = "in the full model" if first["step"] == 0 else f"at step {first['step']}"
     text = f"The transition is at readout {first['readout']} {where}"
@@ -73,10 +80,51 @@ def transition_line(dynamics: Mapping[str, Any]) -> str:
         text += f", lies between {min(readouts)} and {max(readouts)} over the steps"
     if last["step"] != first["step"]:
         text += f", and at {last['readout']} at step {last['step']}"
-    vanishes = dynamics["vanishes_at_step"]
-    if vanishes is None:
-        return f"{text}; it does not vanish."
-    return f"{text}; from step {vanishes} on no model has one."
+    rest = [
+        part
+        for part in (_gone_words(transitions), _unclear_words(transitions, questions))
+        if part
+    ]
+    if "state" not in transitions[0]:
+        none = [one["step"] for one in transitions if not one["found"]]
+        rest = [f"none is found at {_steps(none)}"] if none else []
+    if not rest:
+        return f"{text}; it is found at every step."
+    return f"{text}; {'; '.join(rest)}."
+
+
+def _gone_words(transitions: Sequence[Mapping[str, Any]]) -> str:
+    gone = [one["step"] for one in transitions if one.get("state") == "gone"]
+    if not gone:
+        return ""
+    return (
+        f"it is gone at {_steps(gone)} (DM rises by less than {percent(GONE_BELOW, 0)} % of what "
+        "it does in the full model)"
+    )
+
+
+def _unclear_words(transitions: Sequence[Mapping[str, Any]], questions: int | None) -> str:
+    unclear = [one for one in transitions if one.get("state") == "unclear"]
+    if not unclear:
+        return ""
+    # What would settle the first one: its rise against half of the full model's lower bound.
+    rise, turn = unclear[0]["rise"], GONE_BELOW * transitions[0]["rise"]["ci"][0]
+    bounds = [bound - turn for bound in rise["ci"]]
+    enough = enough_words(rise["value"] - turn, bounds, questions)
+    which = f" at step {unclear[0]['step']}" if enough and len(unclear) > 1 else ""
+    steps = _steps([one["step"] for one in unclear])
+    return f"whether there is one at {steps} cannot be told" + (
+        f" ({enough[2:]}{which})" if enough else ""
+    )
+
+
+def _steps(numbers: Sequence[int]) -> str:
+    """Name steps: ``step 4``, ``steps 2, 4 and 7``, ``steps 9 to 13``."""
+    if len(numbers) == 1:
+        return f"step {numbers[0]}"
+    if len(numbers) > 2 and list(numbers) == list(range(numbers[0], numbers[-1] + 1)):
+        return f"steps {numbers[0]} to {numbers[-1]}"
+    return f"steps {', '.join(map(str, numbers[:-1]))} and {numbers[-1]}"
 
 
 def _frequency_line(frequency: Mapping[str, Any], labels: Sequence[str] | None) -> str:
@@ -90,25 +138,3 @@ def _frequency_line(frequency: Mapping[str, Any], labels: Sequence[str] | None) 
         f"gold (distance {frequency['distance']:.2f})."
     )
 
-
-def _cliff_line(cliff: Mapping[str, Any]) -> str:
-    if not cliff["found"]:
-        return "A fit of two levels to retained finds no significant fall."
-    low, high = cliff["ci"]
-    return (
-        f"Fitted cliff: retained falls from {percent(cliff['before'])} % to "
-        f"{percent(cliff['after'])} % at step {cliff['step']} (95 % CI {low} to {high}), "
-        f"{fit_words(cliff)}."
-    )
-
-
-def fit_words(fit: Mapping[str, Any]) -> str:
-    """Say how well two levels fit, and whether it is a slope rather than a cliff.
-
-    Args:
-        fit: Of `fit_cliff`; one of an older version does not know of a line.
-    """
-    words = f"R² {fit['r2']:.2f}"
-    if not is_slope(fit):
-        return words
-    return f"{words}; of a straight line {fit['line_r2']:.2f}: a slope rather than a cliff"

@@ -9,18 +9,19 @@ from typing import Any
 from jinja2 import UndefinedError
 
 from phaseprune.errors import UserError
-from phaseprune.report import depth_words, dynamics_words, figures, words
-from phaseprune.report.frequency_words import frequency_caption, frequency_line
+from phaseprune.report import depth_words, dynamics_words, words
+from phaseprune.report.collapse_words import collapse_line, fall_lines, step_marks
+from phaseprune.report.frequency_words import frequency_line
 from phaseprune.report.guard_words import guard_lines
-from phaseprune.report.item_words import cliff_line, nouns_of, removed_line
+from phaseprune.report.item_words import nouns_of, removed_line
 from phaseprune.report.lens_words import lens_lines
 from phaseprune.report.merge_words import merged_lines
 from phaseprune.report.pages import render
 from phaseprune.report.parts import Part, read_parts
 from phaseprune.report.provenance import option_rows, provenance_rows
+from phaseprune.report.run_figures import run_figures
 from phaseprune.report.run_files import read_run
-from phaseprune.report.svg import inline_svg
-from phaseprune.report.tables import step_marks
+from phaseprune.report.transition_words import phases_line, transition_tile
 from phaseprune.runs.atomic import write_text
 
 _MISFITS = (AttributeError, IndexError, KeyError, TypeError, UndefinedError, ValueError)
@@ -89,11 +90,12 @@ def render_report(
         ],
         figures=[
             *(figure for part in parts for figure in part.figures),
-            *([] if alone else _figures(trace, steps, result)),
+            *([] if alone else run_figures(trace, steps, result)),
         ],
         tables=[table for part in parts for table in part.tables],
         steps=steps,
         guarded=any(step.get("guard") for step in steps),
+        letters=any(step.get("retained_debiased_ci") for step in steps),
         halves=nouns_of(steps, result) != "blocks",
         marks=[step_marks(step, result) for step in steps],
         phase_names=words.PHASE_NAMES,
@@ -134,11 +136,13 @@ def _sentences(
             *merged_lines(steps, result),
             *([chosen["in_words"]] if (chosen := manifest.get("chosen_by")) else []),
             words.accuracy_line(result, chance, manifest.get("evaluation_questions")),
-            words.collapse_line(result),
-            cliff_line(result),
+            collapse_line(result, steps),
+            *fall_lines(result, steps),
             *guard_lines(result),
             *([line] if (line := dynamics_words.paired_line(result)) else []),
-            *dynamics_words.dynamics_lines(result, trace and trace["option_labels"]),
+            *dynamics_words.dynamics_lines(
+                result, trace and trace["option_labels"], manifest.get("evaluation_questions")
+            ),
             *([words.racing_line(result["racing"])] if result.get("racing") else []),
         ]
     elif steps:
@@ -160,7 +164,7 @@ def _sentences(
                 + f": accuracy {words.percent_with_interval(accuracy[0], accuracy[1:])}, "
                 f"chance is {words.percent(trace['chance'])} %."
             )
-        sentences.insert(0 if not result else 1, words.phases_line(trace))
+        sentences.insert(0 if not result else 1, phases_line(trace))
         sentences += lens_lines(trace)
         sentences += [line] if (line := frequency_line(trace)) else []
         sentences += depth_words.depth_lines(trace)
@@ -189,13 +193,11 @@ def _tiles(
             (f"{nouns[0].upper()}{nouns[1:]} removed", str(len(result["removed"])), f"of {total}"),
             ("Retained", *_tile_interval(result["retained"], result["retained_ci"])),
         ]
+        if (left := result.get("retained_debiased")) is not None:
+            tile = _tile_interval(left, result["retained_debiased_ci"])
+            tiles.append(("Retained, debiased", *tile))
     if trace:
-        transition = trace["transition"]
-        below = f"of {trace['blocks']}"
-        if transition["found"] and transition["ci"]:
-            below += f", CI {transition['ci'][0]} to {transition['ci'][1]}"
-        number = f"readout {transition['readout']}" if transition["found"] else "none"
-        tiles.append(("Transition", number, below if transition["found"] else "not found"))
+        tiles.append(transition_tile(trace))
     return tiles
 
 
@@ -206,91 +208,3 @@ def _tile_interval(value: float | None, interval: Sequence[float] | None) -> tup
     if interval:
         below = f"95 % CI {words.percent(interval[0])} to {words.percent(interval[1])}"
     return f"{words.percent(value)} %", below
-
-
-def _figures(
-    trace: Mapping[str, Any] | None,
-    steps: Sequence[Mapping[str, Any]],
-    result: Mapping[str, Any] | None,
-) -> list[dict[str, Any]]:
-    """Draw what the run allows: each with its markup and its caption."""
-    drawn = []
-    halves = nouns_of(steps, result) != "blocks"
-
-    def add(name: str, figure: Any, caption: str) -> None:
-        svg = inline_svg(figure, name, caption)
-        drawn.append({"name": name, "svg": svg, "caption": caption})
-
-    if len(steps) > 1:
-        add(
-            "pruning",
-            figures.pruning_figure(steps, result, trace["chance"] if trace else None),
-            f"Each point is one more {'half of a block' if halves else 'block'} removed, named by "
-            f"its index{' (a: attention, m: MLP)' if halves else ''}; squares are Silent, circles "
-            "Decisive blocks. Look for how long accuracy holds, and which block's removal makes "
-            "it fall.",
-        )
-    if any(step.get("guard") for step in steps):
-        add(
-            "guards",
-            figures.guards_figure(steps),
-            "What the questions do not ask for. Look for steps at which accuracy still holds while "
-            "the loss on plain text has risen, or continuations begin to repeat themselves.",
-        )
-    if trace:
-        found = trace["transition"]["found"]
-        add(
-            "margin",
-            figures.decision_margin_figure(trace),
-            "How sure the full model is of the right option after each block. "
-            + (
-                "Before the transition the readouts show no decision, after it they do; the dashed "
-                "levels are the fitted step."
-                if found
-                else "No two phases can be told apart here."
-            ),
-        )
-        add(
-            "frequency",
-            figures.option_frequency_figure(trace),
-            "Which option each readout picks, beside the share of questions for which it is right "
-            "(gold). One option that fills a bar is a readout that picks it whatever the question."
-            + frequency_caption(trace),
-        )
-        add(
-            "accuracy",
-            figures.accuracy_by_readout_figure(trace),
-            "The share of questions that each readout decides rightly, against guessing.",
-        )
-        if trace.get("decision_depth"):
-            add(
-                "depth",
-                figures.decision_depth_figure(trace),
-                "At which readout the decision of each question becomes right for good. The last "
-                "bar is of the questions whose decision at the output is wrong.",
-            )
-        for name, of in (("by_group", "group"), ("by_option_count", "number of options")):
-            if trace.get(name):
-                add(
-                    name.replace("_", "-"),
-                    figures.group_margins_figure(trace[name], of),
-                    f"The Decision Margin of each {of}, with the questions of each; green readouts "
-                    "hold the right option. A mark stands where the transition is, if it is "
-                    "significant after the correction for the number of rows.",
-                )
-    if len(steps) > 1:
-        add(
-            "heatmap",
-            figures.margin_heatmap_figure(steps, trace),
-            "A row for each step of the search, the full model on top: green readouts hold the "
-            "right option, purple ones another, struck grey cells are removed blocks. Look "
-            "for the rows where the green on the right is gone.",
-        )
-    if result and result.get("dynamics"):
-        add(
-            "dynamics",
-            figures.dynamics_figure(result),
-            "Where each pruned model decides, in readouts of the full model; corrected for the "
-            "number of steps. Look for whether the transition is gone where the model collapses.",
-        )
-    return drawn

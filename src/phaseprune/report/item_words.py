@@ -62,10 +62,3 @@ def removed_line(steps: Sequence[Mapping[str, Any]], result: Mapping[str, Any]) 
         )
     return text
 
-
-def cliff_line(result: Mapping[str, Any]) -> str:
-    """Say where the cliff is, as `words.cliff_line`, of a block or of a half of one."""
-    line, cliff = words.cliff_line(result), result["cliff"]
-    if not cliff or isinstance(cliff["removed"], int):
-        return line
-    return line.replace(f"block {cliff['removed']}", item_in_words(cliff["removed"]))

@@ -8,7 +8,8 @@ from typing import Any
 from rich.table import Table
 
 from phaseprune.report.tables import add_row, new_table
-from phaseprune.report.words import phases_line, plural, signed
+from phaseprune.report.transition_words import phases_line
+from phaseprune.report.words import plural, signed
 
 
 def lens_table(trace: Mapping[str, Any]) -> Table:
@@ -56,7 +57,8 @@ def lens_lines(trace: Mapping[str, Any]) -> list[str]:
     where = "no readout"
     if lens["differs"]:
         where = f"{plural(len(lens['differs']), 'readout')} of {trace['blocks'] + 1}"
-    plain = phases_line(trace | {"transition": lens["transition"]})
+    other = {name: lens[name] for name in ("transition", "accuracy")}
+    plain = phases_line(trace | other | {"raw_transition": None, "debiased": None})
     return [
         "Readouts are by a tuned lens, fitted to "
         f"{plural(lens['calibration_questions'], 'other question')}. Its Decision Margin differs "

@@ -7,8 +7,14 @@ from typing import Any
 
 from rich.table import Table
 
-from phaseprune.report.tables import add_row, interval_cell, new_table
+from phaseprune.report.tables import DEBIASED_NOTE, add_row, interval_cell, new_table
 from phaseprune.report.words import DASH, PHASE_NAMES, percent, plural, signed
+
+#: What the budgets that were held against pruned models so far have shown (docs/plan.md).
+NO_SKILL = (
+    "Budgets predicted so far were no nearer to where models fell than one and the same number for "
+    "all would have been."
+)
 
 
 def plan_table(result: Mapping[str, Any]) -> Table:
@@ -20,14 +26,17 @@ def plan_table(result: Mapping[str, Any]) -> Table:
     Returns:
         A table of at most 80 columns.
     """
+    letters = any("retained_debiased" in row["read_off"] for row in result["rows"])
     limits = ", ".join(f"{limit:.2f}" for limit in result["limits"]["influence"])
     table = new_table(
         f"{result['model']} on {result['task']}: which blocks could go, in this order",
         f"read off: what the other blocks add, as if none saw the change; together: rule of thumb "
-        f"{limits}",
+        f"{limits}" + (f"; {DEBIASED_NOTE}" if letters else ""),
     )
-    heads = ("Removed", "Block", "Phase", "Influence", "together", "DM\nread off",
-             "retained %\nread off [95 % CI]")  # fmt: skip
+    # Of letters there is no room for the Decision Margin; plan.json has it.
+    heads = ["Removed", "Block", "Phase", "Influence", "together"]
+    heads += ["retained %\nread off [CI]", "debiased %\nread off [CI]"] if letters else [
+        "DM\nread off", "retained %\nread off [95 % CI]"]  # fmt: skip
     for number, head in enumerate(heads):
         table.add_column(head, justify="left" if number == 2 else "right", no_wrap=True)
     for row in result["rows"]:
@@ -39,8 +48,13 @@ def plan_table(result: Mapping[str, Any]) -> Table:
             PHASE_NAMES.get(row["phase"], DASH),
             f"{row['influence']:.3f}",
             f"{row['influence_together']:.3f}",
-            signed(read["decision_margin"]),
+            *([] if letters else [signed(read["decision_margin"])]),
             interval_cell(read["retained"], read["retained_ci"], 0),
+            *(
+                [interval_cell(read["retained_debiased"], read["retained_debiased_ci"], 0)]
+                if letters
+                else []
+            ),
             end_section=row["removed_blocks"] == result["budget"]["blocks"],
         )
     return table
@@ -81,4 +95,4 @@ def plan_lines(result: Mapping[str, Any]) -> list[str]:
         lines.append(
             f"Of these {phases.count('decisive')} are Decisive and {phases.count('silent')} Silent."
         )
-    return [*lines, "It is a prediction, and nothing was removed yet. " + cost]
+    return [*lines, f"It is a prediction, and nothing was removed yet. {NO_SKILL} {cost}"]

@@ -11,8 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
-from phaseprune.decoder.items import item_in_words, short_item, whole_blocks
+from phaseprune.decoder.items import short_item, whole_blocks
 from phaseprune.report import style
+from phaseprune.report.collapse_words import FALL_MARKS, fall_range, fall_steps, fitted_fall
 from phaseprune.report.item_words import nouns_of
 from phaseprune.report.words import percent
 
@@ -28,30 +29,38 @@ def pruning_figure(
 
     Args:
         steps: The lines of `steps.jsonl`, the first of the full model.
-        result: The result of a finished run, or None while it is running: then neither a cliff nor
+        result: The result of a finished run, or None while it is running: then neither a fall nor
             a chosen step is marked.
         chance: Accuracy of guessing, for its line; `trace.json` holds it. Without it, it follows
             from what the steps say is retained.
 
     Returns:
         The figure. Each removed block's index stands at its point; the colour and the shape of the
-        point tell its phase.
+        point tell its phase. Of letters there is a second line, with the label prior taken off. The
+        fitted fall is dark (between the steps of a cliff, over those of a slope), its interval
+        pale.
     """
     figure, axes = style.new_figure(4.0)
     chance = _implied_chance(steps) if chance is None else chance
     numbers = [step["step"] for step in steps]
     accuracy = [step["evaluation"]["accuracy"] for step in steps]
-    low, high = (
-        [
-            (step["evaluation"].get("ci") or [mean, mean])[side]
-            for step, mean in zip(steps, accuracy, strict=True)
-        ]
-        for side in (0, 1)
-    )
+    low, high = _bounds([step["evaluation"] for step in steps])
     axes.fill_between(
         numbers, low, high, color=style.INK, alpha=0.12, linewidth=0, label="95 % interval"
     )
     axes.plot(numbers, accuracy, color=style.MUTED, linewidth=1.2, label="evaluation accuracy")
+    debiased = [step["evaluation"].get("debiased") for step in steps]
+    if all(debiased):
+        axes.plot(
+            numbers, [one["accuracy"] for one in debiased], color=style.DEBIASED, linewidth=1.4,
+            linestyle=(0, (4, 1.5)), label="less the label prior",
+        )  # fmt: skip
+        bounds = _bounds(debiased)
+        axes.fill_between(
+            numbers, *bounds, color=style.DEBIASED, alpha=0.12, linewidth=0,
+            label="debiased, 95 % interval",
+        )  # fmt: skip
+        low, high = low + bounds[0], high + bounds[1]
     last = max(numbers[-1], 1)
     axes.set_xlim(-0.6, last + 0.6)
     axes.set_ylim(*style.accuracy_limits(low, high, accuracy[0] if chance is None else chance))
@@ -75,9 +84,19 @@ def pruning_figure(
             fontsize=style.NOTE_SIZE,
             handletextpad=0.3,
             markerscale=0.6 if len(steps) <= MARKER_NUMBERS_UP_TO else 1,
-            handles=[line for line in axes.lines if line.get_label().startswith("removed: ")],
+            handles=[
+                line
+                for line in axes.lines
+                if line.get_label().startswith(("removed: ", "less the label prior"))
+            ],
         )
     return figure
+
+
+def _bounds(figures: Sequence[Mapping[str, Any]]) -> tuple[list[float], list[float]]:
+    """Lower and upper bounds of accuracies; the accuracy itself where there are none."""
+    bounds = [one.get("ci") or [one["accuracy"]] * 2 for one in figures]
+    return [low for low, _ in bounds], [high for _, high in bounds]
 
 
 def margin_heatmap_figure(
@@ -201,7 +220,7 @@ def _removed_markers(axes: Axes, steps: Sequence[Mapping[str, Any]]) -> None:
 def _mark_result(
     axes: Axes, steps: Sequence[Mapping[str, Any]], result: Mapping[str, Any], last: int
 ) -> None:
-    chosen, cliff = result["chosen_step"], result["cliff"]
+    chosen, fall = result["chosen_step"], fitted_fall(result)
     axes.axvline(
         chosen,
         color=style.INK,
@@ -211,20 +230,16 @@ def _mark_result(
         zorder=1.5,
     )
     notes = [(chosen, 1.09, f"chosen: {chosen} removed, {percent(result['pruned']['accuracy'])} %")]
-    if cliff:
-        axes.axvspan(
-            cliff["step"] - 1,
-            cliff["step"],
-            color=style.INK,
-            alpha=0.07,
-            linewidth=0,
-            label="cliff",
-            zorder=0,
-        )
-        doubt = "" if cliff["significant"] else ", not significant"
-        cost = f"{percent(cliff['loss'])} points of retained"
-        text = f"cliff: {item_in_words(cliff['removed'])} costs {cost}"
-        notes.append((cliff["step"] - 0.5, 1.02, text + doubt))
+    if fall and fall["found"]:
+        name, at = FALL_MARKS[fall.get("kind")], fall_steps(fall)
+        spans = [(step - 1, step) for step in at] if name == "cliff" else [(at[0] - 1, at[-1])]
+        low, high = fall_range(fall)
+        for span, label, alpha in (
+            ((low - 1, high), f"{name}, 95 % interval", 0.05),
+            *((span, name, 0.09) for span in spans),
+        ):
+            axes.axvspan(*span, color=style.INK, alpha=alpha, linewidth=0, label=label, zorder=0)
+        notes.append(((at[0] + at[-1] - 1) / 2, 1.02, _fall_note(name, fall, at)))
     for x, y, text in notes:
         axes.text(
             x,
@@ -236,6 +251,19 @@ def _mark_result(
             ha="left" if x < 0.3 * last else "right" if x > 0.7 * last else "center",
             fontsize=style.NOTE_SIZE,
         )
+
+
+def _fall_note(name: str, fall: Mapping[str, Any], at: Sequence[int]) -> str:
+    """Name a fall, with its steps and its levels."""
+    steps = f"step {at[0]}" if len(at) == 1 else f"steps {at[0]} to {at[-1]}"
+    if fall.get("kind") == "several cliffs":
+        name, steps = "cliffs", f"steps {at[0]} and {at[-1]}"
+    if fall.get("kind") == "unclear":
+        name = "a cliff or a slope"
+    return (
+        f"{name}: {steps}, from {percent(fall['before'], 0)} to {percent(fall['after'], 0)} % "
+        "retained"
+    )
 
 
 def _step_ticks(axes: Axes, steps: Sequence[Mapping[str, Any]]) -> None:

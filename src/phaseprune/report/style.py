@@ -22,6 +22,8 @@ MUTED = "#5b6673"
 RULE = "#c4cad2"
 GRID = "#e8ebef"
 REMOVED = "#d5d9df"
+#: What is less the label prior, beside ``INK`` as the model answers.
+DEBIASED = "#2c8a5a"
 
 PHASE_COLOURS = {"silent": SILENT, "decisive": DECISIVE, None: UNPHASED}
 PHASE_MARKERS = {"silent": "s", "decisive": "o", None: "D"}

@@ -10,11 +10,14 @@ from rich.cells import cell_len, set_cell_size
 from rich.table import Table
 from rich.text import Text
 
-from phaseprune.report.words import DASH, PHASE_NAMES, percent, phases_line, signed
-
-__all__ = ["methods_table", "phases_line", "steps_table", "trace_table"]
+from phaseprune.report.collapse_words import step_marks
+from phaseprune.report.words import DASH, PHASE_NAMES, percent, signed
 
 WIDTH = 80
+#: Under tables of letters.
+DEBIASED_NOTE = (
+    "debiased: less the label prior, how much a letter is preferred whatever the question says"
+)
 BAR_HALF = 5
 PHASE_STYLES = {"silent": "blue", "decisive": "dark_orange3", None: ""}
 # Rules under the head and between sections, nothing else.
@@ -30,17 +33,24 @@ def trace_table(trace: Mapping[str, Any]) -> Table:
         trace: The content of `trace.json`.
 
     Returns:
-        A table of at most 80 columns. The shares of up to four options are numbers; for more, the
-        most frequent one is named.
+        A table of at most 80 columns. Of letters it shows what stands with the label prior taken
+        off beside what the model answers, in place of the accuracy's interval. The shares of up to
+        four options are numbers; for more, the most frequent one is named.
     """
-    margin, accuracy = trace["decision_margin"], trace["accuracy"]
     transition, labels = trace["transition"], trace["option_labels"]
     first_decisive = transition["readout"] if transition["found"] else None
-    table = new_table(f"{trace['model']} on {trace['task']}")
+    debiased = trace.get("debiased")
+    table = new_table(f"{trace['model']} on {trace['task']}", DEBIASED_NOTE if debiased else None)
     table.add_column("ℓ", justify="right")
-    table.add_column("DM [95 % CI]", justify="right", no_wrap=True)
+    if debiased:
+        table.add_column("DM", justify="right", no_wrap=True)
+    table.add_column(
+        "debiased DM\n[95 % CI]" if debiased else "DM [95 % CI]", justify="right", no_wrap=True
+    )
     table.add_column("-1   0   +1", width=2 * BAR_HALF + 1)
-    table.add_column("Acc. % [CI]", justify="right", no_wrap=True)
+    table.add_column(
+        "Acc. %\n raw deb." if debiased else "Acc. % [CI]", justify="right", no_wrap=True
+    )
     table.add_column(Text(_option_header(labels)), no_wrap=True)
     table.add_column("Phase", no_wrap=True)
     for at in trace["readouts"]:
@@ -48,22 +58,33 @@ def trace_table(trace: Mapping[str, Any]) -> Table:
         if first_decisive is not None:
             phase = "silent" if at < first_decisive else "decisive"
         name = PHASE_NAMES.get(phase, DASH) + (" ◀" if at == first_decisive else "")
-        mean = margin["mean"][at]
         add_row(
             table,
             str(at),
-            f"{signed(mean)} [{signed(margin['ci_low'][at])}, {signed(margin['ci_high'][at])}]",
-            margin_bar(mean),
-            interval_cell(
-                accuracy["mean"][at], (accuracy["ci_low"][at], accuracy["ci_high"][at]), 0
-            ),
+            *_readout_cells(trace, at),
             _option_shares(trace["option_frequency"][at], labels),
             Text(name, style=PHASE_STYLES[phase]),
             end_section=first_decisive is not None and at == first_decisive - 1,
         )
     table.add_section()
-    add_row(table, "gold", "", "", "", _option_shares(trace["gold_frequency"], labels), "")
+    empty = [""] * (4 if debiased else 3)
+    add_row(table, "gold", *empty, _option_shares(trace["gold_frequency"], labels), "")
     return table
+
+
+def _readout_cells(trace: Mapping[str, Any], at: int) -> list[str]:
+    """The Decision Margin and the accuracy of a readout, as far as there is room."""
+    debiased = trace.get("debiased")
+    margin, accuracy = (debiased or trace)["decision_margin"], trace["accuracy"]
+    mean = margin["mean"][at]
+    bounds = f"[{signed(margin['ci_low'][at])}, {signed(margin['ci_high'][at])}]"
+    cells = [f"{signed(mean)} {bounds}", margin_bar(mean)]
+    if debiased:
+        both = (accuracy["mean"][at], debiased["accuracy"]["mean"][at])
+        shares = " ".join(f"{percent(share, 0):>3}" for share in both)
+        return [signed(trace["decision_margin"]["mean"][at]), *cells, shares]
+    bounds = (accuracy["ci_low"][at], accuracy["ci_high"][at])
+    return [*cells, interval_cell(accuracy["mean"][at], bounds, 0)]
 
 
 def steps_table(
@@ -73,34 +94,46 @@ def steps_table(
 
     Args:
         steps: The lines of `steps.jsonl`.
-        result: The result of a finished run, for the chosen step and the cliff.
+        result: The result of a finished run, for the chosen step and where retained falls.
 
     Returns:
-        A table of at most 80 columns.
+        A table of at most 80 columns; of letters it shows what is retained with the label prior
+        taken off, in place of the accuracy's interval.
     """
-    table = new_table("Pruning steps", "Accuracy, DM and retained on the evaluation questions")
-    table.add_column("Step", justify="right")
+    letters = steps[0].get("retained_debiased_ci") is not None
+    caption = "Accuracy, DM and retained on the evaluation questions"
+    table = new_table("Pruning steps", f"{caption}; {DEBIASED_NOTE}" if letters else caption)
     halves = any(isinstance(step["removed"], str) for step in steps)
-    table.add_column("Half" if halves else "Block", justify="right", no_wrap=True)
-    table.add_column("Phase", no_wrap=True)
-    table.add_column("Accuracy % [CI]", justify="right", no_wrap=True)
-    table.add_column("DM", justify="right")
-    table.add_column("Retained % [CI]", justify="right", no_wrap=True)
-    table.add_column("", width=13 if halves else 16)
-    for step in steps:
-        evaluation, phase = step["evaluation"], step["phase"]
-        full = step["removed"] is None
-        add_row(
-            table,
-            str(step["step"]),
-            "full" if full else str(step["removed"]),
-            Text(PHASE_NAMES.get(phase, "" if full else DASH), style=PHASE_STYLES[phase]),
-            interval_cell(evaluation["accuracy"], evaluation.get("ci"), 1),
-            signed(evaluation["decision_margin"]),
-            interval_cell(step["retained"], step.get("retained_ci"), 0),
-            ", ".join(step_marks(step, result)),
-        )
+    heads = ["Step", "Half" if halves else "Block", "Phase"]
+    heads += ["Acc. %"] if letters else ["Accuracy % [CI]"]
+    heads += ["DM", "Retained %\n[95 % CI]" if letters else "Retained % [CI]"]
+    heads += ["debiased %\n[95 % CI]"] if letters else []
+    rows = [_step_cells(step, letters) for step in steps]
+    for place, head in enumerate(heads):
+        table.add_column(head, justify="left" if place == 2 else "right", no_wrap=True)
+    widths = [
+        max(len(line) for cell in column for line in str(cell).split("\n"))
+        for column in zip(heads, *rows, strict=True)
+    ]
+    table.add_column("", max_width=WIDTH - sum(widths) - len(widths))
+    for step, row in zip(steps, rows, strict=True):
+        add_row(table, *row, ", ".join(step_marks(step, result)))
     return table
+
+
+def _step_cells(step: Mapping[str, Any], letters: bool) -> list[str | Text]:
+    evaluation, phase = step["evaluation"], step["phase"]
+    full, accuracy = step["removed"] is None, evaluation["accuracy"]
+    debiased = (step.get("retained_debiased"), step.get("retained_debiased_ci"))
+    return [
+        str(step["step"]),
+        "full" if full else str(step["removed"]),
+        Text(PHASE_NAMES.get(phase, "" if full else DASH), style=PHASE_STYLES[phase]),
+        percent(accuracy) if letters else interval_cell(accuracy, evaluation.get("ci"), 1),
+        signed(evaluation["decision_margin"]),
+        interval_cell(step["retained"], step.get("retained_ci"), 0),
+        *([interval_cell(*debiased, 0)] if letters else []),
+    ]
 
 
 def methods_table(methods: Sequence[Mapping[str, Any]], blocks: int, removed: int) -> Table:
@@ -127,25 +160,6 @@ def methods_table(methods: Sequence[Mapping[str, Any]], blocks: int, removed: in
             method["arxiv"] or DASH,
         )  # fmt: skip
     return table
-
-
-def step_marks(step: Mapping[str, Any], result: Mapping[str, Any] | None) -> list[str]:
-    """Say what is special about a step.
-
-    Args:
-        step: A line of `steps.jsonl`.
-        result: The result of a finished run, or None.
-
-    Returns:
-        Any of ``chosen``, ``cliff`` and ``collapsed``.
-    """
-    cliff = result["cliff"] if result else None
-    marks = {
-        "chosen": result is not None and step["step"] == result["chosen_step"],
-        "cliff": cliff is not None and step["step"] == cliff["step"],
-        "collapsed": step["collapsed"],
-    }
-    return [name for name, holds in marks.items() if holds]
 
 
 def margin_bar(value: float) -> str:

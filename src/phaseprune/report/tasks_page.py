@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from phaseprune.report.collapse_words import step_marks
 from phaseprune.report.guard_figures import guards_figure
 from phaseprune.report.run_files import read_json, read_run
 from phaseprune.report.svg import inline_svg
-from phaseprune.report.tables import step_marks
 from phaseprune.report.tasks_figure import tasks_figure
 from phaseprune.report.tasks_words import CAPTION, phases_lines, task_cell, tasks_lines
 from phaseprune.report.words import DASH, percent, percent_with_interval, plural, signed

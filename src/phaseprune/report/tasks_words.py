@@ -8,15 +8,16 @@ from typing import Any
 from rich.cells import cell_len
 from rich.table import Table
 
+from phaseprune.report.collapse_words import collapse_kind_words, largest_loss, step_marks
 from phaseprune.report.guard_words import guard_lines
-from phaseprune.report.tables import WIDTH, add_row, interval_cell, new_table, step_marks
+from phaseprune.report.tables import WIDTH, add_row, interval_cell, new_table
+from phaseprune.report.transition_words import phases_line
 from phaseprune.report.words import (
     PHASE_NAMES,
     accuracy_line,
     blocks_in_words,
     percent,
     percent_with_interval,
-    phases_line,
 )
 
 #: Columns that the step, the block, the figure of all tasks and marks take.
@@ -118,7 +119,7 @@ def tasks_lines(
             for folder, one in result["tasks"].items()
         ),
         _together_line(result),
-        _cliff_line(steps, result),
+        _loss_line(steps, result),
         *([line] if (line := differing_line(traces)) else []),
         *guard_lines(result),
     ]
@@ -182,7 +183,15 @@ def _retained_words(task: Mapping[str, Any]) -> str:
     if task["retained"] is None:
         return "Retained is not defined: the full model is not better than chance."
     text = f"Retained {percent_with_interval(task['retained'], task['retained_ci'])}"
-    return text + (", collapsed." if task["collapsed"] else ".")
+    value = task.get("retained_debiased")
+    if value is not None:
+        debiased = percent_with_interval(value, task["retained_debiased_ci"])
+        text += f", without the label prior {debiased}"
+    if task["collapsed"]:
+        text += ", collapsed" + collapse_kind_words(
+            task.get("collapsed_how"), task, task["evaluation_questions"], told=True
+        )
+    return f"{text}."
 
 
 def _together_line(result: Mapping[str, Any]) -> str:
@@ -196,23 +205,24 @@ def _together_line(result: Mapping[str, Any]) -> str:
     return f"Retained, {name}: {retained}."
 
 
-def _cliff_line(steps: Sequence[Mapping[str, Any]], result: Mapping[str, Any]) -> str:
-    cliff = result["cliff"]
-    if not cliff:
+def _loss_line(steps: Sequence[Mapping[str, Any]], result: Mapping[str, Any]) -> str:
+    """The largest one-step loss: one of many, and no cliff for being the largest."""
+    loss = largest_loss(result)
+    if not loss:
         if result["retained"] is None:
-            return "No cliff can be told, as retained is not defined."
-        return "No cliff: no step loses any of what is retained."
+            return "Where it falls cannot be told, as retained is not defined."
+        return "No step loses any of what is retained."
     of: dict[str, list[str]] = {}
-    for folder, one in steps[cliff["step"]]["tasks"].items():
+    for folder, one in steps[loss["step"]]["tasks"].items():
         if one["phase"]:
             of.setdefault(PHASE_NAMES[one["phase"]], []).append(folder)
     phases = [f"{name} for {_listed(folders)}" for name, folders in of.items()]
     of_phases = f" ({', '.join(phases)})" if phases else ""
     interval = ""
-    if cliff["loss_ci"]:
-        low, high = cliff["loss_ci"]
-        interval = f" (95 % CI {percent(low)} to {percent(high)})"
+    if loss["loss_ci"]:
+        low, high = loss["loss_ci"]
+        interval = f" (95 % CI {percent(low)} to {percent(high)}, not corrected for the choice)"
     return (
-        f"The cliff of the {result['combine']} is step {cliff['step']}, the removal of block "
-        f"{cliff['removed']}{of_phases}: it loses {percent(cliff['loss'])} points{interval}"
-    ) + ("." if cliff["significant"] else ", which is not significant.")
+        f"Of all steps, step {loss['step']}, the removal of block {loss['removed']}{of_phases}, "
+        f"loses most of the {result['combine']}: {percent(loss['loss'])} points{interval}."
+    )

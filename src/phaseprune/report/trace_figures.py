@@ -11,7 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from phaseprune.report import style
-from phaseprune.report.words import phases_line
+from phaseprune.report.transition_words import SHAPES, ends_in_words, phases_line
+
+#: Label of curves with the label prior taken off.
+DEBIASED = "debiased"
 
 
 def decision_margin_figure(trace: Mapping[str, Any]) -> Figure:
@@ -21,23 +24,31 @@ def decision_margin_figure(trace: Mapping[str, Any]) -> Figure:
         trace: The content of `trace.json`.
 
     Returns:
-        The figure. Without a transition it carries the reason instead of phases.
+        The figure; of letters also with the label prior taken off, in which the transition is
+        found. Without a transition it carries the reason instead of phases.
     """
     figure, axes = style.new_figure(3.7)
     margin, last = trace["decision_margin"], trace["blocks"]
     axes.axhline(0, color=style.MUTED, linewidth=0.9, label="zero")
+    debiased = trace.get("debiased")
     _curve(axes, trace["readouts"], margin, "Decision Margin")
-    plain = trace["lens"]["decision_margin"]["mean"] if trace.get("lens") else []
-    if plain:
+    others = [margin["ci_low"], margin["ci_high"], [0.0, 0.1]]
+    named = {}
+    if debiased:
+        named |= {"Decision Margin": "as the model answers", DEBIASED: "less the label prior"}
+        of = debiased["decision_margin"]
+        _curve(axes, trace["readouts"], of, DEBIASED, style.DEBIASED)
+        others += [of["ci_low"], of["ci_high"]]
+    if trace.get("lens"):
+        named["plain logit lens"] = "plain logit lens"
+        others.append(trace["lens"]["decision_margin"]["mean"])
         axes.plot(
-            trace["readouts"], plain, color=style.MUTED, linewidth=1.2, linestyle=(0, (4, 2)),
-            label="plain logit lens",
+            trace["readouts"], others[-1], color=style.MUTED, linewidth=1.2,
+            linestyle=(0, (4, 2)), label="plain logit lens",
         )  # fmt: skip
-        axes.legend(
-            handles=[line for line in axes.lines if line.get_label() == "plain logit lens"],
-            loc="upper left", frameon=False, fontsize=style.NOTE_SIZE,
-        )  # fmt: skip
-    low, high = style.padded(margin["ci_low"], margin["ci_high"], [0.0, 0.1, *plain])
+    # Without a transition the reason stands on the left.
+    _legend(axes, named, "upper left" if trace["transition"]["found"] else "upper right")
+    low, high = style.padded(*others)
     found = trace["transition"]["found"]
     high += 0 if found else 0.3 * (high - low)
     axes.set_ylim(max(low, -1.04), min(high, 1.04 if found else 1.4))
@@ -125,7 +136,13 @@ def accuracy_by_readout_figure(trace: Mapping[str, Any]) -> Figure:
     accuracy, last = trace["accuracy"], trace["blocks"]
     _curve(axes, trace["readouts"], accuracy, "accuracy")
     axes.set_xlim(-0.5, last + 0.5)
-    axes.set_ylim(*style.accuracy_limits(accuracy["ci_low"], accuracy["ci_high"], trace["chance"]))
+    series = [accuracy]
+    if trace.get("debiased"):
+        series.append(trace["debiased"]["accuracy"])
+        _curve(axes, trace["readouts"], series[-1], DEBIASED, style.DEBIASED)
+        _legend(axes, {"accuracy": "as the model answers", DEBIASED: "less the label prior"})
+    bounds = [[bound for one in series for bound in one[end]] for end in ("ci_low", "ci_high")]
+    axes.set_ylim(*style.accuracy_limits(*bounds, trace["chance"]))
     style.level_lines(axes, {"chance": trace["chance"]})
     axes.xaxis.set_major_locator(style.integer_ticks(last))
     axes.grid(axis="y", color=style.GRID, linewidth=0.7)
@@ -138,27 +155,41 @@ def accuracy_by_readout_figure(trace: Mapping[str, Any]) -> Figure:
 
 
 def _curve(
-    axes: Axes, readouts: Sequence[int], interval: Mapping[str, Sequence[float]], label: str
+    axes: Axes,
+    readouts: Sequence[int],
+    interval: Mapping[str, Sequence[float]],
+    label: str,
+    colour: str = style.INK,
 ) -> None:
     """Draw a mean over readouts with its interval as a band."""
     axes.fill_between(
         readouts,
         interval["ci_low"],
         interval["ci_high"],
-        color=style.INK,
+        color=colour,
         alpha=0.18,
         linewidth=0,
-        label="95 % interval",
+        label="95 % interval" if colour == style.INK else f"{label}, 95 % interval",
     )
     axes.plot(
         readouts,
         interval["mean"],
-        color=style.INK,
+        color=colour,
         linewidth=1.6,
         marker="o",
         markersize=4 if len(readouts) <= 49 else 2.5,
         label=label,
     )
+
+
+def _legend(axes: Axes, named: Mapping[str, str], place: str = "upper left") -> None:
+    """Name some lines, by their labels."""
+    lines = {line.get_label(): line for line in axes.lines}
+    if named:
+        axes.legend(
+            [lines[label] for label in named], list(named.values()), loc=place,
+            frameon=False, fontsize=style.NOTE_SIZE,
+        )  # fmt: skip
 
 
 def _shade_phases(axes: Axes, trace: Mapping[str, Any]) -> None:
@@ -194,8 +225,10 @@ def _shade_phases(axes: Axes, trace: Mapping[str, Any]) -> None:
 
 
 def _mark_transition(axes: Axes, transition: Mapping[str, Any], last: int) -> None:
-    at = transition["readout"]
+    at, shape = transition["readout"], transition.get("shape")
     label = f"transition at readout {at}"
+    if shape in ("gradual", "several", "unclear"):
+        label = f"{SHAPES[shape]}: {ends_in_words(transition['rise'], shape)}\nsplit at {at}"
     if transition["ci"]:
         low, high = transition["ci"]
         axes.axvspan(low, high, color=style.INK, alpha=0.1, linewidth=0, label="transition CI")

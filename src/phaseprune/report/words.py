@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from phaseprune.decision.intervals import questions_needed
+
 DASH = "–"
 PHASE_NAMES = {"silent": "Silent", "decisive": "Decisive"}
 
@@ -62,6 +64,33 @@ def percent_with_interval(value: float | None, interval: Sequence[float] | None)
         return f"{percent(value)} %"
     low, high = interval
     return f"{percent(value)} % (95 % CI {percent(low)} to {percent(high)})"
+
+
+def interval_words(interval: Sequence[int] | None) -> str:
+    """Write the interval of a place: `` (95 % CI 8 to 9)``, with a blank before it, or nothing."""
+    return f" (95 % CI {interval[0]} to {interval[1]})" if interval else ""
+
+
+def enough_words(
+    value: float, interval: Sequence[float] | None, questions: int | None
+) -> str:
+    """Say how many questions would do where these cannot tell: ``; about 640 would tell``.
+
+    Args:
+        value: How far the estimate is from where the verdict turns.
+        interval: The 95 % interval of that.
+        questions: How many questions both are of.
+
+    Returns:
+        The words with a semicolon before them; nothing where no number can be told.
+    """
+    needed = questions and questions_needed(value, interval, questions)
+    if not needed:
+        return ""
+    needed = max(needed, questions + 1)
+    # Two digits: the standard error behind it is no better known.
+    unit = 10 ** max(len(str(needed)) - 2, 0)
+    return f"; about {-(-needed // unit) * unit:,} would tell"
 
 
 def plural(count: int, noun: str) -> str:
@@ -153,36 +182,6 @@ def blocks_in_words(blocks: Sequence[int]) -> str:
     return "blocks " + ", ".join(str(block) for block in blocks)
 
 
-def phases_line(trace: Mapping[str, Any]) -> str:
-    """Say in one sentence where the model decides.
-
-    Args:
-        trace: The content of `trace.json`.
-
-    Returns:
-        The transition with its interval and both phases, or why there is no transition.
-    """
-    transition = trace["transition"]
-    if not transition["found"]:
-        reason = (transition["reason"] or "the step is not significant").rstrip(". ")
-        return f"No transition was found: {reason}."
-    interval = ""
-    if transition["ci"]:
-        interval = f" (95 % CI {transition['ci'][0]} to {transition['ci'][1]})"
-    phases = [
-        f"{name} {blocks_in_words(blocks)}" if blocks else f"no {name} block"
-        for name, blocks in (
-            ("Silent", transition["silent_blocks"]),
-            ("Decisive", transition["decisive_blocks"]),
-        )
-    ]
-    return (
-        f"The model decides at readout {transition['readout']} of {trace['blocks']}{interval}: "
-        f"{', '.join(phases)}."
-        + (f" Found on {n} questions of the task." if (n := transition.get("questions")) else "")
-    )
-
-
 def removed_line(steps: Sequence[Mapping[str, Any]], result: Mapping[str, Any]) -> str:
     """Say how many blocks the chosen step removed, and of which phase.
 
@@ -226,59 +225,6 @@ def accuracy_line(result: Mapping[str, Any], chance: float | None, questions: in
         f"Accuracy{where}: full model {percent_with_interval(full['accuracy'], full['ci'])}, "
         f"pruned model {percent_with_interval(pruned['accuracy'], pruned['ci'])}{guess}."
     )
-
-
-def collapse_line(result: Mapping[str, Any]) -> str:
-    """Say what is retained, whether the pruned model collapsed, and whether a later one did.
-
-    Args:
-        result: The result of a finished prune run.
-
-    Returns:
-        One or two sentences.
-    """
-    if result["retained"] is None:
-        return "Retained is not defined: the full model is not better than chance."
-    retained = percent_with_interval(result["retained"], result["retained_ci"])
-    if result["retained_ci"] is None:
-        return (
-            f"Retained of the accuracy above chance: {retained}, without an interval, "
-            "so that a collapse cannot be told."
-        )
-    verdict = "has collapsed" if result["collapsed"] else "has not collapsed"
-    text = f"Retained of the accuracy above chance: {retained}. The pruned model {verdict}"
-    at = result["collapsed_at_step"]
-    if at is None:
-        return text + ("." if result["collapsed"] else ", nor does any step of the search.")
-    if result["collapsed"]:
-        return f"{text}; the collapse comes at step {at}."
-    return f"{text}; the search goes on and collapses at step {at}."
-
-
-def cliff_line(result: Mapping[str, Any]) -> str:
-    """Say where the cliff is: the step that loses most of what is retained.
-
-    Args:
-        result: The result of a finished prune run.
-
-    Returns:
-        One sentence.
-    """
-    cliff = result["cliff"]
-    if not cliff:
-        if result["retained"] is None:
-            return "No cliff can be told, as retained is not defined."
-        return "No cliff: no step loses any of what is retained."
-    phase = f" ({PHASE_NAMES[cliff['phase']]})" if cliff["phase"] else ""
-    interval = ""
-    if cliff.get("loss_ci"):
-        low, high = cliff["loss_ci"]
-        interval = f" (95 % CI {percent(low)} to {percent(high)})"
-    text = (
-        f"The cliff is step {cliff['step']}, the removal of block {cliff['removed']}{phase}: "
-        f"it loses {percent(cliff['loss'])} points of retained{interval}"
-    )
-    return text + ("." if cliff["significant"] else ", which is not significant.")
 
 
 def racing_line(racing: Mapping[str, Any]) -> str:

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from phaseprune.decision.collapse import COLLAPSED_BELOW, fit_fall
+from phaseprune.decision.collapse import Fall, Retained, collapse_kind, fit_fall
 from phaseprune.decision.comparison import Cell, compare_cells, standings
-from phaseprune.decision.cost_front import Retaining, common_cliff, front, gains
+from phaseprune.decision.cost_front import Retaining, front, gains
 from phaseprune.decision.guards import drawn_figures, short_figures
 from phaseprune.decision.intervals import wilson
 from phaseprune.decision.phases import Estimate
@@ -53,6 +53,8 @@ def conclude_task(
     chosen = chosen_sets(rankings, numbers)
     full, chances = right([scores[Pruned()]])[0], 1 / evaluation.options
     retaining = Retaining(full, chances, seed)
+    of_full = _debiased([scores[Pruned()]])
+    debiased = None if of_full is None else Retaining(of_full[0], chances, seed)
     cells = {
         number: {
             method: Cell(_key(method, of[number]), right([scores[one] for one in of[number]]))
@@ -83,6 +85,7 @@ def conclude_task(
         "full": {
             "accuracy": float(full.mean()),
             "ci": wilson(full.sum(), len(full)).tolist(),
+            **({} if of_full is None else {"accuracy_debiased": float(of_full.mean())}),
             "decision_margin": scores[Pruned()]["decision_margin"],
             "guard": _guard([Pruned()], guards, seed),
         },
@@ -104,7 +107,9 @@ def conclude_task(
                     {number: cells[number][method] for number in numbers if number in of}, retaining
                 ),
                 "cells": [
-                    _cell(number, of[number], cells[number][method], scores, retaining)
+                    _cell(
+                        number, of[number], cells[number][method], scores, retaining, debiased
+                    )
                     | {"guard": _guard(of[number], guards, seed)}
                     for number in numbers
                     if number in of
@@ -134,7 +139,7 @@ def conclude_task(
                 "p_value": gain.p_value, "p_corrected": gain.p_corrected,
                 "significant": gain.significant,
             }
-            for gain in gains(order, passes, pooled, retaining)
+            for gain in (gains(order, passes, pooled, retaining) if order else ())
         ],
         "scored": {"sets": len(scores), **scoring},
     }  # fmt: skip
@@ -148,43 +153,38 @@ def _key(method: str, sets: Sequence[Pruned]) -> Any:
 def _cliff(
     cells: Mapping[int, Mapping[str, Cell]], retaining: Retaining
 ) -> tuple[dict[str, Any] | None, tuple[int, ...]]:
-    """Where even the best falls most, and the numbers that all methods are summed up over.
+    """Where even the best falls, and the numbers that all methods are summed up over.
 
-    These are those before a significant fall; all of them where none is significant.
+    These are those before a fall (at least the first one); all of them where none is found.
     """
-    have = {number: of for number, of in cells.items() if of}
-    if not retaining.defined or not have:
-        return None, tuple(have)
-    best = {number: max(of.values(), key=lambda cell: cell.accuracy) for number, of in have.items()}
-    values = {number: retaining.value(cell.correct) for number, cell in best.items()}
-    number, common = common_cliff(values)
-    if number is None:
-        return None, common
-    before = retaining.full[None] if number == common[-1] else best[common[-1]].correct
-    ci = retaining.loss_ci(before, best[number].correct)
-    significant = ci[0] > 0
-    cliff = {
-        "removed_blocks": number,
-        "best_before": retaining.value(before),
-        "best": values[number],
-        "loss_ci": list(ci),
-        "significant": significant,
+    best = {
+        number: max(of.values(), key=lambda cell: cell.accuracy)
+        for number, of in cells.items()
+        if of
     }
-    return cliff, common if significant else tuple(have)
+    fall = _fall(best, retaining) if best else None
+    if fall is None or not fall["found"]:
+        return fall, tuple(best)
+    before = [number for number in best if number < fall["removed_blocks"]]
+    return fall, tuple(before or list(best)[:1])
 
 
 def _cliff_fit(of: Mapping[int, Cell], retaining: Retaining) -> dict[str, Any] | None:
-    """``fit_fall`` of one method, from the full model on, in numbers of removed blocks.
-
-    None where the method is drawn: the mean of several models has no cliff of one.
-    """
+    """``_fall`` of one method; None where it is drawn: several models have no cliff of one."""
     if any(len(cell.correct) > 1 for cell in of.values()):
         return None
-    correct = [retaining.full, *(cell.correct[0] for cell in of.values())]
+    return _fall(of, retaining)
+
+
+def _fall(of: Mapping[int, Cell], retaining: Retaining) -> dict[str, Any] | None:
+    """``fit_fall`` of cells, from the full model on, told in numbers of removed blocks."""
+    correct = [retaining.full, *(cell.correct.mean(axis=0) for cell in of.values())]
     numbers = (0, *of)
     fall = fit_fall(correct, retaining.chances, retaining.seed, numbers)
-    if fall is None:
-        return None
+    return fall and _in_numbers(fall, numbers)
+
+
+def _in_numbers(fall: Fall, numbers: Sequence[int]) -> dict[str, Any]:
     told = fall.to_dict()
     for name in ("ci", "span"):
         told[name] = told[name] and [numbers[place] for place in told[name]]
@@ -210,11 +210,11 @@ def _cost(method: str, rankings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def _cell(
     number: int, sets: Sequence[Pruned], cell: Cell,
     scores: Mapping[Pruned, Mapping[str, Any]], retaining: Retaining,
+    debiased: Retaining | None,
 ) -> dict[str, Any]:  # fmt: skip
-    """One method at one number of removed blocks."""
-    found = retaining.estimate(cell.correct)
-    ci = found.ci if found else None
-    return {
+    """One method at one number of removed blocks; of letters also less the label prior."""
+    left = _retained(cell.correct, retaining)
+    told = {
         "removed_blocks": number,
         "sets": [list(one.blocks) for one in sets],
         **({"merged": sets[0].written} if sets[0].merged else {}),
@@ -224,10 +224,33 @@ def _cell(
         if len(sets) == 1
         else None,
         "decision_margin": float(np.mean([scores[one]["decision_margin"] for one in sets])),
-        "retained": found.value if found else None,
-        "retained_ci": list(ci) if ci else None,
-        "collapsed": ci is not None and ci[1] < COLLAPSED_BELOW,
+        "retained": left.value,
+        "retained_ci": list(left.ci) if left.ci else None,
+        "collapsed": left.collapsed,
     }
+    correct = None if debiased is None else _debiased([scores[one] for one in sets])
+    if correct is None:
+        return told
+    other = _retained(correct, debiased)
+    return told | {
+        "accuracy_debiased": float(correct.mean()),
+        "retained_debiased": other.value,
+        "retained_debiased_ci": list(other.ci) if other.ci else None,
+        "collapse": collapse_kind(left, other),
+    }
+
+
+def _retained(correct: np.ndarray, retaining: Retaining) -> Retained:
+    found = retaining.estimate(correct)
+    return Retained(found.value, found.ci) if found else Retained(None, None)
+
+
+def _debiased(lines: Sequence[Mapping[str, Any]]) -> np.ndarray | None:
+    """``[S, Q]`` right decisions less the label prior; None for texts and older lines."""
+    flags = [line.get("correct_debiased") for line in lines]
+    if None in flags:
+        return None
+    return np.array([[flag == "1" for flag in one] for one in flags])
 
 
 def _guard(

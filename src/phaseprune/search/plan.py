@@ -124,6 +124,14 @@ def make_plan(
     order, costs = order_of(found, candidates, number, progress)
     read, left = read_order(found, order, seed)
     together = np.cumsum(influence[list(order)]).tolist()
+    told = [_read_off(read, left, place) for place in range(number + 1)]
+    if read.letters:
+        other = left_of(read.debiased)
+        for place, one in enumerate(told):
+            less = _read_off(read.debiased, other, place)
+            ci = less.pop("retained_ci")
+            one |= {f"{name}_debiased": value for name, value in less.items()}
+            one["retained_debiased_ci"] = ci
     rows = [
         {
             "removed_blocks": place,
@@ -132,12 +140,7 @@ def make_plan(
             "cost": float(costs[place - 1]),
             "influence": float(influence[order[place - 1]]),
             "influence_together": together[place - 1],
-            "read_off": {
-                "accuracy": float(read.correct[:, place].mean()),
-                "decision_margin": float(read.margins[:, place].mean()),
-                "retained": left[place].value,
-                "retained_ci": list(left[place].ci) if left[place].ci else None,
-            },
+            "read_off": told[place],
         }
         for place in range(1, number + 1)
     ]
@@ -153,6 +156,21 @@ def make_plan(
         "rows": rows,
         "block_passes": found.changes.block_passes,
     }  # fmt: skip
+
+
+def _read_off(read: Decisions, left: Sequence[Retained], place: int) -> dict[str, Any]:
+    """What is read off once so many blocks' parts are taken off."""
+    return {
+        "accuracy": float(read.correct[:, place].mean()),
+        "decision_margin": float(read.margins[:, place].mean()),
+        "retained": left[place].value,
+        "retained_ci": list(left[place].ci) if left[place].ci else None,
+    }
+
+
+def left_of(read: Decisions) -> list[Retained]:
+    """What is retained at each place, of what the first one has."""
+    return [retained(correct, read.correct[:, 0], read.chances) for correct in read.correct.T]
 
 
 def order_of(
@@ -180,8 +198,7 @@ def read_order(
 ) -> tuple[Decisions, list[Retained]]:
     """Decisions with what the first 0, 1, … blocks added taken off, and what that retains."""
     read = read_decisions(found, [order[:count] for count in range(len(order) + 1)])
-    full = read.correct[:, 0]
-    return read, [retained(correct, full, read.chances) for correct in read.correct.T]
+    return read, left_of(read)
 
 
 def read_decisions(found: Residuals, sets: Sequence[tuple[int, ...]]) -> Decisions:

@@ -57,8 +57,11 @@ def _of_task(task: TaskSearch, chosen: int) -> dict[str, Any]:
         "full": {key: task.steps[0].evaluation[key] for key in ("accuracy", "ci")},
         **{
             key: found[key]
-            for key in ("pruned", "against_full", "retained", "retained_ci", "collapsed")
-        },
+            for key in (
+                "pruned", "against_full", "retained", "retained_ci", "retained_debiased",
+                "retained_debiased_ci", "collapsed", "collapsed_how",
+            )
+        },  # fmt: skip
         "collapsed_at_step": next((step.step for step in task.steps if step.collapsed), None),
         "removed_of_phase": {name: phases.count(name) for name in ("silent", "decisive")},
     }
