@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
-from phaseprune.decision.transition import find_transition, step_gain
+from phaseprune.decision.curve import SIGNIFICANCE, fit_shape, rise_p_value, step_gain
 
 
 @dataclass(frozen=True)
@@ -57,13 +57,12 @@ def slope(readouts: int, at: float, low: float, high: float, width: float) -> np
 
 @dataclass(frozen=True)
 class Coverage:
-    """What came of the samples of a regime that have a transition.
+    """What came of the samples of a regime that rise significantly.
 
     Attributes:
         samples: all that were drawn.
         covered: share of intervals that hold the true transition.
         exact: share of estimates that are the true one.
-        spread: standard deviation of the estimate, readouts.
         width: mean of the interval's end minus its beginning, readouts.
         one_readout: share of intervals that are a single readout.
     """
@@ -71,33 +70,28 @@ class Coverage:
     samples: int
     covered: float
     exact: float
-    spread: float
     width: float
     one_readout: float
 
 
 def coverage(regime: Regime, simulations: int, seed: int) -> Coverage:
-    """Fit and bound the transition of samples until so many have one.
-
-    The decision at the output is right where the margin is above 0, against chance 1/4.
-    """
+    """Fit and bound the step of samples until so many rise significantly."""
     rng = np.random.default_rng(seed)
     samples, found = 0, []
     while len(found) < simulations:
         margins = regime.sample(rng)
-        transition = find_transition(margins, margins[:, -1] > 0, 0.25, seed=samples)
         samples += 1
-        if transition.found:
-            found.append((transition.readout, *transition.ci))
+        if rise_p_value(margins, samples) < SIGNIFICANCE:
+            shape = fit_shape(margins, samples)
+            found.append((shape.split, *shape.ci))
         if samples > 20 * simulations:
-            raise ValueError("almost no sample of this regime has a transition")
+            raise ValueError("almost no sample of this regime rises significantly")
     readout, low, high = np.array(found).T
     at = regime.transition
     return Coverage(
         samples,
         float(((low <= at) & (at <= high)).mean()),
         float((readout == at).mean()),
-        float(readout.std()),
         float((high - low).mean()),
         float((high == low).mean()),
     )

@@ -15,7 +15,7 @@ from phaseprune.decision.trace import summarize
 from phaseprune.report.depth_figures import decision_depth_figure, group_margins_figure
 from phaseprune.report.depth_words import depth_lines
 from phaseprune.report.html import render_report
-from steps import Regime, step
+from populations import Population, step
 
 #: By question: the option that is on top at each of five readouts; the right one is option 0.
 TOP = [
@@ -71,32 +71,49 @@ def test_depth_by_its_definition(decided, data):
     assert depths.counts.sum() == (decided[:, -1] == gold).sum()
 
 
-def grouped(rises, questions=60, seed=0):
-    """Margins of one group for each rise; a rise of 0 is a group without a transition."""
+def together(parts):
+    """Decisions on the questions of several samples, one behind the other."""
+    return Decisions(*(np.concatenate([getattr(part, name) for part in parts])
+                       for name in ("scores", "gold", "options")))  # fmt: skip
+
+
+def grouped(steps, questions=60, seed=0, options=4):
+    """Questions of one group for each (readout, lead); a lead of 0 has no transition."""
     rng = np.random.default_rng(seed)
     parts = [
-        Regime(questions, step(10, at, -0.3, -0.3 + rise), 2, 0.8).sample(rng) for at, rise in rises
+        Population(step(at, lead, readouts=10), options=options).sample(questions, rng)
+        for at, lead in steps
     ]
-    names = [f"group {i}" for i in range(len(rises)) for _ in range(questions)]
-    margins = np.concatenate(parts)
-    return margins, margins > 0, np.full(len(margins), 0.25), names
+    names = [f"group {i}" for i in range(len(steps)) for _ in range(questions)]
+    return together(parts), names
 
 
 def test_each_group_has_its_own_transition():
-    found = group_trajectories(*grouped([(3, 1.0), (7, 1.0), (5, 0.0)]), seed=0)
+    decisions, names = grouped([(3, 3.0), (7, 3.0), (5, 0.0)])
+    found = group_trajectories(decisions, names, seed=0)
     assert [one.group for one in found] == ["group 0", "group 1", "group 2"]
     assert [one.questions for one in found] == [60, 60, 60]
     assert [one.transition.readout for one in found] == [3, 7, None]
-    margins, correct, _, _ = grouped([(3, 1.0), (7, 1.0), (5, 0.0)])
-    np.testing.assert_allclose(found[1].decision_margin[0], margins[60:120].mean(axis=0))
-    np.testing.assert_allclose(found[1].accuracy[0], correct[60:120].mean(axis=0))
+    margins, correct = decisions.margins[60:120], decisions.correct[60:120]
+    np.testing.assert_allclose(found[1].decision_margin[0], margins.mean(axis=0))
+    np.testing.assert_allclose(found[1].accuracy[0], correct.mean(axis=0))
     assert (found[1].accuracy[1] <= found[1].accuracy[0]).all()
     json.dumps([one.to_dict() for one in found], allow_nan=False)
 
 
+def test_a_group_is_debiased_by_the_label_prior_of_all():
+    decisions, names = grouped([(3, 3.0), (7, 3.0)])
+    prior = np.array([1.5, 0, 0, 0])
+    asked = Decisions(decisions.scores + prior, decisions.gold, decisions.options, letters=True)
+    plain = group_trajectories(decisions, names, seed=0)
+    found = group_trajectories(asked, names, seed=0)
+    assert [one.transition.readout for one in found] == [3, 7]
+    assert found[0].decision_margin[0, -1] < plain[0].decision_margin[0, -1] - 0.02
+
+
 def test_one_group_is_no_comparison():
-    margins, correct, chances, _ = grouped([(3, 1.0)])
-    assert group_trajectories(margins, correct, chances, [None] * 60, seed=0) == ()
+    decisions, _ = grouped([(3, 3.0)])
+    assert group_trajectories(decisions, [None] * 60, seed=0) == ()
 
 
 def test_a_transition_that_the_correction_takes_away():
@@ -104,14 +121,13 @@ def test_a_transition_that_the_correction_takes_away():
     weak, questions = None, 24
     for seed in range(200):  # a group whose own p-value lies between α / 50 and α
         rng = np.random.default_rng(seed)
-        margins = Regime(questions, step(10, 5, -0.2, 0.25), 2, 0.8).sample(rng)
-        flat = [Regime(8, np.full(10, -0.5), 2, 0.8).sample(rng) for _ in range(50)]
+        one = Population(step(5, 1.2, readouts=10)).sample(questions, rng)
+        flat = [Population(np.zeros(10)).sample(8, rng) for _ in range(50)]
         names = ["weak"] * questions + [f"flat {i}" for i in range(50) for _ in range(8)]
-        everything = np.concatenate([margins, *flat])
-        args = (everything, everything > 0, np.full(len(everything), 0.25), names)
-        alone = group_trajectories(*(part[: questions + 8] for part in args), seed=0)
+        few = together([one, flat[0]])
+        alone = group_trajectories(few, names[: questions + 8], seed=0)
         if alone[0].transition.found and alone[0].p_value > 0.001:
-            weak = group_trajectories(*args, seed=0)[0]
+            weak = group_trajectories(together([one, *flat]), names, seed=0)[0]
             break
     assert weak is not None and weak.p_value < 0.01 <= weak.p_corrected
     assert not weak.transition.found and "Holm" in weak.transition.reason
@@ -119,24 +135,17 @@ def test_a_transition_that_the_correction_takes_away():
 
 def test_many_groups_can_all_be_significant():
     """The smallest possible p-value stays below the level after the correction."""
-    found = group_trajectories(*grouped([(5, 1.2)] * 40, questions=40), seed=0)
+    found = group_trajectories(*grouped([(5, 5.0)] * 40, questions=40), seed=0)
     assert all(one.transition.found and one.transition.readout == 5 for one in found)
     assert max(one.p_corrected for one in found) < 0.01
 
 
 @pytest.fixture
 def traced():
-    margins, _, _, names = grouped([(3, 1.0), (7, 1.0)])
-    # Scores of two options whose softmax has these margins.
-    margins = np.clip(margins, -0.999, 0.999)
-    gold = np.arange(len(margins)) % 2
-    scores = np.zeros((*margins.shape, 2))
-    scores[np.arange(len(gold)), :, gold] = np.log((1 + margins) / (1 - margins))
-    decisions = Decisions(scores, gold, np.full(len(gold), 2))
-    np.testing.assert_allclose(decisions.margins, margins)
+    decisions, names = grouped([(3, 3.0), (7, 3.0)], options=2)
     return summarize(
-        decisions, raw_scores=scores, question_ids=tuple(map(str, range(len(gold)))), groups=names,
-        option_labels=("A", "B"), model="m", task="t", scoring="letter", seed=0,
+        decisions, raw_scores=decisions.scores, question_ids=tuple(map(str, range(120))),
+        groups=names, option_labels=("A", "B"), model="m", task="t", scoring="letter", seed=0,
     )  # fmt: skip
 
 

@@ -4,13 +4,15 @@ from math import comb
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
 from phaseprune.decision.corrections import benjamini_hochberg, holm
 from phaseprune.decision.paired import compare_paired, mcnemar
-from phaseprune.decision.transition import FLIPS, above_chance, find_transition
+from phaseprune.decision.transition import PERMUTATIONS, find_transition
+from populations import Population
+from populations import step as lead_step
 from steps import Regime, coverage, slope, step
 
 P_VALUES = st.lists(st.floats(0, 1), min_size=1, max_size=12)
@@ -106,24 +108,14 @@ def test_synthetic_margins_have_the_mean_they_should():
 def test_the_interval_of_the_transition_covers(regime):
     """Over 500 intervals, in regimes so noisy that they are not just one readout.
 
-    Only samples with a transition have an interval; where the step is obvious all of them hold it.
+    Only samples that rise significantly count; where the step is obvious all intervals hold it.
     """
     got = coverage(regime, 500, seed=0)
     assert got.one_readout < 0.25 and got.exact < 0.9
     assert 0.92 <= got.covered <= 0.98
 
 
-def test_more_flips_allow_smaller_p_values():
-    margins = Regime(80, step(12, 6, -0.3, 0.6), 2, 0.8).sample(np.random.default_rng(0))
-    right = margins[:, -1] > 0
-    assert find_transition(margins, right, 0.25, seed=0).p_value == 1 / (FLIPS + 1)
-    assert find_transition(margins, right, 0.25, seed=0, flips=9999).p_value == 1e-4
-
-
-@settings(max_examples=50)
-@given(st.integers(1, 80), st.data())
-def test_above_chance_sums_the_binomial(questions, data):
-    right = data.draw(st.integers(0, questions))
-    tail = sum(comb(questions, i) * 3 ** (questions - i) for i in range(right, questions + 1))
-    got = above_chance(np.arange(questions) < right, 0.25)
-    assert got == pytest.approx(tail / 4**questions, rel=1e-9)
+def test_more_permutations_allow_smaller_p_values():
+    known = Population(lead_step(6, 4.0, readouts=12)).sample(80, np.random.default_rng(0))
+    assert find_transition(known, seed=0).p_value == 1 / (PERMUTATIONS + 1)
+    assert find_transition(known, seed=0, permutations=9999).p_value == 1e-4

@@ -21,9 +21,9 @@ FLIPS = 1999
 CHUNK = 500
 #: Bootstrap mass left out on either side of the interval of a step's place. Not 0.025: a resampled
 #: curve carries the noise of the sample and as much again, and the split jumps where the curve is
-#: nearly flat, so percentiles at 0.025 cover a true step in 99 to 100 of 100 samples. Where a rise
-#: is not known to be a step less can be left out (benchmarks/calibration.py).
-STEP_TAIL, SPLIT_TAIL = 0.10, 0.05
+#: nearly flat, so percentiles at 0.025 cover a true step in 99 to 100 of 100 samples
+#: (docs/statistics.md, benchmarks/calibration.py).
+SPLIT_TAIL = 0.075
 #: The same of the ends of a rise, and of its length.
 TAIL = 0.025
 #: A rise that takes at most this share of the curve (or ``SHORTEST`` points) is a step.
@@ -192,11 +192,10 @@ def fit_shape(values: np.ndarray, seed: int, at: Sequence[float] | None = None) 
         if (better & apart & (spread > 0)).mean() >= 1 - TAIL:
             kind, ends, explained = "several", steps, both
     whole = float(spread[0]) or 1.0
-    tail = STEP_TAIL if kind == "step" else SPLIT_TAIL
     return Shape(
         kind=kind,
         split=split,
-        ci=_interval(splits[1:], split, tail),
+        ci=_interval(splits[1:], split, SPLIT_TAIL),
         before=float(mean[:split].mean()),
         after=float(mean[split:].mean()),
         r2=float(by_step[0]) / whole,
