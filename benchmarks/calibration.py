@@ -3,7 +3,7 @@
     python benchmarks/calibration.py [--samples 300] [--seed 0] [--only WORD] [--processes 2]
 
 Each row is a population (tests/populations.py), the verdicts on its samples, and what must hold: a
-wrong verdict in at most 2 of 100 samples; a 95 % interval that holds the truth in 92 to 98 of 100; a
+wrong one in at most 2 of 100 samples; a 95 % interval that holds the truth in 92 to 98 of 100; a
 true one found in 90 of 100. Prints a Markdown table, and ends with 1 where a row fails.
 """
 
@@ -209,7 +209,7 @@ def rows() -> list[Row]:
                              "questions: the split's interval", partial(held, onsets, questions),
                              "held"))
     onsets = Population(np.full(READOUTS, 3.0), onset=(8, 24))
-    found.append(Row("onset spread over readouts 8 to 24, 250 questions: begin's and end's interval",
+    found.append(Row("onset spread over readouts 8 to 24, 250 questions: both ends",
                      partial(rise_held, onsets, 250, (7, 24)), "held"))
     for name, at, high, questions in (
         ("weak step at 20, 80 questions", 20, lead_of_rise(0.2), 80),

@@ -66,40 +66,45 @@ def phasewise(decoder, task, out, progress, **options):
 
 
 LETTERS, TEXTS = {"scoring": "letter"}, {"scoring": "text"}
+QWEN = "qwen-1.5b-arc-easy"
+#: In the order in which they are run. The parts of one model on one task are named as those of
+#: ``phaseprune paper``, so that its judges read them.
 RUNS = {
-    "arc-easy": Run("qwen-1.5b", ARC_EASY, LETTERS | {"limit": 400}, trace),
-    "arc-easy-tail": Run(
+    f"{QWEN}/trace": Run("qwen-1.5b", ARC_EASY, LETTERS | {"limit": 400}, trace),
+    f"{QWEN}/tail": Run(
         "qwen-1.5b", ARC_EASY, LETTERS | {"limit": 400},
         partial(prune, method="tail", remove=10, calibration=40, evaluation=300, guards=True),
     ),
-    "arc-easy-prune": Run(
+    f"{QWEN}/prune": Run(
         "qwen-1.5b", ARC_EASY, LETTERS | {"limit": 400},
         partial(prune, remove=16, calibration=40, evaluation=300),
     ),
-    "arc-challenge": Run("qwen-1.5b", ARC_CHALLENGE, LETTERS | {"limit": 300}, trace),
-    "commonsense": Run("qwen-1.5b", COMMONSENSE, LETTERS | {"limit": 300}, trace),
-    "arc-easy-permute": Run(
+    "qwen-1.5b-arc-challenge/trace": Run(
+        "qwen-1.5b", ARC_CHALLENGE, LETTERS | {"limit": 300}, trace
+    ),
+    "qwen-1.5b-commonsense/trace": Run("qwen-1.5b", COMMONSENSE, LETTERS | {"limit": 300}, trace),
+    f"{QWEN}-permuted/trace": Run(
         "qwen-1.5b", ARC_EASY, LETTERS | {"limit": 300, "permute": True}, trace
     ),
-    "arc-easy-phasewise": Run(
+    f"{QWEN}/phasewise": Run(
         "qwen-1.5b", ARC_EASY, LETTERS | {"limit": 400},
         partial(phasewise, draws=6, most=4, calibration=64, evaluation=160),
     ),
-    "arc-easy-digits": Run(
+    f"{QWEN}-digits/trace": Run(
         "qwen-1.5b", ARC_EASY, LETTERS | {"limit": 300, "labels": "1"}, trace
     ),
-    "arc-easy-texts": Run("qwen-1.5b", ARC_EASY, TEXTS | {"limit": 300}, trace),
-    "arc-easy-lens": Run(
+    f"{QWEN}-texts/trace": Run("qwen-1.5b", ARC_EASY, TEXTS | {"limit": 300}, trace),
+    f"{QWEN}/lens": Run(
         "qwen-1.5b", ARC_EASY, LETTERS | {"limit": 400},
         partial(trace, lens="tuned", calibration=100),
     ),
-    "arc-easy-prune-debiased": Run(
+    f"{QWEN}-debiased/prune": Run(
         "qwen-1.5b", ARC_EASY, LETTERS | {"limit": 400},
         partial(prune, remove=16, calibration=40, evaluation=300, objective="debiased_margin"),
     ),
-    "0.5b-arc-easy": Run("qwen-0.5b", ARC_EASY, LETTERS | {"limit": 300}, trace),
-    "0.5b-arc-easy-texts": Run("qwen-0.5b", ARC_EASY, TEXTS | {"limit": 300}, trace),
-    "gemma-arc-easy-texts": Run("gemma-270m", ARC_EASY, TEXTS | {"limit": 300}, trace),
+    "qwen-0.5b-arc-easy/trace": Run("qwen-0.5b", ARC_EASY, LETTERS | {"limit": 300}, trace),
+    "qwen-0.5b-arc-easy-texts/trace": Run("qwen-0.5b", ARC_EASY, TEXTS | {"limit": 300}, trace),
+    "gemma-270m-arc-easy-texts/trace": Run("gemma-270m", ARC_EASY, TEXTS | {"limit": 300}, trace),
 }  # fmt: skip
 
 
@@ -143,6 +148,142 @@ class Told:
             self.last = now
             print(f"  {self.name} {now - self.began:.0f} s: {label} {done:.0f} of {total:.0f}",
                   flush=True)
+
+
+def write_page(options) -> None:
+    """Write docs/results/tables.md and its figures from the runs that are there."""
+    from phaseprune.paper.claims import CLAIMS
+    from phaseprune.paper.results import read_results
+    from phaseprune.report import figures
+
+    found = {name: options.out / name for name in RUNS if (options.out / name).is_dir()}
+    lines = ["<!-- made by `python benchmarks/results.py page` -->", "", *traces_table(found), ""]
+    lines += [*cut_table(found), ""]
+    folder = options.out / QWEN
+    results = read_results(folder)
+    lines += ["## Claims, on Qwen2.5-Coder-1.5B-Instruct, ARC-Easy by letters", "",
+              "| the paper says | verdict | figures |", "|---|---|---|"]  # fmt: skip
+    for claim in CLAIMS:
+        if claim.experiment in results:
+            finding = claim.find(results)
+            lines.append(f"| {claim.title} | {finding.verdict} | {finding.text} |")
+    DOCS.mkdir(parents=True, exist_ok=True)
+    (DOCS / "tables.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    drawn = {}
+    if "trace" in results:
+        drawn["margin"] = figures.decision_margin_figure(results["trace"])
+        drawn["options"] = figures.option_frequency_figure(results["trace"])
+    if "prune" in results:
+        drawn["pruning"] = figures.pruning_figure(
+            results["prune"]["steps"], results["prune"]["result"]
+        )
+    if "phasewise" in results:
+        drawn["phases"] = figures.phasewise_figure(results["phasewise"]["result"])
+    for name, figure in drawn.items():
+        figure.savefig(DOCS / f"{QWEN}-{name}.png", dpi=130, bbox_inches="tight")
+    print(f"{DOCS / 'tables.md'} and {len(drawn)} figures")
+
+
+def traces_table(found: dict[str, Path]) -> list[str]:
+    """Where each model decides, as it answers and with the label prior taken off."""
+    from phaseprune.report.words import signed
+
+    lines = [
+        "## Where the models decide",
+        "",
+        "| model and task | questions | accuracy % (95 % CI) | transition as it answers | debiased "
+        "accuracy % | debiased transition | DM, Silent to Decisive level | sharpness (95 % CI) |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, run in found.items():
+        if not name.endswith(("/trace", "/lens")) or not (run / "trace.json").exists():
+            continue
+        told = json.loads((run / "trace.json").read_text())
+        debiased, own = told.get("debiased"), told["transition"]
+        raw = told["raw_transition"] if debiased else own
+        sharp = "–"
+        levels = sharp
+        if own["found"]:
+            low, high = own["sharpness_ci"]
+            sharp = f"{own['sharpness']:.2f} ({low:.2f} to {high:.2f})"
+            levels = f"{signed(own['silent_level'])} to {signed(own['decisive_level'])}"
+        cells = [
+            name.removesuffix("/trace"), str(told["questions"]), _accuracy(told["accuracy"]),
+            _where(raw), _accuracy(debiased["accuracy"]) if debiased else "–",
+            _where(own) if debiased else "–", levels, sharp,
+        ]  # fmt: skip
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def _accuracy(of: dict) -> str:
+    from phaseprune.report.words import percent
+
+    low, high = percent(of["ci_low"][-1], 0), percent(of["ci_high"][-1], 0)
+    return f"{percent(of['mean'][-1])} ({low} to {high})"
+
+
+def _where(transition: dict) -> str:
+    if not transition["found"]:
+        return "none: " + transition["reason"].split(":")[0]
+    low, high = transition["ci"]
+    return f"readout {transition['readout']} ({low} to {high}), {transition['shape']}"
+
+
+def cut_table(found: dict[str, Path], most: int = 10) -> list[str]:
+    """What is left of traces where all blocks behind a readout are cut: that readout is the output.
+
+    Retained with Fieller's interval, raw and debiased, and the share of the most frequent answer.
+    """
+    import numpy as np
+    import pyarrow.parquet as pq
+
+    from phaseprune.decision.collapse import collapse_kind, retained
+    from phaseprune.report.words import percent
+
+    lines = ["## All blocks behind a readout removed", ""]
+    for name, run in found.items():
+        path = run / "scores.parquet"
+        if not name.endswith("/trace") or not path.exists():
+            continue
+        table = pq.read_table(path)
+        if "debiased_score" not in table.column_names:
+            continue
+        columns = {n: table[n].to_numpy() for n in ("readout", "option", "score",
+                                                     "debiased_score", "gold")}  # fmt: skip
+        starts = (columns["readout"] == 0) & (columns["option"] == 0)
+        question = np.cumsum(starts) - 1
+        shape = (question.max() + 1, columns["readout"].max() + 1, columns["option"].max() + 1)
+        arrays = {}
+        for column in ("score", "debiased_score", "gold"):
+            values = np.full(shape, -np.inf)
+            values[question, columns["readout"], columns["option"]] = columns[column]
+            arrays[column] = values
+        gold = arrays["gold"][:, 0].argmax(axis=-1)
+        chances = 1 / np.isfinite(arrays["score"][:, 0]).sum(axis=-1)
+        decided = {n: arrays[n].argmax(axis=-1) for n in ("score", "debiased_score")}
+        right = {n: decided[n] == gold[:, None] for n in decided}
+        last = shape[1] - 1
+        lines += [f"**{name.removesuffix('/trace')}** ({shape[0]} questions)", "",
+                  "| removed | accuracy % | retained % (95 % CI) | most frequent answer % | "
+                  "debiased accuracy % | debiased retained % (95 % CI) | collapse |",
+                  "|---|---|---|---|---|---|---|"]  # fmt: skip
+        for cut in range(most + 1):
+            at = last - cut
+            sides = [retained(right[n][:, at], right[n][:, -1], chances) for n in right]
+            told = [
+                "–" if one.value is None else
+                f"{percent(one.value, 0)} ({percent(one.ci[0], 0)} to {percent(one.ci[1], 0)})"
+                for one in sides
+            ]  # fmt: skip
+            top = np.bincount(decided["score"][:, at]).max() / shape[0]
+            accuracy = [percent(right[n][:, at].mean(), 0) for n in right]
+            blocks = "none" if not cut else f"{at} to {last - 1}" if cut > 1 else str(at)
+            cells = [blocks, accuracy[0], told[0], percent(top, 0), accuracy[1], told[1],
+                     collapse_kind(*sides) or ""]  # fmt: skip
+            lines.append(f"| {' | '.join(cells)} |")
+        lines.append("")
+    return lines
 
 
 def main() -> None:

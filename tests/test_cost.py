@@ -10,7 +10,6 @@ import pytest
 
 from phaseprune.cli.main import main
 from phaseprune.cli.paper import _options
-from phaseprune.decision.transition import Transition
 from phaseprune.heal import train as training
 from phaseprune.paper.bounds import ladder_passes, phasewise_passes, set_passes
 from phaseprune.paper.cost import Shape, costs
@@ -22,8 +21,7 @@ from phaseprune.questions.benchmarks import find_benchmark
 from phaseprune.questions.catalog import BUNDLED, load_task
 from phaseprune.questions.split import split
 from phaseprune.questions.training import training_questions
-from phaseprune.search.phasewise import draw_sets
-from phaseprune.search.phasewise_result import pools
+from phaseprune.search.phasewise_sets import drawn_sets, kinds_of, most_sets
 from phaseprune.sweep import probe, walk
 from phaseprune.sweep.estimate import Rates, estimate, measure_rates
 from phaseprune.sweep.measure import encode_inputs, prepare
@@ -201,24 +199,13 @@ def test_a_ladder_takes_most_where_the_first_blocks_go_in_order():
         assert taken[0] == max(taken)  # 0, 1, 2, ...
 
 
-def transition(readout, blocks):
-    """A model with so many Silent blocks."""
-    return Transition(
-        found=True, readout=readout, silent_blocks=tuple(range(readout)),
-        decisive_blocks=tuple(range(readout, blocks)),
-    )  # fmt: skip
-
-
 def test_no_draw_of_sets_takes_more_than_the_bound():
     blocks, tightest = 9, 0.0
     for seed, draws, silent in itertools.product(range(3), (2, 5, 40), range(1, blocks)):
-        drawn_from, total, models = pools(transition(silent, blocks)), blocks, 1
+        kinds, total, models = kinds_of(range(silent), range(silent, blocks)), blocks, 1
         for count in range(1, min(silent, blocks - silent) + 1):
-            sets = {
-                frozenset(one)
-                for place, pool in enumerate(drawn_from.values())
-                for one in draw_sets(pool, count, draws, [seed, count, place])
-            }
+            sets = drawn_sets(kinds, count, draws, seed)
+            assert len(sets) <= most_sets(blocks, draws)
             taken = block_passes(blocks, sorted(map(sorted, sets)))
             bound = set_passes(blocks, silent, count, draws)
             assert taken <= bound
@@ -229,7 +216,7 @@ def test_no_draw_of_sets_takes_more_than_the_bound():
         assert total <= passes and models <= readings
     assert tightest > 0.8
     # Every set of one block, once: as a pruning step.
-    assert set_passes(blocks, 4, 1, 40) >= blocks * (blocks + 1) // 2
+    assert set_passes(blocks, 4, 1, 2) == blocks * (blocks + 1) // 2
     # Neither phase can have three blocks of four.
     assert phasewise_passes(4, 10, 3) == phasewise_passes(4, 10, 2) == phasewise_passes(4, 10, None)
     assert phasewise_passes(4, 10, 1)[0] < phasewise_passes(4, 10, 2)[0]

@@ -297,12 +297,18 @@ def test_the_transition_of_a_collapsed_model(results, states, collapsed, verdict
 
 
 def test_phases_compared(results):
-    pooled = results["phasewise"]["result"]["pooled"]
-    for difference, significant, verdict in (
-        (0.3, True, "agrees"), (-0.3, True, "disagrees"), (0.3, False, "undecided"),
+    result = results["phasewise"]["result"]
+    for raw, debiased, verdict in (
+        ("agrees", "agrees", "agrees"), ("agrees", "partly", "partly"),
+        ("partly", "agrees", "partly"), ("disagrees", "agrees", "disagrees"),
+        ("undecided", "undecided", "undecided"),
     ):  # fmt: skip
-        pooled |= {"difference": difference, "significant": significant}
-        assert judges.phases(results).verdict == verdict
+        result["verdict"], result["debiased"]["verdict"] = raw, debiased
+        found = judges.phases(results)
+        assert found.verdict == verdict
+        assert ("label prior taken off" in found.text) and "Decisive - Silent is" in found.text
+    result["verdict"], result["debiased"] = "agrees", None  # texts
+    assert judges.phases(results).verdict == "agrees"
 
 
 def test_features_and_decisions(results):

@@ -9,16 +9,32 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from phase_samples import phase_sample, transition_at, truths
 from phaseprune.cli.main import main
-from phaseprune.decision.phases import Sets, compare_phases, retained_of_sets
+from phaseprune.decision.intervals import questions_needed
+from phaseprune.decision.phase_jump import block_costs, fit_jump
+from phaseprune.decision.phase_verdict import Control, phase_verdict
+from phaseprune.decision.phases import (
+    Difference,
+    Estimate,
+    Sets,
+    compare_phases,
+    retained_of_sets,
+)
 from phaseprune.decoder.load import load_model
 from phaseprune.errors import UserError
 from phaseprune.questions.catalog import load_task
 from phaseprune.questions.split import split
 from phaseprune.report.html import write_report
-from phaseprune.report.phasewise_words import difference_line, difference_tile
+from phaseprune.report.phasewise_words import (
+    control_line,
+    difference_line,
+    difference_tile,
+    phasewise_lines,
+)
 from phaseprune.runs.directory import RunDirectory
-from phaseprune.search.phasewise import draw_sets, phasewise
+from phaseprune.search.phasewise import phasewise
+from phaseprune.search.phasewise_sets import draw_sets, drawn_sets, kinds_of
 from phaseprune.sweep.measure import prepare, trace
 from phaseprune.sweep.sets import set_scores
 from phaseprune.sweep.side_by_side import block_passes, branch
@@ -187,10 +203,151 @@ def test_intervals_cover_and_nothing_is_found_where_nothing_is():
     assert false / 300 <= 0.08
 
 
-def test_a_full_model_near_chance_has_no_interval():
+def test_a_full_model_near_chance_has_a_wide_interval():
     got, _, _ = compared([[0.3] * 4], [[0.3] * 4], full=0.3, questions=40, seed=3)
     one = got.differences[1]
-    assert one.estimate.ci is None and one.p_value is None and not one.significant
+    assert np.diff(one.estimate.ci)[0] > 1 and not one.significant
+
+
+def test_kinds_of_sets():
+    kinds = kinds_of(range(8), range(8, 14))
+    assert kinds["later_silent"].blocks == tuple(range(2, 8))  # a tenth of 14, rounded up
+    assert kinds["near_silent"].blocks == tuple(range(2, 8))
+    assert kinds["near_decisive"].blocks == tuple(range(8, 14))
+    assert kinds["window_across"].all(2) == [(7, 8)]
+    assert kinds["window_across"].all(3) == [(6, 7, 8), (7, 8, 9)]
+    late = kinds_of(range(26), range(26, 32))
+    assert late["near_silent"].blocks == tuple(range(20, 26))
+    assert late["later_silent"].blocks == tuple(range(4, 26))
+    kept = kinds_of(range(8), range(8, 14), protect=(0, 1, 2, 10))
+    assert not any({0, 1, 2, 10} & set(kind.blocks) for kind in kept.values())
+    assert kept["near_silent"].blocks == (3, 4, 5, 6, 7)
+    assert kept["near_decisive"].blocks == (8, 9, 11, 12, 13)
+    assert kept["window_decisive"].all(2) == [(8, 9), (11, 12), (12, 13)]
+    only_first = kinds_of(range(1), range(1, 14))
+    assert "later_silent" not in only_first and "near_decisive" not in only_first
+
+
+@given(st.integers(2, 12), st.data())
+def test_sets_are_of_their_kinds(blocks, data):
+    silent = data.draw(st.integers(1, blocks - 1))
+    number = data.draw(st.integers(1, min(silent, blocks - silent)))
+    draws = data.draw(st.integers(2, 9))
+    kinds = kinds_of(range(silent), range(silent, blocks))
+    sets = drawn_sets(kinds, number, draws, data.draw(st.integers(0, 99)))
+    for name, kind in kinds.items():
+        own = [one for one, names in sets.items() if name in names]
+        assert len(own) == (min(draws, kind.count(number)) if number > 1 else kind.count(1))
+        assert all(set(one) <= set(kind.blocks) and len(one) == number for one in own)
+        if name.startswith("window"):
+            assert all(one == tuple(range(one[0], one[0] + number)) for one in own)
+    if number == 1:  # every block, whatever the draws
+        assert set(sets) == {(block,) for block in range(blocks)}
+
+
+def test_sets_that_were_drawn_before_are_taken_first_and_no_set_is_favoured():
+    kinds = kinds_of(range(8), range(8, 14))
+    seen, shared = dict.fromkeys(combinations(kinds["later_silent"].blocks, 2), 0), 0
+    for seed in range(300):
+        sets = drawn_sets(kinds, 2, 5, seed)
+        for one, names in sets.items():
+            if "later_silent" in names:
+                seen[one] += 1
+                shared += "silent" in names
+            assert ("near_decisive" in names) == ("decisive" in names)
+    counts = np.array(list(seen.values()))
+    assert counts.sum() == 1500 and shared > 500
+    assert np.abs(counts / counts.mean() - 1).max() < 0.4  # four standard errors
+
+
+def costs_of(values, questions=4000):
+    """Costs of blocks that a full model without mistakes loses exactly."""
+    lost = np.arange(questions) < np.round(np.asarray(values)[:, None] * 0.75 * questions)
+    full, chances = np.ones(questions), np.full(questions, 0.25)
+    return block_costs(range(len(values)), ~lost, full, chances, 0)
+
+
+def test_the_jump_by_hand():
+    depth = (np.arange(14) - 7.5) / 13  # readout 8 is between blocks 7 and 8
+    values = 0.2 - 0.3 * depth + 0.1 * (np.arange(14) < 8)
+    costs = costs_of(values)
+    np.testing.assert_allclose([one.value for one in costs.costs], values, atol=2e-4)
+    for one in costs.costs:
+        assert one.ci[0] < one.value < one.ci[1]
+    fit = fit_jump(costs, range(2, 14), 8, 14)
+    assert fit.blocks == tuple(range(2, 14))
+    for found, true in ((fit.level, 0.2), (fit.slope, -0.3), (fit.jump, 0.1)):
+        assert found.value == pytest.approx(true, abs=1e-3)
+        assert found.ci[0] < true < found.ci[1] and found.p_value < 0.01
+    # A single dear block at the end of the near ones is no jump, however many questions there are.
+    odd = np.where(np.arange(14) == 2, 0.35, 0.01)
+    fit = fit_jump(costs_of(odd), range(2, 14), 8, 14)
+    assert fit.jump.p_questions < 0.01 < fit.jump.p_value
+    assert fit.jump.widest_ci == fit.jump.block_ci
+    assert fit_jump(costs, (7, 8), 8, 14) is None
+    nothing = fit_jump(costs_of(np.zeros(14)), range(2, 14), 8, 14).jump
+    assert nothing.value == 0 and nothing.p_value == 1
+
+
+def control(value, p_value=0.001, plain=0.3):
+    return Control(value, (value - 0.1, value + 0.1), p_value, (0, 1), p_value, (1, 2), plain)
+
+
+@pytest.mark.parametrize(("plain", "changed", "verdict"), [
+    (0.3, {}, "agrees"),
+    (0.3, {"jump": control(0.3, p_value=0.2)}, "partly"),
+    (0.3, {"near": control(0.3, p_value=0.02)}, "partly"),
+    (0.3, {"without_first": control(0.1)}, "partly"),  # small
+    (0.3, {"jump": control(-0.3)}, "partly"),
+    (0.3, {"near": control(-0.3)}, "disagrees"),
+    (0.3, {"jump": None}, "partly"),
+    (-0.3, {}, "disagrees"),
+    (0.0, {}, "undecided"),
+    (0.0, {"near": control(-0.3)}, "disagrees"),
+])  # fmt: skip
+def test_verdicts(plain, changed, verdict):
+    p_value = 0.001 if plain else 0.5
+    difference = Difference(Estimate(plain, (plain - 0.1, plain + 0.1)), p_value, p_value, 0.01)
+    controls = dict.fromkeys(("without_first", "near", "jump"), control(0.3)) | changed
+    controls = {name: one for name, one in controls.items() if one is not None}
+    assert phase_verdict(difference, controls) == verdict
+
+
+@pytest.mark.parametrize("name", [name for name, (_, right, _) in truths(14, 8).items() if right])
+def test_phase_or_depth(name):
+    """Few samples of each truth; benchmarks/phase_or_depth.py takes many."""
+    costs, right, _ = truths(14, 8)[name]
+    results = [phase_sample(costs, 8, seed, questions=150, draws=5) for seed in range(5)]
+    assert [result["verdict"] for result in results] == [right] * 5
+    for result in results:
+        (line,) = [line for line in phasewise_lines(result) if line == control_line(result, result)]
+        assert ("that may be their depth" in line) == (right == "partly")
+        assert len(result["regression"]["costs"]) == 14
+
+
+def test_an_undecided_difference_says_how_many_questions_it_takes():
+    costs = np.where(np.arange(14) < 8, 0.02, 0.0)
+    result = phase_sample(costs, 8, 3, questions=60, draws=5)
+    pooled = result["pooled"]
+    assert result["verdict"] == "undecided" and not pooled["significant"]
+    needed = questions_needed(pooled["difference"], pooled["difference_ci"], 60, 0.99)
+    assert pooled["questions_needed"] == needed > 60
+    assert f"about {needed:,} questions would do" in difference_line(result)
+
+
+def test_texts_have_no_debiased_part():
+    result = phase_sample(np.full(14, 0.1), 8, 0)
+    assert result["debiased"] is None
+    assert len(phasewise_lines(result)) == 4  # no sentence on it
+
+
+def test_a_phase_of_few_blocks_has_no_jump():
+    result = phase_sample(np.full(14, 0.1), 13, 0, most=1)
+    assert result["regression"]["fit"] is None and "jump" not in result["controlled"]
+    assert "there are too few blocks" in control_line(result, result)
+    result = phase_sample(np.full(14, 0.1), 2, 0, most=1)  # all Silent blocks are first ones
+    assert result["controlled"] == {}
+    assert transition_at(2, 14).silent_blocks == tuple(result["first_blocks"])
 
 
 OPTIONS = dict(draws=3, most=2, calibration=32, seed=0)
@@ -209,31 +366,66 @@ def test_a_run_and_its_figures(demo, demo_task, tmp_path):
     phases = got.result["phases"]
     assert phases["silent"] == list(traced.transition.silent_blocks)
     prepared = prepare(demo, evaluation)
-    pools = phases | {"anywhere": list(range(14))}
+    kinds = kinds_of(phases["silent"], phases["decisive"])
+    assert len({tuple(line["blocks"]) for line in got.lines}) == len(got.lines)
     for line in got.lines:
-        assert set(line["blocks"]) <= set(pools.get(line["kind"], ()))
+        for kind in line["kinds"] if line["blocks"] else ():
+            assert set(line["blocks"]) <= set(kinds[kind].blocks)
         assert len(line["blocks"]) == line["removed_blocks"]
         raw = trace_scores(
             demo, prepared.rows, prepared.needs_vocabulary, removed=line["blocks"], output_only=True
         )
         decisions = prepared.decide(raw)
-        assert line["correct"] == "".join("01"[int(c)] for c in decisions.correct[:, -1])
-        assert line["decision_margin"] == pytest.approx(decisions.margins.mean(), abs=1e-4)
+        for suffix, of in (("", decisions), ("_debiased", decisions.debiased)):
+            assert line[f"correct{suffix}"] == "".join("01"[int(c)] for c in of.correct[:, -1])
+            assert line[f"accuracy{suffix}"] == pytest.approx(of.correct[:, -1].mean())
+            assert line[f"decision_margin{suffix}"] == pytest.approx(of.margins.mean(), abs=1e-4)
+    single = [line for line in got.lines if line["removed_blocks"] == 1]
+    assert len(single) == 14
+    for measure, suffix in ((got.result, ""), (got.result["debiased"], "_debiased")):
+        above = [line[f"accuracy{suffix}"] - 0.25 for line in (got.lines[0], *single)]
+        costs = {one["block"]: one["cost"] for one in measure["regression"]["costs"]}
+        for line, left in zip(single, above[1:], strict=True):
+            assert costs[line["blocks"][0]] == pytest.approx(1 - left / above[0])
+        assert measure["by_removed"][0]["silent"]["retained"] == pytest.approx(
+            1 - np.mean([costs[block] for block in phases["silent"]])
+        )
+        assert set(measure["controlled"]) == {"without_first", "near", "jump"}
     assert [row["removed_blocks"] for row in got.result["by_removed"]] == [1, 2]
     assert got.result["block_passes"] < got.result["naive_block_passes"]
     assert got.result["pooled"]["difference"] > 0
     page = write_report(tmp_path / "run").read_text()
     assert (
         difference_tile(got.result)[1] in page
+        and control_line(got.result, got.result) in page
         and 'id="phasewise"' in page
         and difference_line(got.result) in page
     )
-    axes = got.plot().axes[0]
-    drawn = {line.get_label(): line.get_ydata() for line in axes.lines}
+    upper, costs, controls = got.plot().axes
+    drawn = {line.get_label(): line.get_ydata() for line in upper.lines}
     np.testing.assert_allclose(
         drawn["removed: Silent"], [row["silent"]["retained"] for row in got.result["by_removed"]]
     )
+    np.testing.assert_allclose(
+        drawn["debiased: Silent"],
+        [row["silent"]["retained"] for row in got.result["debiased"]["by_removed"]],
+    )
+    shown = {line.get_label(): line.get_ydata() for line in costs.lines}
+    assert len(shown["cost: Silent"]) == len(phases["silent"]) and "fit: Decisive" in shown
+    assert len(controls.get_yticklabels()) == 5
     json.dumps(got.to_dict(), allow_nan=False)
+
+
+def test_protected_blocks_are_in_no_set(demo, demo_task, tmp_path):
+    got = phasewise(demo, demo_task, out=tmp_path / "run", protect=(2, 0, 1), **OPTIONS)
+    assert not {0, 1, 2} & {block for line in got.lines for block in line["blocks"]}
+    assert got.result["protect"] == [0, 1, 2]
+    assert [one["block"] for one in got.result["regression"]["costs"]] == list(range(3, 14))
+    # The first blocks are among these, so that leaving them out changes nothing.
+    controlled, plain = got.result["controlled"], got.result["pooled"]
+    assert controlled["without_first"]["difference"] == plain["difference"]
+    with pytest.raises(UserError, match="protect"):
+        phasewise(demo, demo_task, out=tmp_path / "run", **OPTIONS)
 
 
 class Stopped(Exception):
@@ -279,6 +471,9 @@ def test_an_interrupted_run_goes_on(demo, demo_task, tmp_path):
         ({"draws": 1}, "--draws 1: an interval over sets needs at least 2"),
         ({"most": 0}, "--most 0: at least 1"),
         ({"most": 9}, "--most 9: the Decisive Phase has"),
+        ({"most": 4, "protect": range(9, 14)}, "blocks that are not protected, and as many"),
+        ({"protect": range(7, 14)}, "the Decisive Phase .* has no other blocks"),
+        ({"protect": [14]}, "--protect 14: the model has blocks 0 to 13"),
     ],
 )
 def test_options_that_do_not_do(demo, demo_task, changed, says):
@@ -300,7 +495,7 @@ def test_no_transition_is_one_sentence_and_exit_2(tiny_dirs, question_file, caps
 def test_the_command(capsys, tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     words = ["phasewise", "demo", "--limit", "72", "--draws", "3", "--most", "2", "--calibration",
-             "32", "--out", str(tmp_path / "run")]  # fmt: skip
+             "32", "--protect", "0,1", "--out", str(tmp_path / "run")]  # fmt: skip
     with pytest.raises(SystemExit) as ended:
         main(words)
     out = capsys.readouterr().out
@@ -310,4 +505,4 @@ def test_the_command(capsys, tmp_path, monkeypatch):
         main([*words, "--json"])
     told = json.loads(capsys.readouterr().out)
     assert told["result"]["by_removed"][0]["difference_ci"][0] > -1
-    assert set(told) == {"trace", "result"}
+    assert set(told) == {"trace", "result"} and told["result"]["protect"] == [0, 1]

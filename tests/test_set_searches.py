@@ -24,7 +24,7 @@ from phaseprune.search.evolution import evolve
 from phaseprune.search.judge import question_judge
 from phaseprune.search.methods import METHODS
 from phaseprune.search.pairwise import measure_pairs
-from phaseprune.search.phasewise import draw_sets
+from phaseprune.search.phasewise_sets import draw_sets
 from phaseprune.search.prune import prune
 from phaseprune.search.pruned import Pruned
 from phaseprune.search.rank import rank_blocks

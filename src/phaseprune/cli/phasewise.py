@@ -9,6 +9,7 @@ import typer
 from phaseprune.cli import options as o
 from phaseprune.cli.console import (
     Screen,
+    block_list,
     command_line,
     load_checked,
     prompt_words,
@@ -32,6 +33,11 @@ def phasewise(
         int | None,
         typer.Option("--most", help="Remove up to this many blocks at once. [default: as many as "
                      "the smaller phase has]"),
+    ] = None,
+    protect: Annotated[
+        str | None,
+        typer.Option("--protect", metavar="I,J,…", help="Never remove these blocks, as 0,1,2: are "
+                     "the other Silent blocks dear too?"),
     ] = None,
     calibration: Annotated[
         int | None,
@@ -68,9 +74,11 @@ def phasewise(
 ) -> None:  # fmt: skip
     """Remove random sets of blocks from one phase alone: which phase does accuracy hang on?
 
-    The phases are found on calibration questions; all accuracies are of other questions.
+    The phases are found on calibration questions; all accuracies are of other questions. Further
+    sets tell the phase from the depth: Silent blocks are early blocks.
     """
     screen = Screen(as_json, quiet)
+    kept = [] if protect is None else block_list(protect, "--protect")
     task = task_name(model, task)
     settings = task_settings(locals())
     from phaseprune.questions.catalog import load_task
@@ -82,7 +90,7 @@ def phasewise(
         max_memory=max_memory,
     )  # fmt: skip
     from phaseprune.report.html import write_report
-    from phaseprune.report.phasewise_words import phasewise_lines, phasewise_table
+    from phaseprune.report.phasewise_words import phasewise_lines, phasewise_tables
     from phaseprune.report.transition_words import phases_line
     from phaseprune.report.words import input_lines
     from phaseprune.runs.directory import RunDirectory
@@ -91,16 +99,17 @@ def phasewise(
     run = run_path(out, "phasewise", model, task)
     with screen.progress() as progress:
         compared = compare_phases(
-            decoder, questions, draws=draws, most=most, calibration=calibration,
-            evaluation=evaluation, seed=seed, out=run, arguments=typed_command(),
-            progress=progress,
+            decoder, questions, draws=draws, most=most, protect=kept,
+            calibration=calibration, evaluation=evaluation, seed=seed, out=run,
+            arguments=typed_command(), progress=progress,
         )  # fmt: skip
     report = write_report(run)
     result = compared.to_dict()
     if compared.state == "finished":
         screen.note(f"{run} was finished before; this is its result")
     screen.say(phases_line(result["trace"]))
-    screen.say(phasewise_table(result["result"]))
+    for table in phasewise_tables(result["result"]):
+        screen.say(table)
     for line in phasewise_lines(result["result"]):
         screen.say(line)
     for line in input_lines(RunDirectory(run).manifest):

@@ -114,6 +114,8 @@ class Decisions:
             raw_scores: logits or log-likelihoods before any normalisation by length.
         """
         found = {"score": raw_scores, "probability": self.probabilities}
+        is_gold = self.gold[:, None, None] == np.arange(raw_scores.shape[-1])
+        found["gold"] = np.broadcast_to(is_gold, raw_scores.shape)
         if self.letters:
             found["debiased_score"] = raw_scores - self.label_prior
             found["debiased_probability"] = self.debiased.probabilities

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import comb
 
-from phaseprune.search.phasewise_result import KINDS
+from phaseprune.search.phasewise_sets import Pool, Windows, kinds_of
 
 
 def ladder_passes(blocks: int, removed: int) -> int:
@@ -44,29 +44,44 @@ def phasewise_passes(blocks: int, draws: int, most: int | None) -> tuple[int, in
 def set_passes(blocks: int, silent: int, count: int, draws: int) -> int:
     """The most block passes of the sets of ``count`` blocks with so many Silent blocks.
 
-    Sets are one stream while they agree, so beside the L passes of the full model a kind of K sets,
+    Sets are one stream while they agree, so beside the L passes of the full model a pool of K sets,
     drawn from block a on, has at block b no more streams than there are choices of 1 to m of the
-    w blocks of its pool before b, and no set runs more than L - a - m blocks by itself:
-    min(sum over b of min(K, C(w,1) + ... + C(w,m)), K (L - a - m)). The transition is not known
-    before, so ``paper`` takes the largest figure of all.
+    w blocks of the pool before b, and no set runs more than L - a - m blocks by itself:
+    min(sum over b of min(K, C(w,1) + ... + C(w,m)), K (L - a - m)). A window from block a on runs
+    L - a - m blocks by itself. Of single blocks every one is removed, once. The transition is not
+    known before, so ``paper`` takes the largest figure of all.
     """
+    if count == 1:
+        return blocks + blocks * (blocks - 1) // 2
     passes = blocks
-    of_kinds = zip(_pools(blocks, silent), sets_of(blocks, silent, count, draws), strict=True)
-    for (first, size), sets in of_kinds:
+    for pool in _pools(blocks, silent):
+        sets, first = min(draws, pool.count(count)), pool.blocks[0]
         streams = 0
         for block in range(blocks):
-            before = min(max(block - first, 0), size)
+            before = min(max(block - first, 0), len(pool.blocks))
             streams += min(sets, sum(comb(before, m) for m in range(1, count + 1)))
         passes += min(streams, sets * (blocks - first - count))
+    for windows in _windows(blocks, silent):
+        alone = [blocks - one[0] - count for one in windows.all(count)]
+        passes += sum(sorted(alone, reverse=True)[:draws])
     return passes
 
 
-def _pools(blocks: int, silent: int) -> tuple[tuple[int, int], ...]:
-    """First block and number of blocks that the sets of each kind are drawn from."""
-    pools = {"silent": (0, silent), "decisive": (silent, blocks - silent), "anywhere": (0, blocks)}
-    return tuple(pools[kind] for kind in KINDS)
+def _pools(blocks: int, silent: int) -> list[Pool]:
+    """What sets of any blocks are drawn from; kinds with the same blocks have the same sets."""
+    kinds = kinds_of(range(silent), range(silent, blocks))
+    pools = {kinds[name].blocks: kinds[name] for name in kinds if not name.startswith("window")}
+    return list(pools.values())
+
+
+def _windows(blocks: int, silent: int) -> list[Windows]:
+    kinds = kinds_of(range(silent), range(silent, blocks))
+    return [kinds[name] for name in kinds if name.startswith("window")]
 
 
 def sets_of(blocks: int, silent: int, count: int, draws: int) -> list[int]:
-    """How many sets each kind has: so many draws, or all sets where these are fewer."""
-    return [min(draws, comb(size, count)) for _, size in _pools(blocks, silent)]
+    """How many sets are drawn of each pool: so many, or all sets where these are fewer."""
+    if count == 1:
+        return [blocks]
+    kinds = [*_pools(blocks, silent), *_windows(blocks, silent)]
+    return [min(draws, kind.count(count)) for kind in kinds]

@@ -19,7 +19,7 @@ from phaseprune.report.collapse_words import fall_lines, fall_range, fitted_fall
 from phaseprune.report.dynamics_words import transition_line
 from phaseprune.report.frequency_words import with_bounds
 from phaseprune.report.heal_words import levelling_line, trend_line
-from phaseprune.report.phasewise_words import difference_line
+from phaseprune.report.phasewise_words import control_line, debiased_lines, difference_line
 from phaseprune.report.similarity_words import shown_model, with_interval
 from phaseprune.report.transition_words import phases_line
 from phaseprune.report.words import (
@@ -209,12 +209,17 @@ def vanishes(results: Results) -> Finding:
 
 
 def phases(results: Results) -> Finding:
-    """Whether blocks of the Silent Phase cost more than as many Decisive ones."""
+    """Whether blocks of the Silent Phase cost more than as many Decisive ones of like depth.
+
+    Judged by the decisions as they are; where these agree and those without the label prior do not,
+    the claim is partly there.
+    """
     result = results["phasewise"]["result"]
-    pooled, text = result["pooled"], difference_line(result)
-    if not pooled["significant"]:
-        return Finding("undecided", text)
-    return Finding("agrees" if pooled["difference"] > 0 else "disagrees", text)
+    verdict, debiased = result["verdict"], result["debiased"]
+    if verdict == "agrees" and debiased and debiased["verdict"] != "agrees":
+        verdict = "partly"
+    text = [difference_line(result), control_line(result, result), *debiased_lines(result)]
+    return Finding(verdict, " ".join(text))
 
 
 def features(results: Results) -> Finding:

@@ -135,7 +135,8 @@ SECTIONS = (
             Drawing("phasewise", "phasewise",
                     lambda run: figures.phasewise_figure(run["result"]),
                     "Retained accuracy of random sets of blocks of one phase, with 95 % "
-                    "intervals over questions and sets."),
+                    "intervals over questions and sets. Below, what each block costs by its depth, "
+                    "and the difference between the phases with depth controlled."),
         ),
     ),
     Section(

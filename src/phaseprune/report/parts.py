@@ -97,8 +97,10 @@ PHASEWISE: Drawing = (
     "phasewise", phasewise_figure,
     "What is left of the accuracy above chance without so many random blocks of one phase. A pale "
     "point is a set of blocks, on the evaluation questions; large ones are means with their 95 % "
-    "intervals. The figures below are of the calibration questions, on which the phases were "
-    "found.",
+    "intervals, hollow ones are of decisions with the label prior taken off. Below, on the left, "
+    "what each block costs alone, with a straight line of depth that may jump at the transition "
+    "(dotted); on the right, the difference between the phases with depth controlled. The figures "
+    "that follow are of the calibration questions, on which the phases were found.",
 )  # fmt: skip
 
 

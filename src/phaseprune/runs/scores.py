@@ -30,7 +30,7 @@ def write_scores(
             "readout": pa.array(readout, pa.int32()),
             "option": pa.array(option, pa.int32()),
             **{
-                name: pa.array(values[question, readout, option], pa.float64())
+                name: pa.array(values[question, readout, option])
                 for name, values in columns.items()
             },
         }

@@ -17,7 +17,7 @@ from phaseprune.progress import Progress, silent
 from phaseprune.search.chunks import Chunk, make_chunks, on_each
 from phaseprune.search.costs import FIRST_DRAWN, OFFSPRING, SEEN, SURVIVORS, generations
 from phaseprune.search.judge import Judge
-from phaseprune.search.phasewise import draw_sets
+from phaseprune.search.phasewise_sets import draw_sets
 from phaseprune.search.racing import REPEATED
 from phaseprune.sweep.sets import set_scores
 

@@ -2,22 +2,22 @@
 
 The paper's central claim is that blocks of the Silent Phase matter and those of the Decisive Phase
 hardly do. Sets of m blocks are removed at once from the Silent Phase only, from the Decisive Phase
-only, and from anywhere, and retained accuracy is compared at equal m.
+only, and from anywhere, and retained accuracy is compared at equal m. As Silent blocks are early
+ones, further sets control for depth (``phasewise_sets``).
 """
 
 from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, field
-from itertools import combinations
-from math import comb
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from phaseprune.decision.rankings import removable
 from phaseprune.decision.trace import Trace
 from phaseprune.decision.transition import Transition
 from phaseprune.decoder.decoder import Decoder
@@ -26,7 +26,8 @@ from phaseprune.progress import Progress, silent
 from phaseprune.questions.question import Task
 from phaseprune.questions.split import split
 from phaseprune.runs.directory import RunDirectory
-from phaseprune.search.phasewise_result import KINDS, conclude, pools, right, scored
+from phaseprune.search.phasewise_result import conclude, right, scored
+from phaseprune.search.phasewise_sets import drawn_sets, kinds_of, most_sets
 from phaseprune.sweep.measure import Prepared, prepare
 from phaseprune.sweep.recorded import phases_option, recorded_trace, run_identity, sides_counted
 from phaseprune.sweep.sets import set_scores
@@ -62,32 +63,13 @@ class Phasewise:
         return phasewise_figure(self.result)
 
 
-def draw_sets(
-    blocks: Sequence[int], count: int, draws: int, key: Sequence[int]
-) -> list[tuple[int, ...]]:
-    """Sets of ``count`` of the blocks, no set twice; all there are where these are no more.
-
-    Args:
-        blocks: to draw from.
-        count: blocks of a set.
-        draws: the most sets.
-        key: seed of the draw.
-    """
-    if comb(len(blocks), count) <= draws:
-        return list(combinations(blocks, count))
-    rng = np.random.default_rng(key)
-    found: dict[tuple[int, ...], None] = {}
-    while len(found) < draws:
-        found[tuple(sorted(rng.choice(blocks, count, replace=False).tolist()))] = None
-    return list(found)
-
-
 def phasewise(
     decoder: Decoder,
     task: Task,
     *,
     draws: int = DEFAULT_DRAWS,
     most: int | None = None,
+    protect: Collection[int] = (),
     calibration: int | None = None,
     evaluation: int | None = None,
     seed: int = 0,
@@ -98,11 +80,16 @@ def phasewise(
 ) -> Phasewise:
     """Remove random sets of 1, 2, … blocks from either phase and from anywhere, and compare.
 
+    Every single block is removed once. Further sets leave the first blocks out, are drawn equally
+    near to the transition on both sides, or follow each other: they say whether a difference
+    between the phases is one of depth (``result["controlled"]``, ``result["regression"]``).
+
     Args:
         decoder: from ``load_model``.
         task: from ``load_task``; its questions are split by seed.
         draws: sets of each kind and number; no set twice, all sets where there are fewer.
         most: largest number of blocks removed at once; by default the size of the smaller phase.
+        protect: original indices of blocks that are never removed.
         calibration: number of questions that the phases are found on.
         evaluation: number of other questions that all accuracies are of.
         seed: of the split, of the sets, and of all intervals.
@@ -117,14 +104,16 @@ def phasewise(
             or a directory with another run.
     """
     check_draws(draws, most)
+    free = removable(len(decoder.blocks), protect)
+    protect = sorted(set(protect))
     calibration_task, evaluation_task = split(task, calibration, evaluation, seed)
     traced_rows = prepare(decoder, calibration_task, streams=1)
     # Half as many again: a stream that both runs and skips a block is copied.
-    rows = prepare(decoder, evaluation_task, streams=1 + 3 * len(KINDS) * draws // 2)
+    rows = prepare(decoder, evaluation_task, streams=1 + 3 * most_sets(len(free), draws) // 2)
     counts, inputs = sides_counted(traced_rows, rows)
     identity = run_identity(
         "phasewise", decoder, task, seed,
-        {"draws": draws, "most": most} | counts | phases_option(transition),
+        {"draws": draws, "most": most, "protect": protect} | counts | phases_option(transition),
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as scratch:
         run = RunDirectory(Path(scratch if out is None else out))
@@ -133,12 +122,14 @@ def phasewise(
                 run, decoder, traced_rows, seed, progress, "full model, calibration questions",
                 transition,
             )  # fmt: skip
-            largest = _largest(trace.transition, most, calibration_task)
+            largest = _largest(trace.transition, most, protect, calibration_task)
             if state != "finished":
-                _score(run, decoder, rows, trace.transition, largest, draws, seed, progress)
+                _score(
+                    run, decoder, rows, trace.transition, largest, draws, protect, seed, progress
+                )
             lines = run.candidates()
             if state != "finished":
-                result = conclude(lines, rows, trace.transition, draws, seed)
+                result = conclude(lines, rows, trace.transition, draws, seed, protect)
                 run.update(status="finished", result=result)
         return Phasewise(trace, lines, run.manifest["result"], state)
 
@@ -155,7 +146,9 @@ def check_draws(draws: int, most: int | None) -> None:
         raise UserError(f"--most {most}: at least 1 block must be removed")
 
 
-def _largest(transition: Transition, most: int | None, task: Task) -> int:
+def _largest(
+    transition: Transition, most: int | None, protect: Collection[int], task: Task
+) -> int:  # fmt: skip
     """The largest number of blocks to remove at once.
 
     Raises:
@@ -168,17 +161,25 @@ def _largest(transition: Transition, most: int | None, task: Task) -> int:
             f"so there are no phases to compare ({transition.reason}); give more by --calibration, "
             "or a task that the model can do"
         )
-    sizes = {"Silent": len(transition.silent_blocks), "Decisive": len(transition.decisive_blocks)}
+    phases = {"Silent": transition.silent_blocks, "Decisive": transition.decisive_blocks}
+    sizes = {name: len(set(blocks) - set(protect)) for name, blocks in phases.items()}
     name, size = min(sizes.items(), key=lambda item: item[1])
-    if size == 0:
+    if not phases[name]:
         raise UserError(
             f"{task.name}: the model decides at its last readout, so that the {name} Phase has no "
             "block to remove"
         )
+    if size == 0:
+        first, last = phases[name][0], phases[name][-1]
+        raise UserError(
+            f"--protect {','.join(map(str, protect))}: the {name} Phase (blocks {first} to {last}) "
+            "has no other blocks, so that nothing of it can be removed; protect fewer"
+        )
+    left = " that are not protected" if protect else ""
     if most is not None and most > size:
         raise UserError(
-            f"--most {most}: the {name} Phase has {size} blocks, and as many are removed from "
-            f"either phase; give 1 to {size}"
+            f"--most {most}: the {name} Phase has {size} blocks{left}, and as many are removed "
+            f"from either phase; give 1 to {size}"
         )
     return size if most is None else most
 
@@ -195,35 +196,28 @@ def _refuse_chance(full: np.ndarray, task: Task) -> None:
 
 def _score(
     run: RunDirectory, decoder: Decoder, rows: Prepared, transition: Transition, largest: int,
-    draws: int, seed: int, progress: Progress,
+    draws: int, protect: Collection[int], seed: int, progress: Progress,
 ) -> None:  # fmt: skip
     """Score what is missing, a number of removed blocks at a time; 0 is the full model."""
-    done = {(line["kind"], tuple(line["blocks"])) for line in run.candidates()}
+    done = {tuple(line["blocks"]) for line in run.candidates()}
+    kinds = kinds_of(transition.silent_blocks, transition.decisive_blocks, protect)
     for number in range(largest + 1):
         if number == 1:
             _refuse_chance(right(run.candidates()[:1])[0], rows.task)
-        drawn = [("full", ())]
-        if number:
-            drawn = [
-                (kind, blocks)
-                for place, kind in enumerate(KINDS)
-                for blocks in draw_sets(
-                    pools(transition)[kind], number, draws, [seed, number, place]
-                )
-            ]
-        drawn = [one for one in drawn if one not in done]
-        if not drawn:
+        drawn = drawn_sets(kinds, number, draws, seed) if number else {(): ["full"]}
+        missing = [blocks for blocks in drawn if blocks not in done]
+        if not missing:
             continue
         began = time.perf_counter()
         sweep = set_scores(
-            decoder, rows.rows, rows.needs_vocabulary, [blocks for _, blocks in drawn],
-            progress=progress, label=f"{number} of {largest} blocks removed: {len(drawn)} sets",
+            decoder, rows.rows, rows.needs_vocabulary, missing, progress=progress,
+            label=f"{number} of {largest} blocks removed: {len(missing)} sets",
         )  # fmt: skip
         seconds = time.perf_counter() - began
         lines = []
-        for (kind, blocks), scores in zip(drawn, sweep.scores, strict=True):
+        for blocks, scores in zip(missing, sweep.scores, strict=True):
             lines.append({
-                "removed_blocks": number, "kind": kind, "blocks": list(blocks),
+                "removed_blocks": number, "kinds": drawn[blocks], "blocks": list(blocks),
                 **scored(rows, scores),
                 "block_passes": sweep.block_passes, "naive_block_passes": sweep.naive_passes,
                 "seconds": round(seconds, 3),
