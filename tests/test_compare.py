@@ -756,9 +756,9 @@ def test_collapses_by_letters_are_told_apart():
     assert [cell["collapse"] for cell in method["cells"]] == [None, "calibration", "knowledge"]
     assert method["cells"][1]["retained_debiased"] == pytest.approx(25 / 26)
     assert debiased_lines(found) == [
-        "Collapsed in calibration alone, as without the label prior more is retained, with so many "
-        "blocks removed: tail at 2.",
-        "Collapsed in knowledge, without the label prior as well, with so many blocks removed: "
+        "Collapsed in calibration alone, as without the label prior more is retained (at numbers "
+        "of removed blocks): tail at 2.",
+        "Collapsed in knowledge, without the label prior as well (at numbers of removed blocks): "
         "tail at 3.",
     ]  # fmt: skip
     (table,) = debiased_html_tables(found)

@@ -37,7 +37,7 @@ def debiased_lines(task: Mapping[str, Any]) -> list[str]:
             if at:
                 of.append(f"{one['method']} at {numbers_in_words(at)}")
     return [
-        f"{KINDS[kind]}, with so many blocks removed: {', '.join(of)}."
+        f"{KINDS[kind]} (at numbers of removed blocks): {', '.join(of)}."
         for kind, of in collapsed.items()
         if of
     ]
