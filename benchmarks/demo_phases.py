@@ -31,7 +31,7 @@ def main() -> None:
     by_phase: dict[str | None, list[float]] = {}
     for block, scores in zip(sweep.blocks, sweep.scores, strict=True):
         correct = prepared.decide(scores[:, None]).correct[:, -1]
-        left = retained(correct, full.decisions.correct[:, -1], 1 / task.options, seed=0)
+        left = retained(correct, full.decisions.correct[:, -1], 1 / task.options)
         phase = transition.phase(block)
         by_phase.setdefault(phase, []).append(left.value)
         print(f"| {block} | {phase} | {correct.mean():.3f} | {left.value:.2f} "

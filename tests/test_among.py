@@ -32,7 +32,7 @@ def slow_decisive(decoder, calibration, removed):
         decoder, calibration.rows, calibration.needs_vocabulary, removed=removed
     ))  # fmt: skip
     kept = [block for block in range(BLOCKS) if block not in removed]
-    found = live_transition(decisions.margins, decisions.correct[:, -1], 0.25, kept, 0)
+    found = live_transition(decisions, kept, 0)
     return list(found.decisive_blocks)
 
 
