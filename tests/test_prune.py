@@ -76,13 +76,26 @@ def test_evaluation_figures_are_those_of_a_fresh_trace(tiny, small_task, tmp_pat
     assert pruning.trace.to_dict() == fresh.to_dict()
     assert pruning.steps[0].evaluation["accuracy"] == fresh.accuracy.mean[-1]
     table = pq.read_table(tmp_path / "run/scores.parquet")
-    assert table.column_names == ["question_id", "readout", "option", "score", "probability"]
+    columns = ["question_id", "readout", "option", "score", "probability", "gold"]
+    if small_task.scoring == "letter":
+        columns += ["debiased_score", "debiased_probability"]
+    assert table.column_names == columns
+    gold = table.filter(table["gold"]).group_by(["question_id", "readout"]).aggregate(
+        [("option", "max"), ("option", "count")]
+    )  # fmt: skip
+    answers = {q.id: q.answer for q in evaluation.questions}
+    for row in gold.to_pylist():
+        assert row["option_count"] == 1 and row["option_max"] == answers[row["question_id"]]
     assert len(table) == 6 * evaluation.options.sum()
     np.testing.assert_array_equal(
         read_scores(tmp_path / "run/scores.parquet", evaluation.options, 6), fresh.raw_scores
     )
     total = table.group_by(["question_id", "readout"]).aggregate([("probability", "sum")])
     np.testing.assert_allclose(total["probability_sum"].to_numpy(), 1)
+    if small_task.scoring == "letter":
+        of = fresh.decisions
+        taken = (table["score"].to_numpy() - table["debiased_score"].to_numpy())
+        np.testing.assert_allclose(taken, of.label_prior[np.isfinite(of.scores)], atol=1e-12)
 
 
 def test_the_same_seed_gives_the_same_bytes(tiny, small_task, tmp_path):
