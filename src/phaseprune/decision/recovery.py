@@ -63,13 +63,13 @@ class Curve:
 
     Attributes:
         values: ``[D]``.
-        ci: ``[2, D]`` 95 % bounds; None where the full model falls to chance in some draws.
-        draws: ``[B, D]`` bootstrap draws, the same questions at all depths; None likewise.
+        ci: ``[2, D]`` 95 % bounds.
+        draws: ``[B, D]`` bootstrap draws, the same questions at all depths.
     """
 
     values: np.ndarray
-    ci: np.ndarray | None
-    draws: np.ndarray | None
+    ci: np.ndarray
+    draws: np.ndarray
 
 
 def retained_curve(
@@ -97,9 +97,8 @@ def retained_curve(
     uniform = np.full(seeds, 1 / seeds)
     draws = []
     for weights in resamples(questions, seed):
-        below = weights @ bottom
-        if (below <= 0).any():
-            return Curve(values, None, None)
+        # Of a resample at chance, the full model counts as right on one question more.
+        below = np.maximum(weights @ bottom, 1 / questions)
         by_seed = np.einsum("bq,dsq->bds", weights, above)
         drawn = rng.multinomial(seeds, uniform, size=by_seed.shape[:2]) / seeds
         draws.append((by_seed * drawn).sum(axis=-1) / below[:, None])
@@ -107,12 +106,11 @@ def retained_curve(
     return Curve(values, percentiles(samples), samples)
 
 
-def trend(depths: Sequence[int], curve: Curve) -> tuple[float, tuple[float, float] | None]:
+def trend(depths: Sequence[int], curve: Curve) -> tuple[float, tuple[float, float]]:
     """Slope of the straight line through a curve, retained a block, and its 95 % interval."""
     centred = np.asarray(depths, float) - np.mean(depths)
     weights = centred / (centred**2).sum()
-    bounds = None if curve.draws is None else percentiles(curve.draws @ weights)
-    return float(curve.values @ weights), bounds if bounds is None else tuple(map(float, bounds))
+    return float(curve.values @ weights), tuple(map(float, percentiles(curve.draws @ weights)))
 
 
 def find_levelling(depths: Sequence[int], curve: Curve) -> Levelling:
@@ -131,12 +129,6 @@ def find_levelling(depths: Sequence[int], curve: Curve) -> Levelling:
         return Levelling(
             found=False,
             reason=f"{len(depths)} depths are too few to fit a knot; give at least {LEAST_DEPTHS}",
-        )
-    if curve.draws is None:
-        return Levelling(
-            found=False,
-            reason="the curve has no interval, as the full model falls to chance in some draws of "
-            "the questions; more questions are needed",
         )
     order = np.argsort(depths)
     x = np.asarray(depths, float)[order]

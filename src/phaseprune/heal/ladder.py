@@ -251,5 +251,4 @@ def _default_name(identity: dict[str, Any]) -> str:
 def _point(curve: Curve | None, number: int) -> dict[str, Any]:
     if curve is None:
         return {"value": None, "ci": None}
-    bounds = None if curve.ci is None else curve.ci[:, number].tolist()
-    return {"value": float(curve.values[number]), "ci": bounds}
+    return {"value": float(curve.values[number]), "ci": curve.ci[:, number].tolist()}
