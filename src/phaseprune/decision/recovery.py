@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from phaseprune.decision.collapse import ratio
 from phaseprune.decision.intervals import percentiles, resamples
 
 SIGNIFICANCE = 0.01
@@ -75,14 +76,15 @@ class Curve:
 def retained_curve(
     correct: np.ndarray, full: np.ndarray, chances: np.ndarray, seed: int
 ) -> Curve | None:
-    """Retained accuracy, bootstrapped over questions in pairs and over seeds.
+    """Retained accuracy, over questions in pairs and over seeds.
 
     Args:
         correct: ``[D, S, Q]`` whether the model of each depth, trained by each seed, is right.
         full: ``[Q]`` whether the full model is.
         chances: ``[Q]`` 1/k.
         seed: of the bootstrap. A draw takes the same questions at all depths, and at each depth
-            seeds of its own; with one seed, what another would have changed is not in the interval.
+            seeds of its own. With one seed the intervals are Fieller's, and what another seed
+            would have changed is not in them.
 
     Returns:
         None where the full model is not above chance.
@@ -103,7 +105,10 @@ def retained_curve(
         drawn = rng.multinomial(seeds, uniform, size=by_seed.shape[:2]) / seeds
         draws.append((by_seed * drawn).sum(axis=-1) / below[:, None])
     samples = np.concatenate(draws)
-    return Curve(values, percentiles(samples), samples)
+    bounds = percentiles(samples)
+    if seeds == 1:  # as everywhere that one model is told of
+        bounds = np.array([ratio(one[0], bottom).ci for one in above]).T
+    return Curve(values, bounds, samples)
 
 
 def trend(depths: Sequence[int], curve: Curve) -> tuple[float, tuple[float, float]]:

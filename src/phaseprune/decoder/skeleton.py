@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -77,8 +78,22 @@ def build_empty(config, trust_remote_code: bool = False) -> nn.Module:
 
     # A class of the checkpoint's own code is only here if the user let that code run.
     trusted = trust_remote_code or type(config).__module__.startswith("transformers_modules")
-    with torch.device("meta"):
+    with torch.device("meta"), _uninitialised():
         return AutoModelForCausalLM.from_config(copy.deepcopy(config), trust_remote_code=trusted)
+
+
+@contextmanager
+def _uninitialised() -> Iterator[None]:
+    """Leave weights as they are made: their values are of no use, and cost half of the time."""
+    names = [name for name in vars(nn.init) if name.endswith("_") and not name.startswith("_")]
+    kept = {name: getattr(nn.init, name) for name in names}
+    try:
+        for name in names:
+            setattr(nn.init, name, lambda tensor, *_, **__: tensor)
+        yield
+    finally:
+        for name, function in kept.items():
+            setattr(nn.init, name, function)
 
 
 def describe(model: nn.Module, blocks_path: str) -> Skeleton:
