@@ -23,7 +23,7 @@ CHUNK = 500
 #: curve carries the noise of the sample and as much again, and the split jumps where the curve is
 #: nearly flat, so percentiles at 0.025 cover a true step in 99 to 100 of 100 samples
 #: (docs/statistics.md, benchmarks/calibration.py).
-SPLIT_TAIL = 0.075
+SPLIT_TAIL = 0.06
 #: The same of the ends of a rise, and of its length.
 TAIL = 0.025
 #: A rise that takes at most this share of the curve (or ``SHORTEST`` points) is a step.
