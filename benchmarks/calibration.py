@@ -52,8 +52,8 @@ class Row:
         sample: from a generator, a verdict's word: ``wrong``, or another one; or, of an interval,
             ``held`` or ``missed`` (``none`` where no interval is due).
         kind: ``wrong`` (at most 2 %), ``held`` (92 to 98 % of held and missed; where the parameter
-            is a whole number that nearly all samples find, up to 100), ``always`` (no ``none``), or
-            ``power`` (at least 90 % of ``right``).
+            is a whole number that nearly all samples find, up to 100), ``always`` (no ``none``),
+            ``power`` (at least 90 % of ``right``), or ``told`` (nothing is asked of it).
     """
 
     name: str
@@ -105,7 +105,7 @@ def sharpness_held(population, questions, rng) -> str:
     found = transition(population, questions, rng)
     if not found.found or found.readout != population.split:
         return "none"
-    curve, at = population.curve(), population.split
+    curve, at = population.curve, population.split
     true = (curve[at] - curve[at - 1]) / (curve[at:].mean() - curve[:at].mean())
     return "held" if found.sharpness_ci[0] <= true <= found.sharpness_ci[1] else "missed"
 

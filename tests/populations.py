@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy import optimize
@@ -40,7 +41,6 @@ class Population:
     options: int = 4
     golds: tuple[float, ...] | None = None
     letters: bool = True
-    _: dict = field(default_factory=dict, repr=False, compare=False)
 
     def sample(self, questions: int, rng: np.random.Generator) -> Decisions:
         """Decisions on some questions at all readouts."""
@@ -61,17 +61,16 @@ class Population:
             scores = scores * self.scale[:, None]
         return Decisions(scores, gold, np.full(questions, k), None, self.letters)
 
-    def curve(self, questions: int = 20000) -> np.ndarray:
+    @cached_property
+    def curve(self) -> np.ndarray:
         """``[R]`` mean (debiased) DM of the population, from very many questions."""
-        if "curve" not in self._:
-            big = self.sample(questions, np.random.default_rng(12345))
-            self._["curve"] = big.debiased.margins.mean(axis=0)
-        return self._["curve"]
+        big = self.sample(20_000, np.random.default_rng(12345))
+        return big.debiased.margins.mean(axis=0)
 
     @property
     def split(self) -> int:
         """The best split of the population's curve: what an interval must cover."""
-        return int(np.argmax(step_gain(self.curve()))) + 1
+        return int(np.argmax(step_gain(self.curve))) + 1
 
 
 def step(at: int, high: float, low: float = 0.0, readouts: int = READOUTS) -> np.ndarray:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from phaseprune.decision.collapse import Loss, Retained
-from phaseprune.decision.intervals import percentiles, resamples
+from phaseprune.decision.intervals import percentiles, resampled_lead, resamples
 
 COMBINES = ("mean", "worst")
 #: The least distance that counts as all that there is to lose, as a share of that from guessing to
@@ -168,12 +168,12 @@ def _retained(task: Answers) -> float | None:
 def _drawn(
     tasks: Sequence[Answers], weights: Sequence[float], how: str, seed: int
 ) -> np.ndarray:
-    """``[draws]`` of the combined figure; the full model is above chance by a question at least."""
+    """``[draws]`` of the combined figure."""
     left = []
     for number, task in enumerate(tasks):
         part = []
         for drawn in resamples(len(task.full), [seed, number]):
-            above = np.maximum(drawn @ (task.full - task.chances), 1 / len(task.full))
+            above = resampled_lead(drawn, task.full - task.chances)
             part.append(drawn @ (task.correct - task.chances) / above)
         left.append(np.concatenate(part))
     return combine(np.stack(left), weights, how)

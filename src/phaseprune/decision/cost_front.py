@@ -10,7 +10,7 @@ import numpy as np
 from scipy import stats
 
 from phaseprune.decision.corrections import holm
-from phaseprune.decision.intervals import percentiles, resamples
+from phaseprune.decision.intervals import percentiles, resampled_lead, resamples
 from phaseprune.decision.phases import (
     LEVEL,
     Estimate,
@@ -32,8 +32,7 @@ class Retaining:
     def __init__(self, full: np.ndarray, chances: np.ndarray, seed: int):
         self.full, self.chances, self.seed = np.asarray(full, float), chances, seed
         self.weights = np.concatenate(list(resamples(len(self.full), seed)))
-        #: Of a resample at chance, the full model counts as right on one question more.
-        self.bottom = np.maximum(self.weights @ (self.full - chances), 1 / len(self.full))
+        self.bottom = resampled_lead(self.weights, self.full - chances)
         #: Whether there is anything to retain.
         self.defined = bool((self.full - chances).mean() > 0)
 

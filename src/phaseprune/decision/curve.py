@@ -7,7 +7,7 @@ transition and gives no estimator; docs/statistics.md says why these.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
@@ -136,6 +136,7 @@ class Shape:
         rise_ci: 95 % intervals of these.
         shape_r2: share that this rise (or these steps) explains.
         longer: share of the resamples in which the rise is longer than a step's.
+        drawn: ``[draws, R]`` the resampled mean curves.
     """
 
     kind: str
@@ -148,6 +149,7 @@ class Shape:
     rise_ci: tuple[tuple[int, int], tuple[int, int]]
     shape_r2: float
     longer: float
+    drawn: np.ndarray = field(repr=False, compare=False)
 
 
 def longest_step(points: int) -> int:
@@ -203,6 +205,7 @@ def fit_shape(values: np.ndarray, seed: int, at: Sequence[float] | None = None) 
         rise_ci=tuple(_interval(ends[1:, i], int(ends[0, i]), TAIL) for i in range(2)),
         shape_r2=float(explained[0]) / whole,
         longer=longer,
+        drawn=drawn,
     )
 
 

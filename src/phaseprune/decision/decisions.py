@@ -19,6 +19,16 @@ from phaseprune.decision.margin import (
 )
 
 
+def written_right(correct: np.ndarray) -> str:
+    """``[Q]`` right decisions as a string of 1 and 0, as the lines of a run have them."""
+    return "".join("1" if right else "0" for right in correct)
+
+
+def read_right(text: str) -> np.ndarray:
+    """``[Q]`` right decisions from ``written_right``."""
+    return np.array([flag == "1" for flag in text])
+
+
 @dataclass(frozen=True)
 class Decisions:
     """Option scores of some questions, and what follows from them question by question.

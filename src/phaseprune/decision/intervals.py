@@ -49,6 +49,18 @@ def resamples(
         yield rng.multinomial(questions, uniform, size=min(chunk, draws - start)) / questions
 
 
+def resampled_lead(weights: np.ndarray, above: np.ndarray) -> np.ndarray:
+    """``[draws]`` mean lead over chance of the full model on resampled questions, to divide by.
+
+    Of a resample at chance, the full model counts as right on one question more.
+
+    Args:
+        weights: ``[draws, Q]`` from ``resamples``.
+        above: ``[Q]`` right or not, less 1/k.
+    """
+    return np.maximum(weights @ above, 1 / len(above))
+
+
 def bootstrap_mean(values: np.ndarray, seed: int, confidence: float = CONFIDENCE) -> np.ndarray:
     """Percentile bootstrap interval of the mean over questions.
 

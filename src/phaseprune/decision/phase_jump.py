@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from phaseprune.decision.intervals import CONFIDENCE, percentiles, resamples
+from phaseprune.decision.intervals import CONFIDENCE, percentiles, resampled_lead, resamples
 from phaseprune.decision.phases import Estimate, retained_of_sets, two_sided
 
 
@@ -102,7 +102,7 @@ def block_costs(
     """
     full, correct = np.asarray(full, dtype=float), np.asarray(correct, dtype=float)
     weights = np.concatenate(list(resamples(len(full), seed)))
-    bottom = np.maximum(weights @ (full - chances), 1 / len(full))
+    bottom = resampled_lead(weights, full - chances)
     draws = weights @ (full - correct).T / bottom[:, None]
     values = 1 - retained_of_sets(correct, full, chances)
     bounds = percentiles(draws).T

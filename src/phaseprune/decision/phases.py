@@ -9,7 +9,7 @@ import numpy as np
 
 from phaseprune.decision.corrections import holm
 from phaseprune.decision.curve import SIGNIFICANCE
-from phaseprune.decision.intervals import DRAWS, percentiles, resamples
+from phaseprune.decision.intervals import DRAWS, percentiles, resampled_lead, resamples
 
 #: One of several differences is called one where its p-value, corrected, is below this. Those that
 #: a verdict hangs on, over all numbers of blocks, must be below ``SIGNIFICANCE``.
@@ -125,8 +125,7 @@ def compare_phases(
     """
     full = np.asarray(full, dtype=float)
     weights = np.concatenate(list(resamples(len(full), seed)))
-    # Of a resample at chance, the full model counts as right on one question more.
-    bottom = np.maximum(weights @ (full - chances), 1 / len(full))
+    bottom = resampled_lead(weights, full - chances)
     rng = np.random.default_rng([seed, 1])
     retained: dict[int, dict[str, Estimate]] = {}
     drawn: dict[int, dict[str, np.ndarray]] = {}

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from phaseprune.decision.collapse import ratio
-from phaseprune.decision.intervals import percentiles, resamples
+from phaseprune.decision.intervals import percentiles, resampled_lead, resamples
 
 SIGNIFICANCE = 0.01
 #: Fewer depths than this are not fitted: the broken line alone has four parameters.
@@ -99,8 +99,7 @@ def retained_curve(
     uniform = np.full(seeds, 1 / seeds)
     draws = []
     for weights in resamples(questions, seed):
-        # Of a resample at chance, the full model counts as right on one question more.
-        below = np.maximum(weights @ bottom, 1 / questions)
+        below = resampled_lead(weights, bottom)
         by_seed = np.einsum("bq,dsq->bds", weights, above)
         drawn = rng.multinomial(seeds, uniform, size=by_seed.shape[:2]) / seeds
         draws.append((by_seed * drawn).sum(axis=-1) / below[:, None])

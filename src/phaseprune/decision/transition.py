@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from phaseprune.decision.curve import CHUNK, SIGNIFICANCE, fit_shape, rise_p_value, step_gain
+from phaseprune.decision.curve import CHUNK, SIGNIFICANCE, Shape, fit_shape, rise_p_value, step_gain
 from phaseprune.decision.decisions import Decisions
-from phaseprune.decision.intervals import percentiles, resamples
+from phaseprune.decision.intervals import percentiles
 
 #: Permutations of the golds; also random signs of the test of the decisions.
 PERMUTATIONS = 1999
@@ -212,7 +212,7 @@ def find_transition(
             f"it does over the readouts; a transition explains {LEAST_R2:.0%} or more",
         )
     blocks = decisions.margins.shape[1] - 1
-    sharpness, sharpness_ci = _sharpness(decisions.margins, shape.split, seed)
+    sharpness, sharpness_ci = _sharpness(decisions.margins.mean(axis=0), shape)
     return Transition(
         found=True,
         informed=True,
@@ -233,13 +233,12 @@ def find_transition(
     )
 
 
-def _sharpness(margins: np.ndarray, split: int, seed: int) -> tuple[float, tuple[float, float]]:
+def _sharpness(mean: np.ndarray, shape: Shape) -> tuple[float, tuple[float, float]]:
     """The rise at a split over the difference of the levels, and its bootstrap interval."""
-    rise = margins[:, split] - margins[:, split - 1]
-    levels = margins[:, split:].mean(axis=1) - margins[:, :split].mean(axis=1)
-    both = np.stack([rise, levels], axis=1)
-    drawn = np.concatenate([weights @ both for weights in resamples(len(both), seed)])
+    curves, split = np.vstack([mean, shape.drawn]), shape.split
+    rises = curves[:, split] - curves[:, split - 1]
+    levels = curves[:, split:].mean(axis=1) - curves[:, :split].mean(axis=1)
     # A found step rises, so levels differ; a resample in which they do not has no ratio.
-    ratios = drawn[:, 0] / np.where(drawn[:, 1] > 0, drawn[:, 1], np.nan)
-    low, high = percentiles(ratios[np.isfinite(ratios)])
-    return float(rise.mean() / levels.mean()), (float(low), float(high))
+    ratios = rises / np.where(levels > 0, levels, np.nan)
+    low, high = percentiles(ratios[1:][np.isfinite(ratios[1:])])
+    return float(ratios[0]), (float(low), float(high))

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from phaseprune.decision.decisions import read_right
 from phaseprune.decision.laco import read_mixtures
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.decoder.export import export, is_a_part
@@ -63,7 +64,7 @@ class PrunedRun:
 
     def correct(self, step: int) -> np.ndarray:
         """``[Q]`` whether the model of a step is right on each evaluation question."""
-        return np.array([flag == "1" for flag in self.steps[step]["evaluation"]["correct"]])
+        return read_right(self.steps[step]["evaluation"]["correct"])
 
     def removed(self, step: int) -> list[int]:
         """Blocks removed up to a step, original indices in order of removal."""

@@ -9,11 +9,13 @@ from phaseprune.decision.collapse import COLLAPSED_BELOW
 from phaseprune.decoder.items import item_in_words
 from phaseprune.report.words import (
     PHASE_NAMES,
+    ends_with_intervals,
     enough_words,
     interval_words,
     percent,
     percent_with_interval,
     plural,
+    these_questions,
 )
 
 #: Kind of a collapse -> how a step is marked; texts have no kind.
@@ -214,18 +216,14 @@ def fall_sentence(
             f"{subject} falls at {at}: {levels}. Whether that is a cliff or a slope an older "
             "version did not test."
         )
-    first, last = (
-        f"{place(end)}{interval_words(ci)}"
-        for end, ci in zip(fit["span"], fit["span_ci"], strict=True)
-    )
+    first, last = ends_with_intervals(fit["span"], fit["span_ci"], place)
     if kind == "several cliffs":
         return f"{subject} falls off two cliffs, at {first} and at {last}: {levels}."
     if kind == "slope":
         return f"{subject} falls on a slope, not off a cliff, from {first} to {last}: {levels}."
-    these = f"these {questions} questions" if questions else "these questions"
     return (
-        f"{subject} falls between {first} and {last}: {levels}; {these} cannot tell a cliff from "
-        "a slope."
+        f"{subject} falls between {first} and {last}: {levels}; {these_questions(questions)} "
+        "cannot tell a cliff from a slope."
     )
 
 

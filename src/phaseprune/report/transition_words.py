@@ -8,9 +8,11 @@ from typing import Any
 from phaseprune.report.words import (
     PHASE_NAMES,
     blocks_in_words,
+    ends_with_intervals,
     interval_words,
     percent,
     signed,
+    these_questions,
 )
 
 #: What the label prior is, where it is named for the first time.
@@ -74,21 +76,17 @@ def _clause(transition: Mapping[str, Any], trace: Mapping[str, Any]) -> str:
             f"the Decision Margin rises at readout {transition['readout']} {of}{at}, by a step or "
             "gradually (an older version did not look)"
         )
-    first, last = (
-        f"{readout}{interval_words(ci)}"
-        for readout, ci in zip(transition["rise"], transition["rise_ci"], strict=True)
-    )
+    first, last = ends_with_intervals(transition["rise"], transition["rise_ci"])
     if shape == "gradual":
         return f"the Decision Margin rises gradually from readout {first} to {last} {of}"
     if shape == "several":
         return f"the Decision Margin rises in two steps, at readouts {first} and {last} {of}"
     questions = transition.get("questions") or trace.get("questions")
-    these = f"these {questions} questions" if questions else "these questions"
     # How many would is not told: the ends are whole readouts, and their intervals do not shrink
     # with the root of the number of questions.
     return (
-        f"the Decision Margin rises between readouts {first} and {last} {of}, where {these} "
-        "cannot tell a step from a gradual rise"
+        f"the Decision Margin rises between readouts {first} and {last} {of}, where "
+        f"{these_questions(questions)} cannot tell a step from a gradual rise"
     )
 
 

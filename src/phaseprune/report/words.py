@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from phaseprune.decision.intervals import questions_needed
@@ -69,6 +69,30 @@ def percent_with_interval(value: float | None, interval: Sequence[float] | None)
 def interval_words(interval: Sequence[int] | None) -> str:
     """Write the interval of a place: `` (95 % CI 8 to 9)``, with a blank before it, or nothing."""
     return f" (95 % CI {interval[0]} to {interval[1]})" if interval else ""
+
+
+def ends_with_intervals(
+    ends: Sequence[int], intervals: Sequence[Sequence[int]], place: Callable[[int], str] = str
+) -> list[str]:
+    """Both ends of a rise or a fall, each with its interval: ``6 (95 % CI 5 to 6)``.
+
+    Args:
+        ends: The ends.
+        intervals: Their 95 % intervals.
+        place: Writes an end.
+
+    Returns:
+        The words of each.
+    """
+    return [
+        f"{place(end)}{interval_words(interval)}"
+        for end, interval in zip(ends, intervals, strict=True)
+    ]
+
+
+def these_questions(questions: int | None) -> str:
+    """``these 300 questions``, or without the number where it is not known."""
+    return f"these {questions} questions" if questions else "these questions"
 
 
 def enough_words(

@@ -11,6 +11,7 @@ import numpy as np
 from phaseprune.decision.collapse import Fall, Retained, collapse_kind, fit_fall
 from phaseprune.decision.comparison import Cell, compare_cells, standings
 from phaseprune.decision.cost_front import Retaining, front, gains
+from phaseprune.decision.decisions import read_right
 from phaseprune.decision.guards import drawn_figures, short_figures
 from phaseprune.decision.intervals import wilson
 from phaseprune.decision.phases import Estimate
@@ -250,7 +251,7 @@ def _debiased(lines: Sequence[Mapping[str, Any]]) -> np.ndarray | None:
     flags = [line.get("correct_debiased") for line in lines]
     if None in flags:
         return None
-    return np.array([[flag == "1" for flag in one] for one in flags])
+    return np.array([read_right(one) for one in flags])
 
 
 def _guard(

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.errors import UserError
 from phaseprune.progress import Progress
@@ -25,7 +23,7 @@ from phaseprune.search.methods import METHODS, TEXT
 from phaseprune.search.phasewise_result import scored
 from phaseprune.search.pruned import Pruned, in_place, of_line
 from phaseprune.search.rank import rank_blocks
-from phaseprune.sweep.measure import Prepared, prepare
+from phaseprune.sweep.measure import prepare
 from phaseprune.sweep.recorded import recorded_trace, run_identity
 from phaseprune.sweep.sets import set_scores
 
@@ -189,7 +187,7 @@ def _score(job: Job) -> bool:
             )  # fmt: skip
         seconds = time.perf_counter() - began
         job.run.append_candidates([
-            {"removed_blocks": len(one.blocks), **one.line(), **_scored(rows, scores)}
+            {"removed_blocks": len(one.blocks), **one.line(), **scored(rows, scores)}
             for one, scores in zip(sets, sweep.scores, strict=True)
         ])  # fmt: skip
         job.run.add_timings(scoring=seconds)
@@ -197,15 +195,6 @@ def _score(job: Job) -> bool:
         now = {"block_passes": sweep.block_passes, "naive_block_passes": sweep.naive_passes}
         job.run.update(scored={name: spent.get(name, 0) + value for name, value in now.items()})
     return True
-
-
-def _scored(rows: Prepared, scores: np.ndarray) -> dict[str, Any]:
-    """What a line says of a model from its ``[Q, K]`` raw scores; of letters also debiased."""
-    told, decisions = scored(rows, scores), rows.decide(scores[:, None])
-    if decisions.letters:
-        right = decisions.debiased.correct[:, -1]
-        told["correct_debiased"] = "".join("1" if one else "0" for one in right)
-    return told
 
 
 def chosen_by_job(job: Job) -> set[Pruned]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from phaseprune.decision.decisions import read_right, written_right
 from phaseprune.decision.intervals import questions_needed, wilson
 from phaseprune.decision.phase_jump import Coefficient, Costs, Jump, block_costs, fit_jump
 from phaseprune.decision.phase_verdict import Control, controls_of, phase_verdict
@@ -253,10 +254,10 @@ def _decided(decisions, suffix: str) -> dict[str, Any]:
     return {
         f"accuracy{suffix}": float(correct.mean()),
         f"decision_margin{suffix}": float(decisions.margins[:, -1].mean()),
-        f"correct{suffix}": "".join("1" if one else "0" for one in correct),
+        f"correct{suffix}": written_right(correct),
     }
 
 
 def right(lines: list[dict[str, Any]], suffix: str = "") -> np.ndarray:
     """``[S, Q]`` right decisions of lines; by the suffix ``_debiased`` those that are debiased."""
-    return np.array([[flag == "1" for flag in line[f"correct{suffix}"]] for line in lines])
+    return np.array([read_right(line[f"correct{suffix}"]) for line in lines])

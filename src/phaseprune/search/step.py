@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from phaseprune.decision.collapse import collapse_kind, retained
-from phaseprune.decision.decisions import Decisions
+from phaseprune.decision.decisions import Decisions, read_right, written_right
 from phaseprune.decision.dynamics import step_dynamics
 from phaseprune.decision.intervals import bootstrap_mean, wilson
 from phaseprune.decision.label_prior import mean_prior
@@ -80,23 +80,18 @@ class Step:
     @property
     def correct(self) -> np.ndarray:
         """``[Q]`` whether each evaluation question is decided right."""
-        return flags(self.evaluation["correct"])
+        return read_right(self.evaluation["correct"])
 
     @property
     def correct_debiased(self) -> np.ndarray | None:
         """``[Q]`` the same with the label prior taken off; None for texts."""
         debiased = self.evaluation.get("debiased")
-        return None if debiased is None else flags(debiased["correct"])
+        return None if debiased is None else read_right(debiased["correct"])
 
     @property
     def text_loss_rise(self) -> float | None:
         """Of the guards, as a share of the full model's loss; None without guards."""
         return self.guard and self.guard["text_loss_rise"]
-
-
-def flags(text: str) -> np.ndarray:
-    """``[Q]`` right decisions from a string of 1 and 0."""
-    return np.array([flag == "1" for flag in text])
 
 
 def output_figures(decisions: Decisions, seed: int) -> dict[str, Any]:
@@ -107,7 +102,7 @@ def output_figures(decisions: Decisions, seed: int) -> dict[str, Any]:
         "ci": wilson(correct.sum(), len(correct)).tolist(),
         "decision_margin": float(margins.mean()),
         "decision_margin_ci": bootstrap_mean(margins, seed).tolist(),
-        "correct": "".join("1" if right else "0" for right in correct),
+        "correct": written_right(correct),
     }
 
 
