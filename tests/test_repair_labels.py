@@ -148,3 +148,24 @@ def test_a_run_of_an_older_version_says_so(demo, exported, tmp_path):
     with pytest.raises(UserError, match="did not keep label priors"):
         export_run(demo, old, repair_labels=True)
     export_run(demo, old, out=tmp_path / "model")
+
+
+def test_a_model_that_was_exported_before_stays_and_this_is_said(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = ["prune", "demo", "--limit", "60", "--calibration", "20", "--out", "run"]
+
+    def run(*more):
+        with pytest.raises(SystemExit) as ended:
+            main([*words, *more])
+        assert not ended.value.code
+        return capsys.readouterr()
+
+    run("--remove", "1")
+    before = (tmp_path / "run/model/phaseprune.json").read_bytes()
+    told = " ".join(run("--remove", "1", "--repair-labels").err.split())
+    assert "was exported before, without the label prior" in told and "--out DIRECTORY" in told
+    assert (tmp_path / "run/model/phaseprune.json").read_bytes() == before
+    words[-1] = "none"
+    told = run("--remove", "3", "--keep-accuracy", "1.0", "--protect",
+               "3,4,5,6,7,8,9,10,11,12,13", "--repair-labels")  # fmt: skip
+    assert "nothing was exported" in " ".join(told.err.split())

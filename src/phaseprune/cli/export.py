@@ -82,9 +82,7 @@ def export(
         max_memory=max_memory,
     )  # fmt: skip
     if is_run:
-        exported = export_run(
-            decoder, run, step=step, out=out, repair_labels=repair_labels
-        )
+        exported = export_run(decoder, run, step=step, out=out, repair_labels=repair_labels)
     else:
         from phaseprune.decoder.export import export as write
 
@@ -112,9 +110,19 @@ def export(
 
 def say_correction(screen: Screen, path: str | Path) -> None:
     """Print what takes the label prior off, as the exported model says it."""
-    figures = json.loads((Path(path) / "phaseprune.json").read_text(encoding="utf-8"))["figures"]
+    notes = Path(path) / "phaseprune.json"
+    if not notes.is_file():
+        screen.note("no block was removed, so that nothing was exported: no label prior is written")
+        return
+    figures = json.loads(notes.read_text(encoding="utf-8"))["figures"]
     for task in figures.get("tasks", [figures]):
-        correction = task["label_correction"]
+        correction = task.get("label_correction")
+        if correction is None:
+            screen.note(
+                f"{path} was exported before, without the label prior; phaseprune export RUN "
+                "--repair-labels --out DIRECTORY writes a copy that has it"
+            )
+            return
         screen.say(f"label prior, from {correction['questions']} questions: {path}/phaseprune.json")
         screen.say(f"  {correction['in_python']}")
 
