@@ -26,6 +26,7 @@ MODELS = {
 }
 ARC_EASY, ARC_CHALLENGE = "arc_easy.test.jsonl", "arc_challenge.test.jsonl"
 COMMONSENSE = "commonsense_qa.validation.jsonl"
+GUARDS = "guards.json"
 
 
 @dataclass(frozen=True)
@@ -51,12 +52,29 @@ def trace(decoder, task, out, progress, **options):
     trace_run(decoder, task, out, progress=progress, **options)
 
 
-def prune(decoder, task, out, progress, guards=False, **options):
+def prune(decoder, task, out, progress, **options):
     import phaseprune
-    from phaseprune.probes.guards import Guard
 
-    guard = Guard() if guards else None
-    phaseprune.prune(decoder, task, out=out, progress=progress, guard=guard, **options)
+    phaseprune.prune(decoder, task, out=out, progress=progress, **options)
+
+
+def guards(decoder, task, out, progress, cuts):
+    """What plain text is worth with the last blocks cut: the task plays no part in it."""
+    from phaseprune.probes.guards import Guard, open_guard
+
+    opened = open_guard(decoder, Guard(windows=48))
+    blocks = len(decoder.blocks)
+    full = opened.figures(progress=progress, label="full model")
+    found = {"0": full} | {
+        str(cut): opened.figures(
+            range(blocks - cut, blocks), full, progress=progress, label=f"last {cut} cut"
+        )
+        for cut in cuts
+    }  # fmt: skip
+    short = {cut: {k: v for k, v in each.items() if k != "continuations"}
+             for cut, each in found.items()}  # fmt: skip
+    out.mkdir(parents=True, exist_ok=True)
+    (out / GUARDS).write_text(json.dumps({"text": opened.identity, "cut": short}, indent=1) + "\n")
 
 
 def phasewise(decoder, task, out, progress, **options):
@@ -71,13 +89,12 @@ QWEN = "qwen-1.5b-arc-easy"
 #: ``phaseprune paper``, so that its judges read them.
 RUNS = {
     f"{QWEN}/trace": Run("qwen-1.5b", ARC_EASY, LETTERS | {"limit": 400}, trace),
-    f"{QWEN}/tail": Run(
-        "qwen-1.5b", ARC_EASY, LETTERS | {"limit": 400},
-        partial(prune, method="tail", remove=10, calibration=40, evaluation=300, guards=True),
+    f"{QWEN}/guards": Run(
+        "qwen-1.5b", ARC_EASY, LETTERS | {"limit": 400}, partial(guards, cuts=(1, 2, 4, 5, 6, 7))
     ),
     f"{QWEN}/prune": Run(
         "qwen-1.5b", ARC_EASY, LETTERS | {"limit": 400},
-        partial(prune, remove=16, calibration=40, evaluation=300),
+        partial(prune, remove=16, calibration=40, evaluation=240),
     ),
     "qwen-1.5b-arc-challenge/trace": Run(
         "qwen-1.5b", ARC_CHALLENGE, LETTERS | {"limit": 300}, trace
@@ -100,7 +117,7 @@ RUNS = {
     ),
     f"{QWEN}-debiased/prune": Run(
         "qwen-1.5b", ARC_EASY, LETTERS | {"limit": 400},
-        partial(prune, remove=16, calibration=40, evaluation=300, objective="debiased_margin"),
+        partial(prune, remove=16, calibration=40, evaluation=240, objective="debiased_margin"),
     ),
     "qwen-0.5b-arc-easy/trace": Run("qwen-0.5b", ARC_EASY, LETTERS | {"limit": 300}, trace),
     "qwen-0.5b-arc-easy-texts/trace": Run("qwen-0.5b", ARC_EASY, TEXTS | {"limit": 300}, trace),
@@ -133,7 +150,7 @@ def run_all(options) -> None:
 def finished(run: Path) -> bool:
     """Whether a run directory says that it is."""
     path = run / "manifest.json"
-    return path.exists() and json.loads(path.read_text())["status"] == "finished"
+    return (run / GUARDS).exists() or path.exists() and json.loads(path.read_text())["status"] == "finished"
 
 
 class Told:
