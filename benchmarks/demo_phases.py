@@ -48,7 +48,7 @@ def main() -> None:
         print(f"| {step.step} | {'–' if step.removed is None else step.removed} | "
               f"{step.phase or '–'} | {step.evaluation['accuracy']:.3f} | {step.retained:.2f} "
               f"({low:.2f} to {high:.2f}) | {'yes' if step.collapsed else 'no'} |")  # fmt: skip
-    print(f"\ncliff: {pruning.result['cliff']}")
+    print(f"\nfitted fall: {pruning.result['cliff']}")
 
 
 if __name__ == "__main__":
