@@ -60,6 +60,7 @@ def prune(decoder, task, out, progress, **options):
 
 def guards(decoder, task, out, progress, cuts):
     """What plain text is worth with the last blocks cut: the task plays no part in it."""
+    from phaseprune.decision.guards import short_figures
     from phaseprune.probes.guards import Guard, open_guard
 
     opened = open_guard(decoder, Guard(windows=48))
@@ -71,8 +72,7 @@ def guards(decoder, task, out, progress, cuts):
         )
         for cut in cuts
     }  # fmt: skip
-    short = {cut: {k: v for k, v in each.items() if k != "continuations"}
-             for cut, each in found.items()}  # fmt: skip
+    short = {cut: short_figures(each) for cut, each in found.items()}
     out.mkdir(parents=True, exist_ok=True)
     (out / GUARDS).write_text(json.dumps({"text": opened.identity, "cut": short}, indent=1) + "\n")
 
@@ -175,7 +175,7 @@ def write_page(options) -> None:
 
     found = {name: options.out / name for name in RUNS if (options.out / name).is_dir()}
     lines = ["<!-- made by `python benchmarks/results.py page` -->", "", *traces_table(found), ""]
-    lines += [*cut_table(found), ""]
+    lines += [*cut_table(found), *guards_table(options.out / f"{QWEN}/guards"), ""]
     folder = options.out / QWEN
     results = read_results(folder)
     lines += ["## Claims, on Qwen2.5-Coder-1.5B-Instruct, ARC-Easy by letters", "",
@@ -301,6 +301,45 @@ def cut_table(found: dict[str, Path], most: int = 10) -> list[str]:
             lines.append(f"| {' | '.join(cells)} |")
         lines.append("")
     return lines
+
+
+def guards_table(run: Path) -> list[str]:
+    """What plain text is worth with the last blocks cut."""
+    from phaseprune.report.words import percent
+
+    if not (run / GUARDS).exists():
+        return []
+    told = json.loads((run / GUARDS).read_text())
+    text = told["text"]
+    lines = [
+        "## Plain text with the last blocks removed",
+        "",
+        f"{QWEN.removesuffix('-arc-easy')}: {text['guard_windows']} windows of "
+        f"{text['guard_window_tokens']} tokens of the bundled text; {text['guard_prompts']} "
+        f"greedy continuations of {text['guard_tokens']} tokens.",
+        "",
+        "| removed | loss, nats a token (95 % CI) | above the full model's % (95 % CI) | of the way "
+        "to guessing % | tokens as the full model's % (95 % CI) | repeated pieces % |",
+        "|---|---|---|---|---|---|",
+    ]
+    full = told["cut"]["0"]
+    for cut, one in told["cut"].items():
+        way = (one["text_loss"] - full["text_loss"]) / (one["guessing"] - full["text_loss"])
+        cells = [
+            "none" if cut == "0" else f"the last {cut}",
+            f"{one['text_loss']:.2f} ({one['text_loss_ci'][0]:.2f} to {one['text_loss_ci'][1]:.2f})",
+            _with_interval(one, "text_loss_rise"), percent(way, 0),
+            _with_interval(one, "agreement"), percent(one["repetition"], 0),
+        ]  # fmt: skip
+        lines.append(f"| {' | '.join(cells)} |")
+    return [*lines, ""]
+
+
+def _with_interval(figures: dict, name: str) -> str:
+    from phaseprune.report.words import percent
+
+    low, high = figures[f"{name}_ci"]
+    return f"{percent(figures[name], 0)} ({percent(low, 0)} to {percent(high, 0)})"
 
 
 def main() -> None:
