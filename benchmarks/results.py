@@ -150,7 +150,8 @@ def run_all(options) -> None:
 def finished(run: Path) -> bool:
     """Whether a run directory says that it is."""
     path = run / "manifest.json"
-    return (run / GUARDS).exists() or path.exists() and json.loads(path.read_text())["status"] == "finished"
+    done = path.exists() and json.loads(path.read_text())["status"] == "finished"
+    return done or (run / GUARDS).exists()
 
 
 class Told:
@@ -318,16 +319,17 @@ def guards_table(run: Path) -> list[str]:
         f"{text['guard_window_tokens']} tokens of the bundled text; {text['guard_prompts']} "
         f"greedy continuations of {text['guard_tokens']} tokens.",
         "",
-        "| removed | loss, nats a token (95 % CI) | above the full model's % (95 % CI) | of the way "
-        "to guessing % | tokens as the full model's % (95 % CI) | repeated pieces % |",
+        "| removed | loss, nats a token (95 % CI) | above the full model's % (95 % CI) | of the "
+        "way to guessing % | tokens as the full model's % (95 % CI) | repeated pieces % |",
         "|---|---|---|---|---|---|",
     ]
     full = told["cut"]["0"]
     for cut, one in told["cut"].items():
         way = (one["text_loss"] - full["text_loss"]) / (one["guessing"] - full["text_loss"])
+        low, high = one["text_loss_ci"]
         cells = [
             "none" if cut == "0" else f"the last {cut}",
-            f"{one['text_loss']:.2f} ({one['text_loss_ci'][0]:.2f} to {one['text_loss_ci'][1]:.2f})",
+            f"{one['text_loss']:.2f} ({low:.2f} to {high:.2f})",
             _with_interval(one, "text_loss_rise"), percent(way, 0),
             _with_interval(one, "agreement"), percent(one["repetition"], 0),
         ]  # fmt: skip
