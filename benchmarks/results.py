@@ -251,7 +251,8 @@ def _where(transition: dict) -> str:
 def cut_table(found: dict[str, Path], most: int = 10) -> list[str]:
     """What is left of traces where all blocks behind a readout are cut: that readout is the output.
 
-    Retained with Fieller's interval, raw and debiased, and the share of the most frequent answer.
+    Retained with Fieller's interval, raw and (of letters) debiased, and the share of the most
+    frequent answer.
     """
     import numpy as np
     import pyarrow.parquet as pq
@@ -265,27 +266,26 @@ def cut_table(found: dict[str, Path], most: int = 10) -> list[str]:
         if not name.endswith("/trace") or not path.exists():
             continue
         table = pq.read_table(path)
-        if "debiased_score" not in table.column_names:
-            continue
-        columns = {n: table[n].to_numpy() for n in ("readout", "option", "score",
-                                                     "debiased_score", "gold")}  # fmt: skip
+        names = [n for n in ("score", "debiased_score") if n in table.column_names]
+        columns = {n: table[n].to_numpy() for n in ("readout", "option", "gold", *names)}
         starts = (columns["readout"] == 0) & (columns["option"] == 0)
         question = np.cumsum(starts) - 1
         shape = (question.max() + 1, columns["readout"].max() + 1, columns["option"].max() + 1)
         arrays = {}
-        for column in ("score", "debiased_score", "gold"):
+        for column in ("gold", *names):
             values = np.full(shape, -np.inf)
             values[question, columns["readout"], columns["option"]] = columns[column]
             arrays[column] = values
         gold = arrays["gold"][:, 0].argmax(axis=-1)
         chances = 1 / np.isfinite(arrays["score"][:, 0]).sum(axis=-1)
-        decided = {n: arrays[n].argmax(axis=-1) for n in ("score", "debiased_score")}
+        decided = {n: arrays[n].argmax(axis=-1) for n in names}
         right = {n: decided[n] == gold[:, None] for n in decided}
         last = shape[1] - 1
+        heads = ["removed", "accuracy %", "retained % (95 % CI)", "most frequent answer %"]
+        if len(names) == 2:
+            heads += ["debiased accuracy %", "debiased retained % (95 % CI)", "collapse"]
         lines += [f"**{name.removesuffix('/trace')}** ({shape[0]} questions)", "",
-                  "| removed | accuracy % | retained % (95 % CI) | most frequent answer % | "
-                  "debiased accuracy % | debiased retained % (95 % CI) | collapse |",
-                  "|---|---|---|---|---|---|---|"]  # fmt: skip
+                  f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]  # fmt: skip
         for cut in range(most + 1):
             at = last - cut
             sides = [retained(right[n][:, at], right[n][:, -1], chances) for n in right]
@@ -297,8 +297,9 @@ def cut_table(found: dict[str, Path], most: int = 10) -> list[str]:
             top = np.bincount(decided["score"][:, at]).max() / shape[0]
             accuracy = [percent(right[n][:, at].mean(), 0) for n in right]
             blocks = "none" if not cut else f"{at} to {last - 1}" if cut > 1 else str(at)
-            cells = [blocks, accuracy[0], told[0], percent(top, 0), accuracy[1], told[1],
-                     collapse_kind(*sides) or ""]  # fmt: skip
+            cells = [blocks, accuracy[0], told[0], percent(top, 0)]
+            if len(names) == 2:
+                cells += [accuracy[1], told[1], collapse_kind(*sides) or ""]
             lines.append(f"| {' | '.join(cells)} |")
         lines.append("")
     return lines
