@@ -13,7 +13,11 @@ from phaseprune.questions.catalog import load_task
 from phaseprune.questions.encode import encode_task
 from phaseprune.questions.question import Question, Task
 
-TURN = "{% for m in messages %}<{{ m['role'] }}>%s\n{% endfor %}<assistant>"
+
+def turns(content):
+    return "{% for m in messages %}<{{ m['role'] }}>" + content + "\n{% endfor %}<assistant>"
+
+
 QUESTION = Question("0", "What is the sky", ("red", "blue"), 1)
 
 
@@ -28,7 +32,7 @@ def put(template, tokenizer=None, question=QUESTION):
 @pytest.mark.parametrize(
     "content",
     ["{{ m['content'] }}", "{{ m['content'] | trim }}",
-     "{% for p in m['content'] %}{% if p['type'] == 'text' %}{{ p['text'] }}{% endif %}{% endfor %}",
+     "{% for p in m['content'] %}{% if p.type == 'text' %}{{ p.text }}{% endif %}{% endfor %}",
      "{{ m['content'][0]['text'] }}", "{{ m.content[0].text | trim }}",
      "{{ m['content'] | selectattr('type', 'equalto', 'text') | map(attribute='text') | join }}",
      "{% if m['content'] is string %}{{ raise_exception('parts only') }}{% endif %}"
@@ -36,8 +40,9 @@ def put(template, tokenizer=None, question=QUESTION):
 )  # fmt: skip
 def test_texts_and_content_parts(content):
     """Templates that take parts silently leave a mere text out, or raise."""
-    assert put(TURN % content) == (
-        "<user>What is the sky\nA. red\nB. blue\nAnswer:\n<assistant>"
+    text = put(turns(content))  # a line's end behind a block is no text
+    assert text.replace("\n<assistant>", "<assistant>") == (
+        "<user>What is the sky\nA. red\nB. blue\nAnswer:<assistant>"
     )
 
 
@@ -63,7 +68,7 @@ def test_templates_that_fail_are_one_sentence(template, says):
     assert "\n" not in str(caught.value) and "chat template" in str(caught.value)
 
 
-FOR_EVER = "{% for a in range(99999) %}{% for b in range(99999) %}%s{% endfor %}{% endfor %}"
+FOR_EVER = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
 DOUBLED = "{% set n = namespace(x='x') %}{% for a in range(99) %}{% set n.x = n.x + n.x %}" \
     "{% endfor %}{{ messages[0].content }}{{ n.x }}"  # fmt: skip
 
@@ -72,17 +77,17 @@ DOUBLED = "{% set n = namespace(x='x') %}{% for a in range(99) %}{% set n.x = n.
 @pytest.mark.parametrize(
     ("template", "says"),
     [
-        (FOR_EVER % "", "more than 1 seconds"),
-        (FOR_EVER % "{% set x = a * b %}", "more than 1 seconds"),
-        ("{{ 9 ** 9 ** 9 }}", "more than 1 seconds"),
+        (FOR_EVER, "more than 0.5 seconds"),
+        ("{{ 9 ** (9 ** 9) }}", "more than 0.5 seconds"),
         (DOUBLED, "too much memory"),
         ("{{ messages[0].content * 10**9 }}", "too much memory"),
-        ("{{ messages[0].content }}{{ 'x' * 10**7 }}", "10,000,046 characters"),
-        ("{% for a in range(99999) %}{{ messages[0].content }}{% endfor %}", "characters of a chat"),
+        ("{{ messages[0].content }}{{ 'x' * 10**7 }}", "10,000,038 characters"),
+        ("{% for a in range(99999) %}{{ messages[0].content }}{% endfor %}", "3,799,962 char"),
     ],
 )  # fmt: skip
 def test_templates_that_loop_or_explode_are_ended(monkeypatch, template, says):
-    monkeypatch.setattr(chat, "SECONDS", 1.0)
+    if "seconds" in says:
+        monkeypatch.setattr(chat, "SECONDS", 0.5)
     began = time.monotonic()
     with pytest.raises(UserError, match=says) as caught:
         put(template)
@@ -97,7 +102,7 @@ def test_the_system_turn_may_be_refused_by_templates_of_parts():
     tokenizer = make_tokenizer()
     tokenizer.chat_template = (
         "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}"
-        + TURN % "{{ m['content'][0]['text'] }}"
+        + turns("{{ m['content'][0]['text'] }}")
     )
     prompt = Prompt("own", description="Questions about {group}.\n\n")
     task = Task("t", (QUESTION,), prompt=prompt, chat=True)
@@ -106,16 +111,16 @@ def test_the_system_turn_may_be_refused_by_templates_of_parts():
 
 
 def test_several_templates_without_a_default_are_named():
-    several = {"tool_use": TURN % "{{ m['content'] }}", "rag": "{{ 1 }}"}
+    several = {"tool_use": turns("{{ m['content'] }}"), "rag": "{{ 1 }}"}
     with pytest.raises(UserError, match=r"several \(rag, tool_use\) and none called default"):
         put(several)
-    several["default"] = TURN % "{{ m['content'] }}"
+    several["default"] = turns("{{ m['content'] }}")
     assert put(several).startswith("<user>What is the sky")
 
 
 def test_a_long_question_is_no_explosion():
-    long = Question("0", "word " * 90_000, ("red", "blue"), 1)
-    assert put(TURN % "{{ m['content'] }}", question=long).count("word ") == 90_000
+    long = Question("0", "word" + 40_000 * " word", ("red", "blue"), 1)
+    assert put(turns("{{ m['content'] }}"), question=long).count(" word") == 40_000
 
 
 def ended(token="<eos>", **more):

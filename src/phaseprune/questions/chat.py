@@ -1,9 +1,9 @@
 """Chat templates: programs that come with a tokenizer and make one text of a chat's messages.
 
-A template is other people's code, so it is run in a process of its own, with limits of time, memory
-and size. That process is a fork of this one: it has the tokenizer as it is, and the method of it that
-lm-eval calls too. Elsewhere than on Linux, where a fork may not be safe, the template is run here and
-its size alone is limited.
+A template is other people's code, so it is run in a process of its own, with limits of time,
+memory and size. That process is a fork of this one: it has the tokenizer as it is, and the method
+of it that lm-eval calls too. Elsewhere than on Linux, where a fork may not be safe, the template is
+run here and its size alone is limited.
 """
 
 from __future__ import annotations
