@@ -86,6 +86,7 @@ DOUBLED = "{% set n = namespace(x='x') %}{% for a in range(99) %}{% set n.x = n.
     ],
 )  # fmt: skip
 def test_templates_that_loop_or_explode_are_ended(monkeypatch, template, says):
+    monkeypatch.setattr(chat, "MEMORY", 1 << 28)
     if "seconds" in says:
         monkeypatch.setattr(chat, "SECONDS", 0.5)
     began = time.monotonic()
@@ -118,9 +119,10 @@ def test_several_templates_without_a_default_are_named():
     assert put(several).startswith("<user>What is the sky")
 
 
-def test_a_long_question_is_no_explosion():
-    long = Question("0", "word" + 40_000 * " word", ("red", "blue"), 1)
-    assert put(turns("{{ m['content'] }}"), question=long).count(" word") == 40_000
+def test_a_long_question_is_no_explosion(monkeypatch):
+    monkeypatch.setattr(chat, "SIZE", 100)
+    long = Question("0", "word" + 400 * " word", ("red", "blue"), 1)
+    assert put(turns("{{ m['content'] }}"), question=long).count(" word") == 400
 
 
 def ended(token="<eos>", **more):

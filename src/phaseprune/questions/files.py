@@ -222,18 +222,18 @@ def _proposal(rows: Sequence[Mapping[str, Any]], found: Mapping[str, Any]) -> st
         left = [name for name in left if name != longest]
     if "choices" not in found:
         held = (name for name in left if all(isinstance(o, list | dict) for o in columns[name]))
-        found["choices"] = [*held][:1] or _alike(left)
+        found["choices"] = [*held][:1]
         left = [name for name in left if name not in found["choices"]]
     if "answer" not in found:
-        options = found["choices"] or left
         for name in reversed(left):
-            others = [one for one in options if one != name]
-            if all(_may_answer(row, name, others) for row in rows):
+            options = found["choices"] or [one for one in left if one != name and one in texts]
+            if all(_may_answer(row, name, options) for row in rows):
                 found["answer"] = [name]
+                left = [one for one in left if one != name]
                 break
     if not found["choices"]:
-        found["choices"] = [name for name in left if name in texts and name not in
-                            found.get("answer", ())]  # fmt: skip
+        left = [name for name in left if name in texts]
+        found["choices"] = _alike(left) or left
     parts = []
     for role in ("question", "choices", "answer"):
         several = role == "choices" and len(found.get(role, ())) > 1

@@ -25,7 +25,7 @@ ON = "…"
 _TEXTS = ("text", "value", "content", "atext", "option", "choice", "answer")
 _LABELS = ("label", "key", "aid", "id", "letter")
 _MARKED = re.compile(r"[(\[]\s*([^()\[\]\s]{1,3})\s*[)\]]|([^()\[\]\s]{1,3})[).:]")
-_NUMPY = re.compile(r"array\((\[.*?\])(?:,\s*dtype=\w+)?\)", re.DOTALL)
+_NUMPY = re.compile(r"array\((\[.*?\])(?:,\s*dtype=[^)]*)?\)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -413,7 +413,7 @@ def word_of(value: Any) -> str | None:
     Of a list with a single one it is that one's.
     """
     if isinstance(value, list):
-        return word_of(value[0]) if len(value) == 1 else None
+        return word_of(value[0]) if len(value) == 1 and not isinstance(value[0], list) else None
     if isinstance(value, float) and math.isfinite(value):
         value = int(value) if value.is_integer() else str(value)
     if isinstance(value, int) and not isinstance(value, bool):

@@ -266,14 +266,14 @@ def _named_in_text(record: Record) -> list[dict[str, Any]]:
     labels, options = found[1::2], found[2::2]
     if len(labels) < 2 or labels != [*ascii_uppercase[: len(labels)]]:
         raise record.refuse("the question must name its options as (A) … (B) …")
-    return [{"question": found[0], "choices": options, "answer": record.value("answerKey")}]
+    return [{"question": found[0], "choices": options, "answerKey": record.value("answerKey")}]
 
 
 def _options_of_mathqa(record: Record) -> list[dict[str, Any]]:
     """``a ) 38 , b ) 27.675``."""
     found = re.split(r"(?:^|\s*,\s*)([a-e]) \) ", record.text("options"))
     return [{"question": record.text("Problem"), "choices": found[2::2],
-             "answer": record.value("correct")}]  # fmt: skip
+             "correct": record.value("correct")}]  # fmt: skip
 
 
 ARC = Schema("ARC", "question", "choices", "answerKey")
