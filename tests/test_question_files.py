@@ -157,6 +157,17 @@ SCHEMAS = {
     "big-bench, hub": (lambda q, o, r: {
         "inputs": q, "targets": [o[r]], "multiple_choice_targets": list(o),
         "multiple_choice_scores": [int(i == r) for i in range(len(o))]}, "BIG-bench"),
+    "okapi": (lambda q, o, r: {"id": "x", "instruction": q, "answer": letter(r), **columns(
+        ["option_a", "option_b", "option_c", "option_d"], o), "option_e": None}, "plain questions"),
+    "arabic mmlu": (lambda q, o, r: {"Context": None, "Question": q, "Answer Key": letter(r),
+                                     "Group": "g", **columns(
+        [f"Option {i}" for i in (1, 2, 3, 4)], o), "Option 5": ""}, "plain questions"),
+    "dream": (lambda q, o, r: {"dialogue": ["M: Hello.", "W: Yes."], "question": q,
+                               "choice": list(o), "answer": o[r]}, "plain questions"),
+    "musr": (lambda q, o, r: {"narrative": "Once.", "question": q, "choices": repr(list(o)),
+                              "answer_index": r, "answer_choice": o[r]}, "plain questions"),
+    "bbq": (lambda q, o, r: {"context": "Once.", "question": q, "label": r, **columns(
+        ["ans0", "ans1", "ans2", "ans3"], o)}, "plain questions"),
     "answer as text": (lambda q, o, r: {"question": q, "choices": list(o), "answer": o[r]},
                        "plain questions"),
     "answer in brackets": (lambda q, o, r: {"question": q, "choices": list(o),
@@ -164,6 +175,8 @@ SCHEMAS = {
     "answer with a dot": (lambda q, o, r: {"prompt": q, "options": list(o),
                                            "target": f"{letter(r).lower()}."}, "plain questions"),
     "numbered options": (lambda q, o, r: {"question": q, "answer": letter(r), **columns(
+        ["option1", "option2", "option3", "option4"], o)}, "plain questions"),
+    "numbered options, and answers": (lambda q, o, r: {"question": q, "answer": r + 1, **columns(
         ["option1", "option2", "option3", "option4"], o)}, "plain questions"),
     "own labels in a mapping": (lambda q, o, r: {
         "question": q, "choices": columns(["w", "x", "y", "z"], o), "answer": "wxyz"[r]},
@@ -238,6 +251,9 @@ def test_context_stands_before_the_question(tmp_path):
     mapped = dict(question="question", choices="options", answer="answer")
     [question] = read_questions(write_jsonl(tmp_path / "q.jsonl", [row]), mapped)
     assert question.text == "Was it?"
+    row |= {"passage": {"source": 5}}  # nothing that could be read before a question
+    [question] = read_questions(write_jsonl(tmp_path / "q.jsonl", [row]))
+    assert question.text == "Was it?"
 
 
 def test_social_iqa_and_hellaswag(tmp_path):
@@ -267,6 +283,15 @@ def test_boolq(tmp_path, field, values):
     assert read.recognised.startswith("BoolQ")
     assert [q.choices[q.answer] for q in read.questions] == ["yes", "no"]
     assert read.questions[0].text.startswith("Numbers.\nQuestion: is ")
+
+
+def test_a_passage_with_another_answer_is_not_boolq(tmp_path):
+    path = write_jsonl(tmp_path / "q.jsonl", [{"passage": "It.", "question": "What?",
+                                               "answer": "a number"}])  # fmt: skip
+    with pytest.raises(UserError, match="not recognised: the field 'choices' is missing"):
+        read_file(path)
+    rows = [{"question": "is it", "answer": "true", "passage": "It."}]
+    assert read_file(write_table(tmp_path / "q.csv", rows)).recognised.startswith("BoolQ")
 
 
 def test_pubmedqa(tmp_path):
@@ -478,6 +503,14 @@ def test_answers_that_look_one_based_are_told(tmp_path, as_type):
     with pytest.raises(UserError) as caught:
         read([0, 2, 4])
     assert "1-based" not in str(caught.value)
+    make = SCHEMAS["medmcqa"][0]  # published with both
+    for shift, notes in ((0, []), (1, ["count from 1"])):
+        rows = [make(q, o, r + shift) for q, o, r in WORLD]
+        found = read_file(write_jsonl(tmp_path / "m.jsonl", rows))
+        check_world(found, WORLD)
+        assert len(found.notes) == len(notes) and all(a in b for a, b in zip(notes, found.notes))
+    rows = [make(q, o, r + 1) for q, o, r in WORLD[:5]]  # none is the last
+    assert "look 1-based" in read_file(write_jsonl(tmp_path / "m.jsonl", rows)).notes[0]
 
 
 def test_answers_as_texts_are_a_matter_of_the_whole_file(tmp_path):

@@ -341,7 +341,7 @@ def _answers(
     first = firsts[0]
     by_label = all(_labelled(item, first) for item in asked)
     by_text = all(item.by_text(item.given[0][1]) is not None for item in asked)
-    one_based = "" if kind or schema.first else _one_based(asked)
+    one_based = "" if kind or first else _one_based(asked)
     answers = []
     for item in items:
         if item.right is not None:
@@ -384,7 +384,7 @@ def _either(item: Item, first: int, one_based: str) -> int:
     if label is not None and text is not None and label != text:
         raise item.record.refuse(
             f"the answer {shown(value)} is a label or number and also the text of another option; "
-            "give --columns answers=text, or answers=0-based"
+            "say which with --columns answers=text, answers=0-based or answers=1-based"
         )
     try:
         return item.answer(lambda _: text if label is None else label, first)

@@ -24,7 +24,8 @@ JSONS = (".jsonl", ".json", ".ndjson")
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 #: Names under which a document may hold its list of questions.
 WRAPPERS = (
-    "data", "questions", "examples", "rows", "items", "samples", "instances", "train",
+    "data", "questions", "examples", "rows", "items", "samples", "instances", "results",
+    "train",
     "validation", "valid", "dev", "test",
 )  # fmt: skip
 #: Characters of a table by which it is found what stands between its fields.

@@ -60,11 +60,11 @@ class Record:
         if plain := _plain_names(tuple(self.row)).get(plain_name(name)):
             return plain
         head, dot, rest = name.partition(".")
-        inner = self.row.get(self.name(head)) if dot and self.name(head) is not None else None
-        if isinstance(inner, Mapping):
-            below = Record(inner, self.place).name(rest)
-            return None if below is None else f"{self.name(head)}.{below}"
-        return None
+        above = self.name(head) if dot else None
+        if above is None or not isinstance(self.row[above], Mapping):
+            return None
+        below = Record(self.row[above], self.place).name(rest)
+        return None if below is None else f"{above}.{below}"
 
     def get(self, name: str) -> Any:
         """A field's value; None where it is null or not there."""
@@ -127,6 +127,7 @@ class Record:
         return names
 
 
+@lru_cache(maxsize=4096)
 def plain_name(name: str) -> str:
     """A field's name without case, blanks and marks."""
     return re.sub(r"[\W_]+", "", name).casefold()

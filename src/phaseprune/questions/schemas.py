@@ -86,8 +86,15 @@ class Schema:
                 return False
             needed += found
         needed += [self.right] if self.right else []
-        given = not self.answer or any(record.name(name) is not None for name in self.answers)
-        return given and all(record.name(name) is not None for name in needed)
+        told = [name for name in self.answers if record.name(name) is not None]
+        if (self.answer and not told) or any(record.name(name) is None for name in needed):
+            return False
+        # Fixed options say nothing of a row, so the answer must be one of them.
+        item = Item(record, "", Options(self.texts))
+        values = (self._told(record, name) for name in told if record.get(name) is not None)
+        return not self.texts or any(
+            item.by_label(value) is not None or item.by_text(value) is not None for value in values
+        )
 
     def used(self, record: Record) -> str:
         """What a file was recognised as and which of its fields are read, in words."""
@@ -429,7 +436,7 @@ WITHOUT_OPTIONS: tuple[Schema, ...] = (
 #: The usual names of fields, in the order in which they are looked for.
 QUESTIONS = (
     "question", "question_stem", "query", "stem", "question_text", "qtext", "prompt", "problem",
-    "sent1", "input", "goal", "ctx", "sentence", "premise", "q",
+    "instruction", "sent1", "input", "goal", "ctx", "sentence", "premise", "q",
     "context", "text", "passage", "article",
 )  # fmt: skip
 CHOICES = (
@@ -449,7 +456,10 @@ OTHER_ANSWERS = (
     "correct_answer_idx", "correct_answer_num", "correct_answer_index", "right_answer", "key",
     "answer_id", "answer_letter", "ans", "cop", "ra", "solution",
 )  # fmt: skip
-CONTEXTS = ("context", "passage", "article", "support", "paragraph", "story")
+CONTEXTS = (
+    "context", "passage", "article", "support", "paragraph", "story", "dialogue", "narrative",
+    "document", "premise",
+)  # fmt: skip
 IDS = ("id", "question_id", "qid")
 GROUPS = ("group", "subject", "kind", "category", "subject_name")
 #: What ``--columns`` may say, beside the numbers of options.
@@ -499,7 +509,8 @@ def find_roles(record: Record, given: Mapping[str, Any] | None = None) -> dict[s
         if answer := tuple(dict.fromkeys(several)) or first(OTHER_ANSWERS):
             found["answer"] = answer
     whole = given and {"question", "choices", "answer"} <= {*given}
-    if "context" not in found and not whole and (name := first(CONTEXTS)):
+    name = None if whole else first(CONTEXTS)
+    if "context" not in found and name and isinstance(record.get(name), str | list | None):
         found["context"] = name
     return found
 
@@ -511,16 +522,17 @@ def missing_roles(found: Mapping[str, Any]) -> list[str]:
 
 def by_roles(found: Mapping[str, Any]) -> Schema:
     """The schema of fields by role."""
+    from_one = str(found["choices"]).endswith("1" + ON)
     return Schema(
         "plain questions", found["question"], found["choices"], found["answer"],
-        context=found.get("context"),
+        first=(0, 1) if from_one else 0, context=found.get("context"),
     )  # fmt: skip
 
 
 def _counted(record: Record) -> str | None:
     """Fields that count on, by the usual names: ``A…`` or ``option1…``."""
     for stem in STEMS:
-        for start in ("a", "1", "0") if stem else ("a",):
+        for start in ("a", "0", "1") if stem else ("a",):
             if len(record.counted(stem + start)) >= 2:
                 return stem + start + ON
     return None
