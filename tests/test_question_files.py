@@ -508,7 +508,7 @@ def test_answers_that_look_one_based_are_told(tmp_path, as_type):
         rows = [make(q, o, r + shift) for q, o, r in WORLD]
         found = read_file(write_jsonl(tmp_path / "m.jsonl", rows))
         check_world(found, WORLD)
-        assert len(found.notes) == len(notes) and all(a in b for a, b in zip(notes, found.notes))
+        assert all(a in b for a, b in zip(notes, found.notes, strict=True))
     rows = [make(q, o, r + 1) for q, o, r in WORLD[:5]]  # none is the last
     assert "look 1-based" in read_file(write_jsonl(tmp_path / "m.jsonl", rows)).notes[0]
 
@@ -903,3 +903,22 @@ def test_a_configuration_says_columns(tmp_path):
     (tmp_path / "c.yaml").write_text("model: demo\ntasks: [q.csv]\ncolumns: 5\n")
     with pytest.raises(UserError, match="`columns` must be names with values or a text and is 5"):
         configuration(tmp_path / "c.yaml")
+
+
+ODD = [None, True, -1, math.nan, "", "²", "\ud800", [], [["a"]], {}, {"text": "a"}, "[[", 10**30]
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_any_value_in_any_field_is_read_or_refused(tmp_path, name):
+    make, _, world = ALL[name]
+    good = make(*world[0])
+    for field in good:
+        for value in ODD:
+            path = write_jsonl(tmp_path / "q.jsonl", [good, make(*world[1]) | {field: value}])
+            try:
+                questions = read_questions(path)
+            except UserError as error:
+                assert "q.jsonl, line " in str(error) and "\n" not in str(error)
+            else:
+                assert all(0 <= q.answer < len(q.choices) for q in questions)
+                assert all(q.text.strip().encode() for q in questions)

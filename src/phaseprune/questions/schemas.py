@@ -257,13 +257,14 @@ def _race_problems(record: Record) -> list[dict[str, Any]]:
 def _race_article(record: Record) -> list[dict[str, Any]]:
     """An article with several questions, each asked by itself."""
     lists = {name: record.value(name) for name in ("questions", "options", "answers")}
-    if len({len(one) if isinstance(one, list) else -1 for one in lists.values()} - {-1}) != 1:
+    lengths = {len(one) if isinstance(one, list) else 0 for one in lists.values()}
+    if len(lengths) > 1 or 0 in lengths:
         raise record.refuse("questions, options and answers must be lists, one entry a question")
-    article = record.text("article")
     return [
-        {"question": f"Article: {article}\n\n{question}", "options": options, "answer": answer}
-        for question, options, answer in zip(*lists.values(), strict=False)
-    ]
+        {"article": record.value("article"), "question": question, "options": options,
+         "answer": answer}
+        for question, options, answer in zip(*lists.values(), strict=True)
+    ]  # fmt: skip
 
 
 def _named_in_text(record: Record) -> list[dict[str, Any]]:
@@ -349,7 +350,7 @@ SCHEMAS: tuple[Schema, ...] = (
     GPQA,
     RACE,
     Schema(
-        "RACE", "question", "options", "answer", unpack=_race_article,
+        "RACE", "Article: {article}\n\n{question}", "options", "answer", unpack=_race_article,
         also=("article", "questions", "options", "answers"),
     ),
     Schema("RACE", "Article: {article}\n\n{question}", "options", "answer"),
