@@ -11,6 +11,7 @@ from phaseprune.cli.console import (
     Screen,
     command_line,
     load_checked,
+    note_questions,
     prompt_words,
     run_path,
     task_name,
@@ -49,6 +50,7 @@ def ablate(
     shuffle: o.Shuffle = False,
     permute: o.Permute = False,
     chat: o.Chat = False,
+    columns: o.Columns = None,
     data_dir: o.DataDir = None,
     lm_eval_path: o.LmEvalPath = None,
     device: o.Device = "auto",
@@ -75,6 +77,7 @@ def ablate(
 
     check_kind(kind)
     questions = load_task(task, limit=limit, **settings)
+    note_questions(screen, questions)
     decoder = load_checked(
         model, screen, device=device, dtype=dtype, revision=revision,
         trust_remote_code=trust_remote_code, blocks=blocks, stream=stream,

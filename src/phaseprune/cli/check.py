@@ -46,6 +46,7 @@ def check(
     shuffle: o.Shuffle = False,
     permute: o.Permute = False,
     chat: o.Chat = False,
+    columns: o.Columns = None,
     data_dir: o.DataDir = None,
     lm_eval_path: o.LmEvalPath = None,
     device: o.Device = "auto",

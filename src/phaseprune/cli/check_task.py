@@ -39,6 +39,10 @@ def load_questions(checks: Checks, task: str, limit: int | None, settings: dict)
     options = "/".join(map(str, sorted(set(questions.options.tolist()))))
     checks.tell("task", f"{len(questions.questions)} questions with {options} options, "
                 f"{questions.scoring} scoring, chance {questions.chance:.3f}")  # fmt: skip
+    if questions.recognised:
+        checks.detail(f"read as {questions.recognised}")
+    for note in questions.notes:
+        checks.tell("input", note)
     return questions
 
 
@@ -68,6 +72,8 @@ def task_lines(
     chosen_on, _ = split(questions, calibration, None, seed)
     return {
         "questions": len(questions.questions),
+        "recognised": questions.recognised,
+        "notes": list(questions.notes),
         **counts,
         "calibration_questions": len(chosen_on.questions),
         "tokens": rows.tokens,
@@ -124,6 +130,8 @@ def cost_lines(
     )  # fmt: skip
     return {
         "questions": len(questions.questions),
+        "recognised": questions.recognised,
+        "notes": list(questions.notes),
         **prepared.input_counts,
         "calibration_questions": len(chosen_on.questions),
         "rows": rows.rows,

@@ -14,6 +14,7 @@ from phaseprune.cli.console import (
     command_line,
     load_checked,
     name_list,
+    note_questions,
     prompt_words,
     run_path,
     task_name,
@@ -83,6 +84,7 @@ def compare(
     shuffle: o.Shuffle = False,
     permute: o.Permute = False,
     chat: o.Chat = False,
+    columns: o.Columns = None,
     data_dir: o.DataDir = None,
     lm_eval_path: o.LmEvalPath = None,
     device: o.Device = "auto",
@@ -123,6 +125,7 @@ def compare(
     if text not in (None, NO_TEXT) and not Path(text).is_file():
         raise UserError(f"--text {text}: there is no such file that can be read")
     questions = [load_task(name, limit=limit, **settings) for name in names]
+    note_questions(screen, *questions)
     decoder = load_checked(
         model, screen, device=device, dtype=dtype, revision=revision,
         trust_remote_code=trust_remote_code, blocks=blocks, stream=stream,

@@ -147,6 +147,15 @@ def task_settings(options: dict[str, Any]) -> dict[str, Any]:
     return {name: options[name] for name in names if name in options}
 
 
+def note_questions(screen: Screen, *tasks: Any) -> None:
+    """Say what files of questions were recognised as, and what to know of them, on stderr."""
+    for task in tasks:
+        if task.recognised:
+            screen.note(f"{task.name} is read as {task.recognised}")
+        for note in task.notes:
+            screen.note(f"{task.name}: {note}")
+
+
 def prompt_words(settings: dict[str, Any], scoring: str) -> list[str]:
     """Those settings of ``load_task`` that are not its defaults, as words of a command line."""
     from inspect import signature
@@ -176,7 +185,7 @@ def task_name(model: str, task: str | None) -> str:
     """
     if task is None and model != "demo":
         raise UserError(
-            "name the questions with --task: a .jsonl, .csv or .parquet file, or `demo` (which "
+            "name the questions with --task: a file of them (as .jsonl or .csv), or `demo` (which "
             "only the bundled model can know)"
         )
     return task or "demo"

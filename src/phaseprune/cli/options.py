@@ -18,7 +18,7 @@ TaskName = Annotated[
     str | None,
     typer.Option(
         "--task", metavar="TASK",
-        help="A .jsonl/.csv/.parquet file with question, choices, answer; a benchmark's name "
+        help="A file of questions (.jsonl, .json, .csv, .tsv, .parquet); a benchmark's name "
         "(`phaseprune tasks` lists them); lm_eval:NAME; or 'demo', the default for the "
         "bundled model.",
     ),
@@ -109,6 +109,13 @@ RepairLabels = Annotated[
 Chat = Annotated[
     bool, typer.Option("--chat", help="Put questions in the tokenizer's chat template.")
 ]
+Columns = Annotated[
+    str | None,
+    typer.Option(
+        "--columns", metavar="FIELDS", help="Which fields of a file of questions are what, as "
+        "question=q,choices=A+B+C+D,answer=key. [default: recognised]",
+    ),
+]  # fmt: skip
 DataDir = Annotated[
     Path | None,
     typer.Option(

@@ -12,6 +12,7 @@ from phaseprune.cli.console import (
     Screen,
     command_line,
     load_checked,
+    note_questions,
     run_path,
     task_name,
     task_settings,
@@ -120,6 +121,7 @@ def paper(
     shuffle: o.Shuffle = False,
     permute: o.Permute = False,
     chat: o.Chat = False,
+    columns: o.Columns = None,
     data_dir: o.DataDir = None,
     lm_eval_path: o.LmEvalPath = None,
     device: o.Device = "auto",
@@ -149,6 +151,7 @@ def paper(
     questions = [
         load_task(name, limit=own.get("limit"), **task_settings(own)) for name, own in tasks.items()
     ]
+    note_questions(screen, *questions)
     loading = {name: options[name] for name in LOADING if name in options}
     decoder = load_checked(model, screen, **loading)
     run = (

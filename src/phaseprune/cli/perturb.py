@@ -11,6 +11,7 @@ from phaseprune.cli.console import (
     Screen,
     command_line,
     load_checked,
+    note_questions,
     prompt_words,
     run_path,
     task_name,
@@ -45,6 +46,7 @@ def perturb(
     shuffle: o.Shuffle = False,
     permute: o.Permute = False,
     chat: o.Chat = False,
+    columns: o.Columns = None,
     data_dir: o.DataDir = None,
     lm_eval_path: o.LmEvalPath = None,
     device: o.Device = "auto",
@@ -72,6 +74,7 @@ def perturb(
     levels = noise_levels(DEFAULT_NOISE if noise is None else numbers(noise))
     check_seeds(noise_seeds)
     questions = load_task(task, limit=limit, **settings)
+    note_questions(screen, questions)
     decoder = load_checked(
         model, screen, device=device, dtype=dtype, revision=revision,
         trust_remote_code=trust_remote_code, blocks=blocks, stream=stream,

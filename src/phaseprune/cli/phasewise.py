@@ -12,6 +12,7 @@ from phaseprune.cli.console import (
     block_list,
     command_line,
     load_checked,
+    note_questions,
     prompt_words,
     run_path,
     task_name,
@@ -60,6 +61,7 @@ def phasewise(
     shuffle: o.Shuffle = False,
     permute: o.Permute = False,
     chat: o.Chat = False,
+    columns: o.Columns = None,
     data_dir: o.DataDir = None,
     lm_eval_path: o.LmEvalPath = None,
     device: o.Device = "auto",
@@ -84,6 +86,7 @@ def phasewise(
     from phaseprune.questions.catalog import load_task
 
     questions = load_task(task, limit=limit, **settings)
+    note_questions(screen, questions)
     decoder = load_checked(
         model, screen, device=device, dtype=dtype, revision=revision,
         trust_remote_code=trust_remote_code, blocks=blocks, stream=stream,

@@ -13,6 +13,7 @@ from phaseprune.cli.console import (
     block_list,
     command_line,
     load_checked,
+    note_questions,
     run_path,
     task_name,
     task_settings,
@@ -28,10 +29,10 @@ def prune(
     model: o.Model,
     task: Annotated[
         str | None,
-        typer.Option("--task", metavar="TASKS", help="A .jsonl/.csv/.parquet file with question, "
-                     "choices, answer; a benchmark's name (`phaseprune tasks` lists them); "
-                     "lm_eval:NAME; or 'demo', the default for the bundled model. Or several, as "
-                     "arc_easy,piqa: blocks are chosen by all together."),
+        typer.Option("--task", metavar="TASKS", help="A file of questions (.jsonl, .csv, …); a "
+                     "benchmark's name (`phaseprune tasks` lists them); lm_eval:NAME; or "
+                     "'demo', the default for the bundled model. Or several, as arc_easy,piqa: "
+                     "blocks are chosen by all together."),
     ] = None,
     weights: Annotated[
         str | None,
@@ -146,6 +147,7 @@ def prune(
     shuffle: o.Shuffle = False,
     permute: o.Permute = False,
     chat: o.Chat = False,
+    columns: o.Columns = None,
     data_dir: o.DataDir = None,
     lm_eval_path: o.LmEvalPath = None,
     device: o.Device = "auto",
@@ -185,6 +187,7 @@ def prune(
     choice.check_among(among, granularity, len(names))
     protected = [] if protect is None else block_list(protect, "--protect")
     questions = [load_task(name, limit=limit, **settings) for name in names]
+    note_questions(screen, *questions)
     different_folders(questions)
     scorings = {one.scoring for one in questions}
     check_letters(choice.method.objective, scorings, choice.how.get("search"))

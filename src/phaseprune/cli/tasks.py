@@ -29,6 +29,7 @@ def tasks(
                      "weights are not read)."),
     ] = "demo",
     trust_remote_code: o.TrustRemoteCode = False,
+    columns: o.Columns = None,
     data_dir: o.DataDir = None,
     lm_eval_path: o.LmEvalPath = None,
     seed: o.Seed = 0,
@@ -58,6 +59,8 @@ def tasks(
         groups[item.group or "all"] = groups.get(item.group or "all", 0) + 1
     shown = {
         "task": name,
+        "recognised": task.recognised,
+        "notes": list(task.notes),
         "questions": len(task.questions),
         "options": sorted(set(task.options.tolist())),
         "chance": task.chance,
@@ -75,14 +78,21 @@ def tasks(
         },
     }
     options = "/".join(map(str, shown["options"]))
-    screen.say(
+    screen.say(escape(
         f"{name}: {len(task.questions)} questions with {options} options, chance {task.chance:.3f}"
-    )
-    screen.say("groups: " + ", ".join(f"{group} {count}" for group, count in groups.items()))
-    screen.say(f"prompt ({shown['prompt_format']}) of question {question.id}:\n")
+    ))  # fmt: skip
+    if task.recognised:
+        screen.say(escape(f"read as {task.recognised}"))
+    for note in task.notes:
+        screen.say(escape(f"note: {note}"))
+    counted = ", ".join(f"{group} {count}" for group, count in groups.items())
+    screen.say(escape(f"groups: {_printable(counted)}"))
+    screen.say(f"prompt ({shown['prompt_format']}) of question "
+               f"{escape(_printable(question.id))}:\n")  # fmt: skip
     for number, continuation in enumerate(continuations):
         if number == 0 or contexts[number] != contexts[0]:
-            screen.say(escape(contexts[number]), whole=True)
+            lines = map(_printable, contexts[number].split("\n"))
+            screen.say(escape("\n".join(lines)), whole=True)
         mark = "  <- right" if number == question.answer else ""
         screen.say(escape(f"    scored: {continuation!r}{mark}"), whole=True)
     screen.say(f"\ntokens of {model}, parted by |; a space is ·, a line's end ⏎:")
@@ -97,6 +107,11 @@ def tasks(
     screen.result(shown)
 
 
+def _printable(text: str) -> str:
+    """A text of the data on one line, without what a terminal takes for a command."""
+    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
+
+
 def _parted(pieces: tuple[str, ...]) -> str:
     return escape("|".join(pieces).replace(" ", "·").replace("\n", "⏎"))
 
@@ -106,24 +121,26 @@ def _list(screen: Screen) -> None:
 
     from phaseprune.questions.benchmarks import BENCHMARKS
     from phaseprune.questions.catalog import BUNDLED
+    from phaseprune.questions.formats import SUFFIXES
 
     bundled = {task: about for task, (_, about, _) in BUNDLED.items()}
     for task, about in bundled.items():
         screen.say(f"{task}: {about}")
-    screen.say("FILE: any .jsonl, .csv or .parquet file with question, choices, answer")
+    screen.say(f"FILE: questions in {', '.join(SUFFIXES)}; see docs/questions.md")
     screen.say("\nof the hub (needs pip install 'phaseprune\\[tasks]'):")
     for task, entry in BENCHMARKS.items():
         screen.say(f"{task:<16}{entry.scoring:<8}{entry.about}")
     screen.say("\nmmlu_stem, mmlu_anatomy, ceval_law, mmlu_pro_math, …: one group or subject of")
     screen.say(f"mmlu (groups {', '.join(BENCHMARKS['mmlu'].groups)}), ceval, mmlu_pro")
     screen.next(command_line("tasks", "demo"))
-    hidden = ("read", "prompt", "groups", "subjects")
+    hidden = ("schema", "prompt", "groups", "subjects")
     entries = {
         task: {key: value for key, value in vars(entry).items() if key not in hidden}
+        | {"schema": entry.schema.name, "one_place": entry.one_place}
         | {"groups": list(entry.groups), "subjects": list(entry.subjects)}
         | {"prompt": {k: v for k, v in asdict(entry.prompt).items() if k != "groups"}}
         for task, entry in BENCHMARKS.items()
     }
     screen.result(
-        {"tasks": bundled, "benchmarks": entries, "files": [".jsonl", ".csv", ".parquet"]}
+        {"tasks": bundled, "benchmarks": entries, "files": list(SUFFIXES)}
     )

@@ -11,6 +11,7 @@ from phaseprune.cli.console import (
     Screen,
     command_line,
     load_checked,
+    note_questions,
     prompt_words,
     run_path,
     task_name,
@@ -45,6 +46,7 @@ def trace(
     shuffle: o.Shuffle = False,
     permute: o.Permute = False,
     chat: o.Chat = False,
+    columns: o.Columns = None,
     data_dir: o.DataDir = None,
     lm_eval_path: o.LmEvalPath = None,
     device: o.Device = "auto",
@@ -65,6 +67,7 @@ def trace(
     from phaseprune.sweep.lenses import split_for
 
     questions = load_task(task, limit=limit, **settings)
+    note_questions(screen, questions)
     split_for(lens, questions, calibration, seed)  # refuses before the model is loaded
     decoder = load_checked(
         model, screen, device=device, dtype=dtype, revision=revision,

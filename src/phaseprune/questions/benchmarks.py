@@ -6,13 +6,12 @@ can be compared; tests/test_benchmarks.py holds them against lm-eval's own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
-from phaseprune.questions import rows
+from phaseprune.questions import schemas
 from phaseprune.questions.prompts import Prompt
-from phaseprune.questions.rows import columns
+from phaseprune.questions.schemas import Schema
 from phaseprune.questions.subjects import CEVAL_SUBJECTS, MMLU_GROUPS, MMLU_PRO_CATEGORIES
 
 
@@ -25,7 +24,7 @@ class Benchmark:
         about: one short line.
         licence: of the data.
         split: the split that is scored.
-        read: a row of the hub as the fields of a question.
+        schema: what its rows are.
         configuration: of the data set, None for its only one.
         shots_split: where solved examples are from, None where there is nothing to take them from.
         scoring: the default scoring.
@@ -34,8 +33,6 @@ class Benchmark:
         groups: names that stand for several subjects; ``NAME_GROUP`` is a task too.
         subjects: the subjects; ``NAME_SUBJECT`` is a task too.
         subject_column: where a row says its subject; None where each subject is a configuration.
-        one_place: whether the right option always stands at the same place in the data. Options
-            are then shuffled by seed where their order is shown to the model.
         lm_eval: lm-eval's name of the same task.
         comparable: which figure of lm-eval's equals ours, or why none does.
     """
@@ -44,7 +41,7 @@ class Benchmark:
     about: str
     licence: str
     split: str
-    read: Callable[[dict[str, Any]], dict[str, Any]]
+    schema: Schema
     configuration: str | None = None
     shots_split: str | None = "train"
     scoring: str = "text"
@@ -53,9 +50,16 @@ class Benchmark:
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     subjects: tuple[str, ...] = ()
     subject_column: str | None = None
-    one_place: bool = False
     lm_eval: str | None = None
     comparable: str = "acc"
+
+    @property
+    def one_place(self) -> bool:
+        """Whether the right option always stands at the same place in the data.
+
+        Options are then shuffled by seed where their order is shown to the model.
+        """
+        return self.schema.one_place
 
 
 _PLAIN = Prompt("plain", text="{question}")
@@ -75,10 +79,9 @@ _TRUTHFUL = (
     "Q: Where were the 1992 Olympics held?\n"
     "A: The 1992 Olympics were held in Barcelona, Spain.\n\n"
 )
-_ARC = columns("question", "choices", "answerKey")
 _GPQA = dict(
-    hub="Idavidrein/gpqa", licence="CC BY 4.0, gated", split="train", read=rows.gpqa,
-    shots_split=None, scoring="letter", labels="(A)", one_place=True,
+    hub="Idavidrein/gpqa", licence="CC BY 4.0, gated", split="train", schema=schemas.GPQA,
+    shots_split=None, scoring="letter", labels="(A)",
     prompt=Prompt(
         "gpqa", strip=False,
         letter="What is the correct answer to this question:" + _CHOICES,
@@ -88,20 +91,22 @@ _GPQA = dict(
 
 BENCHMARKS: dict[str, Benchmark] = {
     "arc_easy": Benchmark(
-        "allenai/ai2_arc", "grade-school science, the easy part", "CC BY-SA 4.0", "test", _ARC,
+        "allenai/ai2_arc", "grade-school science, the easy part", "CC BY-SA 4.0", "test",
+        schemas.ARC,
         configuration="ARC-Easy", lm_eval="arc_easy", comparable="acc, acc_norm",
     ),
     "arc_challenge": Benchmark(
-        "allenai/ai2_arc", "grade-school science, the hard part", "CC BY-SA 4.0", "test", _ARC,
+        "allenai/ai2_arc", "grade-school science, the hard part", "CC BY-SA 4.0", "test",
+        schemas.ARC,
         configuration="ARC-Challenge", lm_eval="arc_challenge", comparable="acc, acc_norm",
     ),
     "hellaswag": Benchmark(
-        "Rowan/hellaswag", "which ending goes on", "MIT", "validation", rows.hellaswag,
+        "Rowan/hellaswag", "which ending goes on", "MIT", "validation", schemas.HELLASWAG,
         prompt=_PLAIN, lm_eval="hellaswag", comparable="acc, acc_norm",
     ),
     "mmlu": Benchmark(
         "cais/mmlu", "57 subjects of school and profession", "MIT", "test",
-        columns("question", "choices", "answer"), configuration="all", shots_split="dev",
+        schemas.MMLU, configuration="all", shots_split="dev",
         scoring="letter",
         prompt=Prompt("mmlu-subject", description="The following are multiple choice questions "
                       "(with answers) about {group}.\n\n"),
@@ -110,7 +115,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     ),
     "mmlu_pro": Benchmark(
         "TIGER-Lab/MMLU-Pro", "MMLU made harder, up to 10 options", "MIT", "test",
-        columns("question", "options", "answer_index"), shots_split="validation",
+        schemas.MMLU_PRO, shots_split="validation",
         scoring="letter",
         prompt=Prompt("mmlu-pro", description="The following are multiple choice questions "
                       "(with answers) about {group}.\n\n"),
@@ -118,53 +123,55 @@ BENCHMARKS: dict[str, Benchmark] = {
         comparable="none: lm-eval generates a chain of thought",
     ),
     "commonsense_qa": Benchmark(
-        "tau/commonsense_qa", "everyday knowledge", "MIT", "validation", _ARC, scoring="letter",
+        "tau/commonsense_qa", "everyday knowledge", "MIT", "validation",
+        schemas.COMMONSENSE_QA, scoring="letter",
         prompt=Prompt("commonsense_qa", letter="Question: {question}\n{options}\nAnswer:"),
         lm_eval="commonsense_qa",
     ),
     "openbookqa": Benchmark(
         "allenai/openbookqa", "elementary science facts", "unclear", "test",
-        columns("question_stem", "choices", "answerKey"), configuration="main", prompt=_PLAIN,
+        schemas.OPENBOOKQA, configuration="main", prompt=_PLAIN,
         lm_eval="openbookqa", comparable="acc, acc_norm",
     ),
     "piqa": Benchmark(
         "baber/piqa", "how to do things in the physical world", "AFL-3.0", "validation",
-        columns("goal", ("sol1", "sol2"), "label"), lm_eval="piqa", comparable="acc, acc_norm",
+        schemas.PIQA, lm_eval="piqa", comparable="acc, acc_norm",
     ),
     "social_iqa": Benchmark(
         "lighteval/siqa", "what people feel and do next", "CC BY 4.0", "validation",
-        columns("{context} {question}", ("answerA", "answerB", "answerC"), "label", first=1),
+        schemas.SOCIAL_IQA,
         prompt=Prompt("social_iqa", text="Q: {question}\nA:"), lm_eval="social_iqa",
     ),
     "winogrande": Benchmark(
-        "allenai/winogrande", "whom a pronoun means", "Apache-2.0", "validation", rows.winogrande,
-        configuration="winogrande_xl", prompt=Prompt("winogrande"), lm_eval="winogrande",
+        "allenai/winogrande", "whom a pronoun means", "Apache-2.0", "validation",
+        schemas.WINOGRANDE, configuration="winogrande_xl", prompt=Prompt("winogrande"),
+        lm_eval="winogrande",
     ),
     "boolq": Benchmark(
-        "aps/super_glue", "yes or no about a passage", "CC BY-SA 3.0", "validation", rows.boolq,
+        "aps/super_glue", "yes or no about a passage", "CC BY-SA 3.0", "validation", schemas.BOOLQ,
         configuration="boolq", prompt=_ANSWER, lm_eval="boolq",
     ),
     "race": Benchmark(
         "EleutherAI/race", "reading comprehension, high school", "research only", "test",
-        rows.race, configuration="high", shots_split=None, prompt=_PLAIN, lm_eval="race",
+        schemas.RACE, configuration="high", shots_split=None, prompt=_PLAIN, lm_eval="race",
     ),
     "sciq": Benchmark(
-        "allenai/sciq", "science with a supporting passage", "CC BY-NC 3.0", "test", rows.sciq,
-        prompt=_ANSWER, one_place=True, lm_eval="sciq", comparable="acc, acc_norm",
+        "allenai/sciq", "science with a supporting passage", "CC BY-NC 3.0", "test", schemas.SCIQ,
+        prompt=_ANSWER, lm_eval="sciq", comparable="acc, acc_norm",
     ),
     "copa": Benchmark(
-        "aps/super_glue", "cause or effect", "BSD 2-Clause", "validation", rows.copa,
+        "aps/super_glue", "cause or effect", "BSD 2-Clause", "validation", schemas.COPA,
         configuration="copa", prompt=_PLAIN, lm_eval="copa",
     ),
     "truthfulqa_mc1": Benchmark(
         "truthfulqa/truthful_qa", "truth against common errors", "Apache-2.0", "validation",
-        rows.truthfulqa_mc1, configuration="multiple_choice", shots_split=None,
-        prompt=Prompt("truthfulqa", text=_TRUTHFUL + "Q: {question}\nA:"), one_place=True,
+        schemas.TRUTHFULQA, configuration="multiple_choice", shots_split=None,
+        prompt=Prompt("truthfulqa", text=_TRUTHFUL + "Q: {question}\nA:"),
         lm_eval="truthfulqa_mc1",
     ),
     "logiqa": Benchmark(
         "EleutherAI/logiqa", "logic in examination questions", "CC BY-NC-SA 4.0", "test",
-        columns("Passage: {context}\nQuestion: {question}", "options", "label"),
+        schemas.LOGIQA,
         configuration="logiqa", prompt=Prompt("logiqa", text=_CHOICES, letter=_CHOICES),
         lm_eval="logiqa", comparable="acc, acc_norm",
     ),
@@ -174,12 +181,12 @@ BENCHMARKS: dict[str, Benchmark] = {
     ),
     "medmcqa": Benchmark(
         "openlifescienceai/medmcqa", "medical entrance examinations", "Apache-2.0", "validation",
-        columns("question", ("opa", "opb", "opc", "opd"), "cop"), scoring="letter",
+        schemas.MEDMCQA, scoring="letter",
         prompt=Prompt("medmcqa", letter="Question: " + _CHOICES, strip=False), lm_eval="medmcqa",
     ),
     "ceval": Benchmark(
         "ceval/ceval-exam", "52 subjects in Chinese", "CC BY-NC-SA 4.0", "val",
-        columns("question", ("A", "B", "C", "D"), "answer"), shots_split="dev",
+        schemas.CEVAL, shots_split="dev",
         scoring="letter",
         prompt=Prompt("ceval", letter="{question}\n{options}\n答案：", groups=CEVAL_SUBJECTS,
                       description="以下是中国关于{group}的单项选择题，请选出其中的正确答案。\n\n"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.resources import files
 from inspect import signature
 from pathlib import Path
@@ -11,10 +12,12 @@ from phaseprune.errors import UserError, near_matches
 from phaseprune.option_types import check_options
 from phaseprune.questions import bridge
 from phaseprune.questions.benchmarks import Benchmark, find_benchmark, task_names
-from phaseprune.questions.files import READERS, read_questions
+from phaseprune.questions.files import read_file, read_questions
+from phaseprune.questions.formats import SUFFIXES, suffix_of
 from phaseprune.questions.hub import read_split
 from phaseprune.questions.prompts import LABEL_STYLES
 from phaseprune.questions.question import SCORINGS, Question, Shots, Task
+from phaseprune.questions.schemas import parse_columns
 from phaseprune.questions.shots import SHOT_ORDERS, choose_shots, shuffle_options
 
 #: Bundled tasks: name -> (file in ``phaseprune.demo``, one line about it, scoring).
@@ -44,6 +47,7 @@ def load_task(
     shuffle: bool = False,
     permute: bool = False,
     chat: bool = False,
+    columns: Mapping[str, Any] | str | None = None,
     data_dir: str | Path | None = None,
     lm_eval_path: str | Path | None = None,
     seed: int = 0,
@@ -52,7 +56,7 @@ def load_task(
 
     Args:
         name: a bundled name (``demo``), a benchmark's (``benchmarks.BENCHMARKS``),
-            ``lm_eval:NAME``, or the path of a ``.jsonl``, ``.csv`` or ``.parquet`` file.
+            ``lm_eval:NAME``, or the path of a file of questions (``formats.SUFFIXES``).
         scoring: ``letter`` or ``text``; by default the task's own, ``letter`` for files.
         limit: only the first so many questions; of a benchmark with subjects, of each subject.
         length_norm: ``none``, ``chars``, ``bytes`` or ``tokens`` (text scoring).
@@ -66,6 +70,10 @@ def load_task(
         shuffle: give each question's options another order, by seed.
         permute: average each option's score over the cyclic permutations of the options (letters).
         chat: put the question in the tokenizer's chat template.
+        columns: which fields of files are what, where that is not recognised:
+            ``question=q,choices=A+B+C+D,answer=key`` or ``{"question": "q", "choices": ["A", "B"],
+            "answer": "key"}``; also ``context``, ``id``, ``group``, and ``answers`` (``0-based``,
+            ``1-based`` or ``text``: how the right option is named). Of all files that are read.
         data_dir: a folder with copies of the hub's data sets, to work offline.
         lm_eval_path: a folder of lm-eval tasks (YAML), for ``lm_eval:NAME``.
         seed: of random shots and of the shuffling.
@@ -85,13 +93,14 @@ def load_task(
         raise UserError(f"--limit must be at least 1 and is {limit}")
     if shots is not None and shots < 0:
         raise UserError(f"--shots must be at least 0 and is {shots}")
+    parse_columns(columns)
     if shots_from is not None and not shots:
         raise UserError("--shots-from says where examples are from; say how many with --shots")
     if name.startswith(bridge.PREFIX):
         not_for_bridge = {
             "scoring letter": scoring == "letter", "labels": labels,
             "shots-from": shots_from, "shuffle": shuffle, "permute": permute,
-            "data-dir": data_dir,
+            "columns": columns, "data-dir": data_dir,
             "shot-order random": shot_order != "first",
         }  # fmt: skip
         bridge.refuse(name, not_for_bridge)
@@ -111,16 +120,23 @@ def load_task(
             "--permute is for letter scoring, where the order of options is shown; leave it out "
             "for texts"
         )
+    if columns is not None and shots_from is None and (entry or name in BUNDLED):
+        raise UserError(f"--columns says what the fields of a file are, and {name} is none; leave "
+                        "it out")  # fmt: skip
     data_dir = Path(data_dir) if data_dir is not None else None
+    read = None
     if entry:
         questions = read_split(name, *benchmark, entry.split, data_dir)
         questions = _first_of_each(questions, limit)
-    else:
+    elif name in BUNDLED:
         questions = read_questions(_path(name))[:limit]
+    else:
+        read = read_file(_path(name), columns)
+        questions = read.questions[:limit]
     shuffle = shuffle or _must_shuffle(entry, scoring)
     examples = None
     if shots:
-        pool, where = _shot_pool(name, benchmark, shots_from, data_dir)
+        pool, where = _shot_pool(name, benchmark, shots_from, data_dir, columns)
         examples = choose_shots(pool, questions, shots, shot_order, seed, where)
     if shuffle:
         questions = shuffle_options(questions, seed)
@@ -133,14 +149,16 @@ def load_task(
         name, tuple(questions), scoring, length_norm, probability,
         prompt=entry.prompt if entry else None, labels=labels or default_labels, shots=examples,
         chat=chat, shuffled=seed if shuffle else None, permute=permute, settings=settings,
+        recognised=read and read.recognised, notes=read.notes if read else (),
     )  # fmt: skip
 
 
 def _plain_settings(given: dict[str, Any]) -> dict[str, Any]:
     """The settings of ``load_task`` that are not its defaults, as plain JSON values."""
     defaults = signature(load_task).parameters
+    plain = {Path: str, Mapping: dict}
     return {
-        name: str(value) if isinstance(value, Path) else value
+        name: next((make(value) for kind, make in plain.items() if isinstance(value, kind)), value)
         for name, value in given.items()
         if name != "name" and value != defaults[name].default
     }
@@ -175,11 +193,12 @@ def _first_of_each(questions: list[Question], limit: int | None) -> list[Questio
 
 
 def _shot_pool(
-    name: str, benchmark: tuple | None, shots_from: str | Path | None, data_dir: Path | None
+    name: str, benchmark: tuple | None, shots_from: str | Path | None, data_dir: Path | None,
+    columns: Mapping[str, Any] | str | None,
 ) -> tuple[list[Question], str]:
     """Questions to take solved examples from, and where they are from."""
     if shots_from is not None:
-        return read_questions(_path(str(shots_from))), str(shots_from)
+        return read_questions(_path(str(shots_from)), columns), str(shots_from)
     if benchmark and benchmark[0].shots_split:
         split = benchmark[0].shots_split
         return read_split(name, *benchmark, split, data_dir), f"the split {split} of {name}"
@@ -211,7 +230,7 @@ def _one_of(option: str, value: str | None, allowed: tuple) -> None:
 
 def _file(name: str) -> Path:
     path = Path(name).expanduser()
-    if path.suffix.lower() in READERS or path.exists():
+    if suffix_of(path) or path.exists():
         if not path.is_file():
             siblings = [p.name for p in path.parent.glob("*")] if path.parent.is_dir() else []
             raise UserError(
@@ -220,6 +239,6 @@ def _file(name: str) -> Path:
         return path
     raise UserError(
         f"unknown task {name!r}: give {', '.join(BUNDLED)}, a name that `phaseprune tasks` lists, "
-        f"{bridge.PREFIX}NAME, or the path of a {', '.join(READERS)} file."
+        f"{bridge.PREFIX}NAME, or the path of a {', '.join(SUFFIXES)} file."
         + near_matches(name, [*BUNDLED, *task_names()])
     )

@@ -7,10 +7,12 @@ is therefore never tokenised by itself. What is longer than the model takes is c
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from phaseprune.errors import UserError
+from phaseprune.questions.chat import Chat, chat_template
 from phaseprune.questions.prompts import option_labels, put
 from phaseprune.questions.question import Question, Task
 
@@ -50,20 +52,23 @@ def encode_task(task: Task, tokenizer, max_length: int | None = None) -> list[En
 
     Raises:
         UserError: labels that are not single distinct tokens, options that have no tokens, an
-            option that alone is longer than ``max_length``, each with the question's name; or a
-            tokenizer without the chat template asked for.
+            option that alone is longer than ``max_length``, each with the question's name; a
+            tokenizer that ends every text with a token of its own; or one without the chat template
+            asked for (``questions.chat``).
     """
-    chat = _chat_template(tokenizer) if task.chat else None
-    return [_encode(question, task, tokenizer, chat, max_length) for question in task.questions]
+    _refuse_ended(tokenizer)
+    with _chat(task, tokenizer) as chat:
+        return [_encode(question, task, tokenizer, chat, max_length) for question in task.questions]
 
 
 def option_pairs(question: Question, task: Task, tokenizer) -> list[tuple[str, str]]:
     """Context and continuation of each option as texts, in the chat template if the task says so.
 
     Raises:
-        UserError: the tokenizer has no chat template.
+        UserError: the tokenizer has no chat template that can be used (``questions.chat``).
     """
-    return put(question, task).pairs(_chat_template(tokenizer) if task.chat else None)
+    with _chat(task, tokenizer) as chat:
+        return put(question, task).pairs(chat)
 
 
 def encode_pair(tokenizer, context: str, continuation: str) -> tuple[list[int], list[int]]:
@@ -107,26 +112,30 @@ def _without_context(tokenizer, continuation: str) -> tuple[list[int], list[int]
     return ([start], ids[1:]) if ids[:1] == [start] else ([start], ids)
 
 
-def _chat_template(tokenizer) -> Callable[[list[dict]], str]:
-    """The tokenizer's chat template; where it takes no system turn, that turn is left out."""
-    if not getattr(tokenizer, "chat_template", None):
+@contextmanager
+def _chat(task: Task, tokenizer) -> Iterator[Chat | None]:
+    """The tokenizer's chat template, where the task is put in it."""
+    if not task.chat:
+        yield None
+        return
+    with chat_template(tokenizer) as chat:
+        yield chat
+
+
+def _refuse_ended(tokenizer) -> None:
+    """Refuse a tokenizer that ends each text with a special token, as ``</s>``."""
+    special = getattr(tokenizer, "all_special_ids", ())
+    ids = tokenizer("A B")["input_ids"] if special else []
+    if ids and ids[-1] in special:
+        plain = tokenizer("A B", add_special_tokens=False)["input_ids"]
+        if ids[-len(plain) :] == plain:
+            return
+        [token] = tokenizer.convert_ids_to_tokens([ids[-1]])
         raise UserError(
-            "--chat needs a chat template and this model's tokenizer has none; leave --chat out"
+            f"this model's tokenizer ends every text with {token!r}, so of every option that token "
+            "would be scored; set add_eos_token to false in its tokenizer_config.json, or take the "
+            "token out of the post_processor of its tokenizer.json"
         )
-    from jinja2 import TemplateError
-
-    def text(turns: list[dict]) -> str:
-        begun = turns[-1]["role"] == "assistant"  # the answer goes on with a prefix of the task's
-        settings = {
-            "tokenize": False, "add_generation_prompt": not begun, "continue_final_message": begun
-        }  # fmt: skip
-        try:
-            return tokenizer.apply_chat_template(turns, **settings)
-        except TemplateError:
-            turns = [turn for turn in turns if turn["role"] != "system"]
-            return tokenizer.apply_chat_template(turns, **settings)
-
-    return text
 
 
 def _encode(question: Question, task: Task, tokenizer, chat, max_length) -> EncodedQuestion:

@@ -11,6 +11,7 @@ from typing import Any
 from phaseprune.errors import UserError
 from phaseprune.questions.benchmarks import Benchmark
 from phaseprune.questions.question import Question
+from phaseprune.questions.rows import Record
 
 
 def read_split(
@@ -50,21 +51,18 @@ def read_split(
 
 
 def _question(entry: Benchmark, row: dict, identity: str, group: Any, where: str) -> Question:
+    """The question of a row, whose answer is read by itself: labels, or numbers from the first."""
+    first = entry.schema.firsts[0]
     try:
-        fields = entry.read(row)
-        question = Question(identity, group=group, **fields)
-        good = len(question.choices) >= 2 and 0 <= question.answer < len(question.choices)
-    except (KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
+        [item] = entry.schema.items(Record(row, where))
+        if len(item.options.texts) < 2:
+            raise item.record.refuse(f"it has {len(item.options.texts)} options")
+        answer = item.answer(lambda value: item.by_label(value, first), first)
+    except UserError as error:
         raise UserError(
-            f"{where}: the row is not as phaseprune knows this data set "
-            f"({type(error).__name__}: {error}); its schema may have changed"
+            f"{error}; this split has questions without an answer, or its schema may have changed"
         ) from None
-    if not good:
-        raise UserError(
-            f"{where}: {len(question.choices)} options and the answer {question.answer}; this "
-            "split has questions without an answer or its schema has changed"
-        )
-    return question
+    return Question(identity, item.text, item.options.texts, answer, group, item.pairs)
 
 
 def _rows(place: str, hub: str, configuration: str | None, split: str, data_dir: Path | None):

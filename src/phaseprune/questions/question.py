@@ -98,6 +98,8 @@ class Task:
         shuffled: the seed by which options were shuffled, None if they were not.
         permute: whether scores are averaged over the cyclic permutations of the options.
         settings: what ``load_task`` was given beside the name, to load the same task again.
+        recognised: of a file, what its rows were recognised as, in words.
+        notes: of a file, what whoever uses its questions should know, a sentence each.
     """
 
     name: str
@@ -112,6 +114,8 @@ class Task:
     shuffled: int | None = None
     permute: bool = False
     settings: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    recognised: str | None = field(default=None, compare=False, repr=False)
+    notes: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
     @property
     def fingerprint(self) -> str:

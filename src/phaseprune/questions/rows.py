@@ -1,137 +1,433 @@
-"""Rows of the hub's data sets as fields of a question.
+"""One row of a data set or a file: its fields by name, its options, its right answer.
 
-``columns`` makes a reader from names of columns; the functions below it are for data sets that need
-more than names. A reader gives ``text``, ``choices``, ``answer`` and, where contexts differ from
-option to option, ``pairs``.
+What is wrong with a row is said with its place and its field; nothing here guesses.
 """
 
 from __future__ import annotations
 
 import ast
+import json
+import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from string import ascii_uppercase
 from typing import Any
 
-Row = dict[str, Any]
+from phaseprune.errors import UserError
+
+#: Most options of a question: there are no more letters.
+MOST_OPTIONS = len(ascii_uppercase)
+#: Stands behind the first of columns that count on: ``A…`` is A, B, C and so on.
+ON = "…"
+#: Names of a text and of a label, where options are a list of objects.
+_TEXTS = ("text", "value", "content", "atext", "option", "choice", "answer")
+_LABELS = ("label", "key", "aid", "id", "letter")
+_MARKED = re.compile(r"[(\[]\s*([^()\[\]\s]{1,3})\s*[)\]]|([^()\[\]\s]{1,3})[).:]")
+_NUMPY = re.compile(r"array\((\[.*?\])(?:,\s*dtype=[^)]*)?\)", re.DOTALL)
 
 
-def columns(
-    question: str, choices: str | Sequence[str], answer: str, first: int = 0
-) -> Callable[[Row], Row]:
-    """A reader of plain columns.
+@dataclass(frozen=True)
+class Unreadable:
+    """Stands for a value that its file holds and Python cannot; ``reason`` says why."""
 
-    Args:
-        question: a column, or a template with ``{column}``.
-        choices: a column with a list (or ARC's ``{"text": …, "label": …}``), or one column each.
-        answer: a column with a label of that row, a letter, or a number.
-        first: the number of the first option.
+    reason: str
+
+
+class Record:
+    """A row by the names of its fields.
+
+    A name is found as it is written; else without regard to case, blanks and marks (``Correct
+    Answer`` is ``correct_answer``); else as a path into objects (``question.stem``).
+
+    Attributes:
+        row: the row itself.
+        place: where it stands, for errors.
     """
 
-    def read(row: Row) -> Row:
-        labels = list(ascii_uppercase)
-        if isinstance(choices, str):
-            options = row[choices]
-            if isinstance(options, dict):
-                options, labels = options["text"], [str(label) for label in options["label"]]
-        else:
-            options = [row[column] for column in choices]
-        given = str(row[answer]).strip()
-        if given in labels:
-            index = labels.index(given)
-        elif given.upper() in labels:
-            index = labels.index(given.upper())
-        else:
-            index = int(given) - first
-        text = question.format_map(row) if "{" in question else row[question]
-        return {"text": text, "choices": tuple(options), "answer": index}
+    def __init__(self, row: Mapping[str, Any], place: str):
+        self.row, self.place = row, place
 
-    return read
+    def refuse(self, text: str) -> UserError:
+        """The error that says where and what."""
+        return UserError(f"{self.place}: {text}")
 
+    def name(self, name: str) -> str | None:
+        """The field's name as the row writes it; None where it has none of that name."""
+        if name in self.row:
+            return name
+        if plain := _plain_names(tuple(self.row)).get(plain_name(name)):
+            return plain
+        head, dot, rest = name.partition(".")
+        above = self.name(head) if dot else None
+        if above is None or not isinstance(self.row[above], Mapping):
+            return None
+        below = Record(self.row[above], self.place).name(rest)
+        return None if below is None else f"{above}.{below}"
 
-def hellaswag(row: Row) -> Row:
-    """The context with its activity, cleaned of WikiHow's marks."""
-    context = f"{row['ctx_a']} {row['ctx_b'].capitalize()}"
-    return {
-        "text": _without_marks(f"{row['activity_label']}: {context}"),
-        "choices": tuple(_without_marks(ending) for ending in row["endings"]),
-        "answer": int(row["label"]),
-    }
+    def get(self, name: str) -> Any:
+        """A field's value; None where it is null or not there."""
+        found = self.name(name)
+        if found is None:
+            return None
+        if found in self.row:
+            return self.row[found]
+        head, _, rest = found.partition(".")
+        return Record(self.row[head], self.place).get(rest)
 
+    def value(self, name: str) -> Any:
+        """A field's value.
 
-def winogrande(row: Row) -> Row:
-    """A sentence with a blank: each option fills it, and what follows the blank is scored."""
-    before, _, after = row["sentence"].partition("_")
-    options = (row["option1"], row["option2"])
-    return {
-        "text": row["sentence"],
-        "choices": options,
-        "answer": int(row["answer"]) - 1,
-        "pairs": tuple((before + option, after.strip()) for option in options),
-    }
+        Raises:
+            UserError: it is null or not there, or cannot be read.
+        """
+        value = self.get(name)
+        if value is None:
+            fields = ", ".join(map(str, self.row)) or "none"
+            raise self.refuse(f"the field {name!r} is missing (fields found: {fields})")
+        if isinstance(value, Unreadable):
+            raise self.refuse(f"the field {name!r} cannot be read ({value.reason}); "
+                              "write it as a text or a number")  # fmt: skip
+        return value
 
+    def text(self, name: str, what: str = "") -> str:
+        """A field that is a text, or a list of them (its lines).
 
-def boolq(row: Row) -> Row:
-    """A passage and a question without its mark; the label is 1 for yes."""
-    text = f"{row['passage']}\nQuestion: {row['question']}?"
-    return {"text": text, "choices": ("no", "yes"), "answer": row["label"]}
+        Args:
+            name: the field's.
+            what: what it is called in an error; by default the field's name.
 
+        Raises:
+            UserError: it is anything else.
+        """
+        value = self.value(name)
+        if isinstance(value, list) and value and all(isinstance(line, str) for line in value):
+            value = "\n".join(value)
+        if not isinstance(value, str):
+            raise self.refuse(f"{what or f'the field {name!r}'} must be a text and is "
+                              f"{shown(value)}")  # fmt: skip
+        return value
 
-def race(row: Row) -> Row:
-    """An article with several problems: all but the last stand solved, the last is asked."""
-    *solved, asked = ast.literal_eval(row["problems"])
-    text = f"Article: {row['article']}\n\n"
-    for problem in solved:
-        right = problem["options"][ascii_uppercase.index(problem["answer"])]
-        if problem["question"].endswith("  _  ."):
-            text += f"{problem['question'][:-5]}{right}\n"
-        else:
-            text += f"Question: {problem['question']}\nAnswer: {right}\n"
-    return {
-        "text": text + asked["question"],
-        "choices": tuple(asked["options"]),
-        "answer": ascii_uppercase.index(asked["answer"]),
-    }
+    def fill(self, template: str) -> str:
+        """A field, or a template with fields in braces."""
+        if "{" not in template:
+            return self.text(template, "the question")
+        return re.sub(r"\{([^{}]+)\}", lambda found: self.text(found[1]), template)
 
-
-def sciq(row: Row) -> Row:
-    """A supporting passage and a question; the right option is put last."""
-    wrong = tuple(row[f"distractor{i}"] for i in (1, 2, 3))
-    return {
-        "text": f"{row['support'].lstrip()}\nQuestion: {row['question']}",
-        "choices": (*wrong, row["correct_answer"]),
-        "answer": 3,
-    }
-
-
-def copa(row: Row) -> Row:
-    """A premise that goes on with its cause or its effect."""
-    connector = {"cause": "because", "effect": "therefore"}[row["question"]]
-    options = (row["choice1"], row["choice2"])
-    return {
-        "text": f"{row['premise'].strip()[:-1]} {connector}",
-        # lm-eval's options begin with a space besides the delimiter's, so two are scored.
-        "choices": tuple(f" {option[0].lower()}{option[1:]}" for option in options),
-        "answer": int(row["label"]),
-    }
+    def counted(self, first: str) -> list[str]:
+        """The fields that count on from a first one (``A``, ``option1``), as far as they go."""
+        stem, start = first[:-1], first[-1]
+        names = []
+        for step in range(MOST_OPTIONS):
+            name = stem + (str(int(start) + step) if start.isdigit() else chr(ord(start) + step))
+            if self.name(name) is None:
+                break
+            names.append(name)
+        return names
 
 
-def truthfulqa_mc1(row: Row) -> Row:
-    """One true answer, which the data put first, and false ones."""
-    targets = row["mc1_targets"]
-    choices = tuple(targets["choices"])
-    return {"text": row["question"], "choices": choices, "answer": targets["labels"].index(1)}
+@lru_cache(maxsize=4096)
+def plain_name(name: str) -> str:
+    """A field's name without case, blanks and marks."""
+    return re.sub(r"[\W_]+", "", name).casefold()
 
 
-def gpqa(row: Row) -> Row:
-    """Three wrong answers and the right one, which is put last."""
-    names = [f"Incorrect Answer {i}" for i in (1, 2, 3)] + ["Correct Answer"]
-    options = tuple(
-        (row[name] or " ").strip().replace(" [title]", ". ").replace("  ", " ") for name in names
+@lru_cache(maxsize=1024)
+def _plain_names(names: tuple) -> dict[str, str]:
+    """Names by their plain ones; of two alike the first."""
+    found: dict[str, str] = {}
+    for name in names:
+        if isinstance(name, str) and plain_name(name):
+            found.setdefault(plain_name(name), name)
+    return found
+
+
+def shown(value: Any) -> str:
+    """A value in an error."""
+    try:
+        text = repr(value)
+    except (RecursionError, ValueError):  # too deep, or a number with too many digits
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= 60 else text[:59] + "…"
+
+
+def encodable(text: str) -> bool:
+    """Whether a text can be written at all: half a surrogate pair cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of a question, and the labels that the row itself gives them."""
+
+    texts: tuple[str, ...]
+    labels: tuple[str, ...] | None = None
+
+
+def read_options(record: Record, columns: str | Sequence[str]) -> Options:
+    """The options of a row.
+
+    Args:
+        record: the row.
+        columns: a field with all of them, ``A…`` for fields that count on, or one field each. A
+            field may hold a list of texts; of objects with ``text`` and ``label``; ARC's
+            ``{"text": […], "label": […]}``; label -> text; or any of these as a text of JSON or of
+            Python. Of one field each, those that are empty at the end are none.
+
+    Raises:
+        UserError: says what is wrong with which option.
+    """
+    if isinstance(columns, str) and not columns.endswith(ON):
+        return _of_one_field(record, columns, record.value(columns))
+    names = record.counted(columns[:-1]) if isinstance(columns, str) else list(columns)
+    values = [record.get(name) for name in names]
+    for name in names:
+        if record.name(name) is None:
+            record.value(name)
+    while values and _is_blank(values[-1]):
+        values.pop()
+    return Options(tuple(_option(record, i, value) for i, value in enumerate(values)))
+
+
+def _is_blank(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and not value.strip())
+
+
+def _option(record: Record, number: int, value: Any) -> str:
+    if value is None:
+        raise record.refuse(f"choice {number} is missing (null); give it a text or remove it")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise record.refuse(f"choice {number} is {'NaN' if value != value else value} and must be "
+                            "a text; give it one or remove it")  # fmt: skip
+    if not isinstance(value, str | int | float):
+        why = value.reason if isinstance(value, Unreadable) else shown(value)
+        raise record.refuse(f"choices must be a list of texts, and choice {number} is not: {why}")
+    return value if isinstance(value, str) else str(value)
+
+
+def _of_one_field(record: Record, field: str, value: Any) -> Options:
+    told = named("choices", field)
+    if isinstance(value, str):
+        value = _written(record, field, value)
+    if isinstance(value, Mapping):
+        plain = {str(key).casefold(): key for key in value}
+        if "text" in plain:
+            return _labelled(record, field, value[plain["text"]], value.get(plain.get("label")))
+        kept = {key: one for key, one in value.items() if one is not None}
+        texts = tuple(_option(record, i, one) for i, one in enumerate(kept.values()))
+        return Options(texts, _labels(record, field, list(kept)))
+    if not isinstance(value, list):
+        raise record.refuse(f"{told} must be a list of texts, not {shown(value)}")
+    if value and all(isinstance(one, Mapping) for one in value):
+        text = next((name for name in _TEXTS if all(name in one for one in value)), None)
+        label = next((name for name in _LABELS if all(name in one for one in value)), None)
+        if text is None:
+            raise record.refuse(
+                f"{told} must be texts or objects with a text, and the first is {shown(value[0])}"
+            )
+        labels = None if label is None else [one[label] for one in value]
+        return _labelled(record, field, [one[text] for one in value], labels)
+    return Options(tuple(_option(record, i, one) for i, one in enumerate(value)))
+
+
+def named(role: str, field: str) -> str:
+    """What a field is called in an error: by its role, and by its name where that is another."""
+    return role if role.endswith(field) else f"{role} ({field})"
+
+
+def _labelled(record: Record, field: str, texts: Any, labels: Any) -> Options:
+    if not isinstance(texts, list):
+        raise record.refuse(f"{field}.text must be a list of texts and is {shown(texts)}")
+    options = tuple(_option(record, i, one) for i, one in enumerate(texts))
+    return Options(options, None if labels is None else _labels(record, field, labels, len(texts)))
+
+
+def _labels(record: Record, field: str, labels: Any, count: int | None = None) -> tuple[str, ...]:
+    if not isinstance(labels, list):
+        raise record.refuse(f"the labels ({field}.label) must be a list and are {shown(labels)}")
+    if count is not None and len(labels) != count:
+        raise record.refuse(
+            f"{named('choices', field)} has {count} texts and {len(labels)} labels; give each text "
+            "one"
+        )
+    words = [word_of(label) for label in labels]
+    for label, word in zip(labels, words, strict=True):
+        if word is None or isinstance(label, list):
+            raise record.refuse(f"the labels ({field}) must be texts and one is {shown(label)}")
+        if words.count(word) > 1:
+            raise record.refuse(f"the label {word!r} ({field}) stands there twice")
+    return tuple(words)
+
+
+def _written(record: Record, field: str, text: str) -> Any:
+    """A list or an object that is written as a text, as CSV files have it."""
+    for read in (json.loads, ast.literal_eval, lambda t: ast.literal_eval(_NUMPY.sub(r"\1", t))):
+        try:
+            value = read(text)
+        except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
+            continue
+        if isinstance(value, list | dict):
+            return value
+    raise record.refuse(
+        f"{named('choices', field)} must be a list, or a JSON list as a text like "
+        f'["red", "blue"], not {shown(text)}'
     )
-    return {"text": row["Question"], "choices": options, "answer": 3}
 
 
-def _without_marks(text: str) -> str:
-    text = text.strip().replace(" [title]", ". ")
-    return re.sub(r"\[.*?\]", "", text).replace("  ", " ")
+def read_scores(record: Record, columns: str | tuple[str, str]) -> tuple[tuple[str, ...], int]:
+    """Options with a score each, and the right one, which has the only score that is not 0.
+
+    Args:
+        record: the row.
+        columns: a field with text -> score, or with TruthfulQA's
+            ``{"choices": […], "labels": […]}``; or two fields, with a list of texts and one of
+            scores.
+
+    Raises:
+        UserError: there is not exactly one right option.
+    """
+    if isinstance(columns, str):
+        value = record.value(columns)
+        value = _written(record, columns, value) if isinstance(value, str) else value
+        if isinstance(value, Mapping) and {"choices", "labels"} <= {*value}:
+            texts, scores = value["choices"], value["labels"]
+        elif isinstance(value, Mapping):
+            kept = {text: score for text, score in value.items() if score is not None}
+            texts, scores = [*kept], [*kept.values()]
+        else:
+            raise record.refuse(f"{columns} must be texts with a score each and is {shown(value)}")
+    else:
+        texts, scores = (record.value(name) for name in columns)
+    if not isinstance(texts, list) or not isinstance(scores, list) or len(texts) != len(scores):
+        raise record.refuse(f"each option ({columns}) must have one score")
+    right = [number for number, score in enumerate(scores) if score]
+    if len(right) != 1:
+        raise record.refuse(f"{len(right)} options are right ({columns}), and a question needs "
+                            "exactly one")  # fmt: skip
+    return tuple(_option(record, i, text) for i, text in enumerate(texts)), right[0]
+
+
+@dataclass(frozen=True)
+class Item:
+    """What a schema reads of a row.
+
+    Attributes:
+        record: the row.
+        text: what is asked.
+        options: to choose from.
+        given: the fields that say the right option, with their values. Empty where ``right`` says
+            it.
+        right: the right option's place.
+        pairs: as of ``Question``.
+    """
+
+    record: Record
+    text: str
+    options: Options
+    given: tuple[tuple[str, Any], ...] = ()
+    right: int | None = None
+    pairs: tuple[tuple[str, str], ...] | None = None
+
+    def by_label(self, value: Any, first: int = 0) -> int | None:
+        """The option that a value names by its label or its number; None for none.
+
+        The row's own labels come first, by value and not by type: "2" and 2 are the same label.
+        Numbers are places only where no own label is one.
+
+        Args:
+            value: a label or a number; a list of the only one, or one of noughts and a single one.
+            first: the number of the first option.
+        """
+        count = len(self.options.texts)
+        if isinstance(value, list) and len(value) == count > 1:
+            right = [number for number, one in enumerate(value) if one == 1]
+            return right[0] if len(right) == 1 and value.count(0) == count - 1 else None
+        word = word_of(value)
+        if word is None:
+            return None
+        labels = self.options.labels or tuple(ascii_uppercase[:count])
+        for same in (str, _bare, lambda word: _bare(word).casefold()):
+            known = [same(label) for label in labels]
+            if known.count(same(word)) == 1:
+                return known.index(same(word))
+        number = as_number(_bare(word))
+        if number is None or any(as_number(label) is not None for label in labels):
+            return None
+        return number - first if 0 <= number - first < count else None
+
+    def by_text(self, value: Any) -> int | None:
+        """The first option whose text a value is; None for none."""
+        word = word_of(value)
+        if word is None:
+            return None
+        wanted = " ".join(word.split())
+        texts = [" ".join(text.split()) for text in self.options.texts]
+        return texts.index(wanted) if wanted in texts else None
+
+    def answer(self, read: Callable[[Any], int | None], first: int = 0) -> int:
+        """The right option, where no two fields name different ones.
+
+        Args:
+            read: which option the first field's value names.
+            first: the number of the first option.
+
+        Raises:
+            UserError: no option, or several.
+        """
+        if self.right is not None:
+            return self.right
+        (field, value), *others = self.given
+        found = read(value)
+        if found is None:
+            raise self.record.refuse(self._not_among(field, value))
+        for other, told in others:
+            readings = {self.by_label(told, first), self.by_text(told)} - {None}
+            if readings and found not in readings:
+                raise self.record.refuse(
+                    f"{field} {shown(value)} and {other} {shown(told)} name different options"
+                )
+        return found
+
+    def _not_among(self, field: str, value: Any) -> str:
+        count = len(self.options.texts)
+        told = named("the answer", field)
+        if _is_blank(value):
+            return f"{told} is empty; questions without a right answer cannot be used"
+        if isinstance(value, list):
+            return (f"{told} is the list {shown(value)}, and a question needs exactly one right "
+                    "option")  # fmt: skip
+        known = ", ".join(self.options.labels or ascii_uppercase[:count])
+        return (
+            f"{told} {shown(value)} is not among the {count} choices; give a 0-based index (0 to "
+            f"{count - 1}), a label ({known}) or an option's text"
+        )
+
+
+def word_of(value: Any) -> str | None:
+    """A label, number or text as a text that does not tell 2 from 2.0 or "2"; None for others.
+
+    Of a list with a single one it is that one's.
+    """
+    if isinstance(value, list):
+        return word_of(value[0]) if len(value) == 1 and not isinstance(value[0], list) else None
+    if isinstance(value, float) and math.isfinite(value):
+        value = int(value) if value.is_integer() else str(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value) if abs(value) < 10**18 else None
+    return value.strip() or None if isinstance(value, str) else None
+
+
+def _bare(label: str) -> str:
+    """A label without brackets and marks: (B), [B], B), B. and B: are B."""
+    marked = _MARKED.fullmatch(label)
+    return label if marked is None else marked[1] or marked[2]
+
+
+def as_number(word: str) -> int | None:
+    """A whole number that is written in plain digits; no other script's, and no superscripts."""
+    return int(word) if re.fullmatch(r"[+-]?[0-9]{1,18}", word) else None

@@ -35,7 +35,7 @@ def training_questions(task: Task, path: str | Path | None = None) -> Task:
         )
     benchmark = find_benchmark(task.name)
     if path is not None:
-        questions = read_questions(Path(path).expanduser())
+        questions = read_questions(Path(path).expanduser(), task.settings.get("columns"))
     elif task.name in BUNDLED_TRAINING:
         questions = read_questions(
             Path(str(files("phaseprune.demo") / BUNDLED_TRAINING[task.name]))
