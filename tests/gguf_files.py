@@ -50,17 +50,23 @@ def _one_more(name: str, values: np.ndarray, config) -> np.ndarray:
     return values + 1 if name.endswith("norm.weight") else values
 
 
+def _mamba(name: str, values: np.ndarray, config) -> np.ndarray:
+    if name.endswith("ssm_a"):
+        return -np.exp(values)
+    return values[:, 0] if name.endswith("ssm_conv1d.weight") else values
+
+
 STORED = {
     "llama": _llama, "bloom": _bloom, "gpt2": _gpt2, "gemma2": _one_more, "gemma3": _one_more,
-    "nemotron": _one_more,
+    "nemotron": _one_more, "mamba": _mamba,
 }  # fmt: skip
 
 
 def shapes_of(config) -> dict[str, object]:
     """The keys that every converter writes, without the architecture before them."""
-    heads = config.num_attention_heads
+    heads = getattr(config, "num_attention_heads", 0)
     found = {
-        "context_length": config.max_position_embeddings,
+        "context_length": getattr(config, "max_position_embeddings", CONTEXT),
         "embedding_length": config.hidden_size,
         "block_count": config.num_hidden_layers,
         "feed_forward_length": getattr(config, "intermediate_size", 4 * config.hidden_size),
@@ -140,12 +146,13 @@ def named_tensors(model, architecture: str) -> dict[str, np.ndarray]:
     change = STORED.get(architecture, lambda name, values, config: values)
     found = {}
     for name, parameter in model.named_parameters():  # a tied head stands there once
-        base, _, suffix = name.rpartition(".")
-        stored = names.get_name(base)
-        if stored is None:
-            raise KeyError(f"{architecture} has no name for {name}")
-        values = parameter.detach().numpy()
-        found[f"{stored}.{suffix}"] = change(f"{stored}.{suffix}", values, model.config)
+        stored = next(
+            filter(None, (
+                names.get_name(called, try_suffixes=(".weight", ".bias"))
+                for called in (name, name.partition(".")[2])
+            ))
+        )  # fmt: skip
+        found[stored] = change(stored, parameter.detach().numpy(), model.config)
     return found
 
 
@@ -187,7 +194,7 @@ def sentencepiece() -> dict[str, object]:
     }  # fmt: skip
 
 
-def tiny_model(config, seed: int = 0):
+def tiny_model(config, seed: int = 0, scale: float = 6.0):
     """A random model whose weights are large enough that positions and blocks matter."""
     from transformers import AutoModelForCausalLM
 
@@ -196,7 +203,145 @@ def tiny_model(config, seed: int = 0):
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.dim() > 1:
-                parameter.mul_(6)
+                parameter.mul_(scale)
             elif "norm" in name or "ln_" in name or "bias" in name:
                 parameter.add_(0.2 * torch.randn_like(parameter))
     return model
+
+
+def small(config_class, **more):
+    """A tiny configuration of a family, whose context goes on beyond what it was trained on."""
+    from conftest import ROPE
+
+    return config_class(**(dict(ROPE, max_position_embeddings=CONTEXT) | more))
+
+
+CONTEXT = 512
+
+
+def families() -> dict[str, tuple]:
+    """Architecture -> (configuration, keys beside the shapes)."""
+    import transformers as t
+
+    wide = {"attention.key_length": 16, "attention.value_length": 16}
+    gemma = wide | {"attention.sliding_window": 24}
+    caps = {"attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0}
+    large = {"rope_parameters": {"rope_type": "default", "rope_theta": 1e6}}
+    base = {"rope.freq_base": 1e6}
+    half = {"rope.dimension_count": 4, "rope.freq_base": 10000.0}
+    return {
+        "llama": (small(t.LlamaConfig, **large), base | {"rope.dimension_count": 8}),
+        "qwen2": (small(t.Qwen2Config, **large), base),
+        "qwen3": (small(t.Qwen3Config, head_dim=16, **large), base | wide),
+        "gemma2": (
+            small(t.Gemma2Config, head_dim=16, query_pre_attn_scalar=16, sliding_window=24),
+            gemma | caps | {"rope.freq_base": 10000.0},
+        ),
+        "gemma3": (
+            small(
+                t.Gemma3TextConfig, head_dim=16, query_pre_attn_scalar=16, sliding_window=24,
+                num_hidden_layers=7,
+            ),
+            gemma | base,
+        ),
+        "phi3": (
+            small(t.Phi3Config, pad_token_id=0, original_max_position_embeddings=CONTEXT),
+            {"rope.dimension_count": 8, "rope.freq_base": 10000.0},
+        ),
+        "gpt2": (
+            t.GPT2Config(vocab_size=320, n_embd=32, n_layer=5, n_head=4, n_positions=CONTEXT,
+                         n_inner=80),
+            {"feed_forward_length": 80},
+        ),
+        "stablelm": (
+            small(t.StableLmConfig, partial_rotary_factor=0.5),
+            half | {"use_parallel_residual": False},
+        ),
+        "starcoder2": (small(t.Starcoder2Config, **large), base),
+        "falcon": (
+            t.FalconConfig(vocab_size=320, hidden_size=32, num_hidden_layers=5,
+                           num_attention_heads=4, new_decoder_architecture=False, bias=False,
+                           multi_query=True, parallel_attn=True, alibi=False,
+                           max_position_embeddings=CONTEXT),
+            {"attention.head_count_kv": 1},
+        ),
+        "bloom": (t.BloomConfig(vocab_size=320, hidden_size=32, n_layer=5, n_head=4), {}),
+        "mamba": (
+            t.MambaConfig(vocab_size=320, hidden_size=32, num_hidden_layers=5, state_size=8,
+                          intermediate_size=64, time_step_rank=2),
+            {"feed_forward_length": 0, "attention.layer_norm_rms_epsilon": 1e-5,
+             "ssm.conv_kernel": 4, "ssm.inner_size": 64, "ssm.state_size": 8,
+             "ssm.time_step_rank": 2},
+        ),
+        "nemotron": (small(t.NemotronConfig, partial_rotary_factor=0.5), half),
+    }  # fmt: skip
+
+
+def llama3_factors(base: float, dims: int, factor: float = 8.0) -> np.ndarray:
+    """The tensor ``rope_freqs`` that the converter makes of Llama 3's scaling."""
+    turns = 8192 * base ** (-np.arange(0, dims, 2) / dims) / (2 * np.pi)
+    smooth = np.clip((turns - 1) / 3, 0, 1)
+    return 1 / ((1 - smooth) / factor + smooth)
+
+
+def scaled() -> dict[str, tuple]:
+    """Scaled variants -> (family, rope parameters beside the base, keys, tensors)."""
+    linear = {"rope.scaling.type": "linear", "rope.scaling.factor": 4.0}
+    yarn = {"rope.scaling.type": "yarn", "rope.scaling.factor": 4.0,
+            "rope.scaling.original_context_length": 128}  # fmt: skip
+    as_yarn = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 128}
+    any_factors = np.array([1.0, 1.5, 3.0, 7.0])
+    short, long = np.array([1.0, 1.1, 1.3, 1.7]), np.array([1.0, 2.0, 4.0, 9.0])
+    return {
+        "llama3": (
+            "llama",
+            {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+             "original_max_position_embeddings": 8192},
+            {}, {"rope_freqs.weight": llama3_factors(1e6, 8)},
+        ),
+        "any factors": (
+            "llama",
+            {"rope_type": "longrope", "short_factor": any_factors.tolist(),
+             "long_factor": any_factors.tolist(), "attention_factor": 1.0,
+             "original_max_position_embeddings": CONTEXT},
+            {}, {"rope_freqs.weight": any_factors},
+        ),
+        "linear llama": ("llama", {"rope_type": "linear", "factor": 4.0}, linear, {}),
+        "linear without its name": (
+            "qwen2", {"rope_type": "linear", "factor": 2.0}, {"rope.scaling.factor": 2.0}, {}
+        ),
+        "linear gemma3": ("gemma3", {"rope_type": "linear", "factor": 4.0}, linear, {}),
+        "linear starcoder2": ("starcoder2", {"rope_type": "linear", "factor": 4.0}, linear, {}),
+        "yarn llama": ("llama", as_yarn, yarn, {}),
+        "yarn qwen2": ("qwen2", as_yarn, yarn, {}),
+        "yarn qwen3": ("qwen3", as_yarn, yarn, {}),
+        "yarn betas": (
+            "qwen2", as_yarn | {"beta_fast": 16.0, "beta_slow": 2.0},
+            yarn | {"rope.scaling.yarn_beta_fast": 16.0, "rope.scaling.yarn_beta_slow": 2.0}, {},
+        ),
+        "longrope": (
+            "phi3",
+            {"rope_type": "longrope", "short_factor": short.tolist(), "long_factor": long.tolist(),
+             "attention_factor": 1.2, "original_max_position_embeddings": 128},
+            {"rope.scaling.original_context_length": 128, "rope.scaling.attn_factor": 1.2},
+            {"rope_factors_short.weight": short, "rope_factors_long.weight": long},
+        ),
+    }  # fmt: skip
+
+
+def make(name: str):
+    """A tiny model of a family or a scaled variant, and what its file says beside the shapes."""
+    import copy
+
+    everything = families()
+    family, parameters, more, tensors = scaled().get(name, (name, {}, {}, {}))
+    config, keys = everything[family]
+    config = copy.deepcopy(config)
+    if parameters:
+        nested = config.rope_parameters.get("full_attention")
+        held = config.rope_parameters if nested is None else nested
+        held |= parameters
+        if "original_max_position_embeddings" in parameters and family == "phi3":
+            config.original_max_position_embeddings = 128
+    scale = 1.0 if family == "mamba" else 6.0  # a state space multiplies what differs by rounding
+    return tiny_model(config, scale=scale), family, keys | more, tensors

@@ -70,6 +70,7 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "leading_dense_block_count": (0,), "moe_every_n_layers": (0, 1), "pooling_type": (0,),
     "interleave_moe_layer_step": (0, 1), "nextn_predict_layers": (0,), "ssm.dt_b_c_rms": (False,),
     "ssm.group_count": (0, 1), "attention.shared_kv_layers": (0,),
+    "feed_forward_length": (0,), "attention.head_count": (0,), "attention.head_count_kv": (0,),
     "embedding_length_per_layer_input": (0,), "swin_norm": (False,),
 }  # fmt: skip
 #: Keys that say how the file came about.
@@ -102,6 +103,10 @@ def settle_config(config: Any, header: GgufHeader) -> None:
             continue
         _settle_key(config, header, suffix, _uniform(value))
     _settle_attention_scale(config, header)
+    for name in ("pad_token_id", "bos_token_id", "eos_token_id"):  # the class's, of a checkpoint
+        number = getattr(config, name, None)
+        if isinstance(number, int) and number >= getattr(config, "vocab_size", number + 1):
+            setattr(config, name, None)
     settle_rope(config, header, read_by_theirs)
 
 
@@ -135,7 +140,9 @@ def _settle_key(config: Any, header: GgufHeader, suffix: str, value: Any) -> Non
         names, value = ("layer_types",), _layer_types(config, value)
     name = next((name for name in names if declares(config, name)), None)
     if name is None:
-        if value not in NEUTRAL.get(suffix, ()) and value != _implied(config, suffix):
+        if suffix == "context_length":  # positions without end (ALiBi, state spaces)
+            config.seq_length = value
+        elif value not in NEUTRAL.get(suffix, ()) and value != _implied(config, suffix):
             raise header.unread(f"{header.architecture}.{suffix}", value)
         return
     if suffix == "attention.sliding_window" and not value:
@@ -226,6 +233,8 @@ def _implied(config: Any, suffix: str) -> Any:
     """What a size is where the configuration has no field for it."""
     heads = getattr(config, "num_attention_heads", None)
     width = getattr(config, "hidden_size", None)
+    if suffix == "ssm.inner_size" and hasattr(config, "expand"):
+        return int(config.expand * width)
     if heads is None or width is None:
         return None
     if suffix == "attention.head_count_kv":

@@ -137,25 +137,22 @@ def _their_patterns() -> dict[str, str]:
 
 
 def _settle_space(tokenizer: Any, core: Any, header: GgufHeader) -> None:
-    """Have a SentencePiece tokenizer put a space before a text, or none, as the file says."""
-    from tokenizers import normalizers, pre_tokenizers
+    """Have a SentencePiece tokenizer put a space before any text, or none, as the file says."""
+    from tokenizers import normalizers
 
     wanted = bool(header.fields.get(f"{PREFIX}add_space_prefix", True))
-    if _puts_space(tokenizer) == wanted:
-        return
-    if isinstance(core.pre_tokenizer, pre_tokenizers.Metaspace):
-        core.pre_tokenizer.prepend_scheme = "first" if wanted else "never"
-    else:
-        replace = normalizers.Replace(" ", "▁")
+    if wanted or _puts_space(tokenizer, "a"):
         before = [normalizers.Prepend("▁")] if wanted else []
-        core.normalizer = normalizers.Sequence([*before, replace])
-    if _puts_space(tokenizer) != wanted:
+        core.normalizer = normalizers.Sequence([*before, normalizers.Replace(" ", "▁")])
+        core.pre_tokenizer = None
+    if _puts_space(tokenizer, "a") != wanted:
         raise UserError(
             f"{header.path.name}: {PREFIX}add_space_prefix is {wanted}, and this tokenizer cannot "
             "be told so; give the model's own checkpoint, with its tokenizer"
         )
 
 
-def _puts_space(tokenizer: Any) -> bool:
-    pieces = tokenizer.convert_ids_to_tokens(tokenizer("a", add_special_tokens=False)["input_ids"])
+def _puts_space(tokenizer: Any, text: str) -> bool:
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    pieces = tokenizer.convert_ids_to_tokens(ids)
     return bool(pieces) and pieces[0].startswith("▁")

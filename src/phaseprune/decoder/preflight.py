@@ -134,7 +134,8 @@ def preflight(
         UserError: the model cannot be built, has no blocks or head, its files are unusable
             (pickles, missing or damaged ones), tensors of a GGUF file would be left out, or the
             tokenizer makes ids that the embeddings have no row for. What does not fit in an
-            otherwise readable checkpoint is told in ``names``, ``quantisation`` and ``export_problem`` instead.
+            otherwise readable checkpoint is told in ``names``, ``quantisation`` and
+            ``export_problem`` instead.
     """
     checked("--trust-remote-code", bool, trust_remote_code)
     checkpoint = read_checkpoint(source)
