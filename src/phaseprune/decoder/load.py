@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from phaseprune.decoder.budget import fits, in_words, parse_bytes
-from phaseprune.decoder.checkpoint import read_checkpoint
+from phaseprune.decoder.checkpoint import Checkpoint, read_checkpoint
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.decoder.device_map import (
     MAP,
@@ -105,7 +105,7 @@ def load_model(
     config = read_config(source, trust_remote_code)
     if blocks is None:
         count_blocks(config)  # refused before weights are read
-        refuse_many_blocks(name, config, read_checkpoint(source).longest_list)
+        refuse_many_blocks(name, config, _headers(source).longest_list)
     tokenizer = load_tokenizer(source, trust_remote_code)
     if source.gguf_file:
         _check_gguf_tensors(source, config)
@@ -205,13 +205,21 @@ def _refuse_odd_fields(source: Source) -> None:
     try:
         stated = read_json_object(source.directory / "config.json")
     except UserError as error:
-        raise UserError(f"{source.name}: {error}") from None
+        raise UserError(f"{source.name}: it cannot be loaded ({error})") from None
     for field, (what, fits_kind) in _FIELDS.items():
         value = stated.get(field)
         if value is not None and not fits_kind(value):
             raise UserError(
                 f"{source.name}: config.json has {field} {shown(value)}, which must be {what}"
             )
+
+
+def _headers(source: Source) -> Checkpoint:
+    try:
+        return read_checkpoint(source)
+    except UserError as error:
+        said = str(error).removeprefix(f"{source.name}: ")
+        raise UserError(f"{source.name}: it cannot be loaded ({said})") from None
 
 
 def _check_gguf_tensors(source: Source, config) -> None:

@@ -147,7 +147,8 @@ def _other_tokens(tokenizer: Any, text: str, theirs: list[int], ours: list[int])
 def _difference(decoder: Decoder, text: str, remarks: list[str]) -> float:
     """Largest difference of the logits of a text: the model's own forward, and ours."""
     encoded = decoder.tokenizer(text, return_tensors="pt")
-    given = {key: value.to(decoder.device) for key, value in encoded.items()}
+    limit = decoder.stated_length  # cut on the left, as longer questions are
+    given = {key: value[:, -limit:].to(decoder.device) for key, value in encoded.items()}
     tokens = given.pop("input_ids")
     with _positions_watched(decoder, tokens.shape[1]):
         theirs = _logits(decoder, tokens, given)
