@@ -19,7 +19,10 @@ from phaseprune.errors import UserError, near_matches
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 ADAPTER = "adapter_config.json"
 #: Files worth fetching from the hub besides the weights: never pickles.
-HUB_FILES = ["*.safetensors.index.json", "*.json", "*.txt", "*.model", "*.jinja"]
+HUB_FILES = [
+    "*.safetensors.index.json", "*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken", "LICENSE*",
+    "LICENCE*", "NOTICE*", "USE_POLICY*",
+]  # fmt: skip
 #: Files that say what tokens a text becomes, of all kinds of tokenizers.
 TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
