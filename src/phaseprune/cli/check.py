@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -72,7 +73,7 @@ def check(
     checks, found = Checks(screen), {"full": full}
     questions = None
     try:
-        source, seen = _read(model, screen, device, stream, **trust)
+        seen, tokenizer = _read(model, screen, device, stream, **trust)
         found |= _model_lines(checks, seen, **where)
         _streaming_line(checks, seen, stream, max_memory, **where)
         if task is not None:
@@ -89,9 +90,8 @@ def check(
                 found |= cost_lines(checks, decoder, seen, questions, calibration, seed)
         elif questions is not None:
             checks.stage = "tokens"
-            from phaseprune.decoder.load import load_tokenizer
-
-            tokenizer = load_tokenizer(source, trust_remote_code)
+            if tokenizer is None:
+                raise UserError(f"{model}: the directory has no tokenizer; give a full checkpoint")
             found |= task_lines(checks, questions, tokenizer, seen, device, calibration, seed)
     except UserError as error:
         checks.refuse(checks.stage, str(error))
@@ -121,10 +121,10 @@ def _read(
     model: str, screen: Screen, device: str, stream: bool | None,
     revision: str | None, trust_remote_code: bool, blocks: str | None,
 ):  # fmt: skip
-    """The model's files and what they tell without the weights."""
+    """What the model's files tell without the weights, and its tokenizer (None: none is there)."""
     with nullcontext() if screen.quiet else screen.err.status(f"reading {model} …"):
         from phaseprune.decoder.device_map import MAP, refuse_unmappable
-        from phaseprune.decoder.load import read_config, silence_transformers
+        from phaseprune.decoder.load import load_tokenizer, read_config, silence_transformers
         from phaseprune.decoder.preflight import preflight
         from phaseprune.decoder.source import find_source
 
@@ -133,7 +133,8 @@ def _read(
         config = read_config(source, trust_remote_code)
         if device == MAP:
             refuse_unmappable(source, config, stream)
-        return source, preflight(source, config, trust_remote_code, blocks)
+        tokenizer = load_tokenizer(source, trust_remote_code) if source.has_tokenizer else None
+        return preflight(source, config, trust_remote_code, blocks, tokenizer), tokenizer
 
 
 def _model_lines(checks: Checks, seen, device: str, dtype: str) -> dict:
@@ -153,6 +154,7 @@ def _model_lines(checks: Checks, seen, device: str, dtype: str) -> dict:
         checks.tell("weights", words.weights(seen.names))
     else:
         checks.refuse("weights", seen.names.problem)
+    checks.tell("inputs", words.inputs(seen))
     if seen.quantisation is not None:
         tell = checks.tell if seen.quantisation.problem is None else checks.refuse
         tell("quantisation", words.quantisation(seen.quantisation))
@@ -181,6 +183,10 @@ def _streaming_line(
 
 
 def _readout_line(checks: Checks, decoder) -> dict:
+    from phaseprune.cli import check_words as words
+
     difference = decoder.readout_difference
     checks.tell("readout", f"equals the model's own logits, max |difference| {difference:.2g}")
-    return {"readout_difference": difference}
+    pipeline = decoder.pipeline
+    checks.tell("pipeline", words.pipeline(pipeline), ok=not pipeline.remarks)
+    return {"readout_difference": difference, "pipeline": asdict(pipeline)}

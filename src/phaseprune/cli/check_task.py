@@ -54,12 +54,13 @@ def task_lines(
 
     from phaseprune.decoder.load import pick_device
     from phaseprune.questions.split import split
-    from phaseprune.sweep.measure import encode_inputs
+    from phaseprune.sweep.measure import encode_inputs, refuse_unknown_ids
     from phaseprune.sweep.memory import usual_tokens
     from phaseprune.sweep.probe import ANY_LENGTH
     from phaseprune.sweep.rows import make_rows
 
     inputs = encode_inputs(questions, tokenizer, seen.max_length)
+    refuse_unknown_ids(questions, inputs, seen.embeddings)
     counts = {"truncated_questions": inputs.truncated, **questions.input_counts}
     _input_lines(checks, questions, inputs.questions[0], tokenizer, counts)
     together = usual_tokens(seen.width, torch.device(pick_device(device)))

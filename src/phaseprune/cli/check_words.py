@@ -21,7 +21,10 @@ def blocks(seen) -> str:
 
 def head(seen) -> str:
     """Whether the head has weights of its own."""
-    return "tied to the embeddings" if seen.tied else "its own weights"
+    if seen.tied:
+        return "tied to the embeddings"
+    odd = ", though config.json says tied (tie_word_embeddings)" if seen.tied_stated else ""
+    return f"its own weights{odd}"
 
 
 def size(seen) -> str:
@@ -50,6 +53,23 @@ def weights(names) -> str:
     if names.unused:
         text += f"; {len(names.unused)} stored ones are not used, the first {names.unused[0]}"
     return text
+
+
+def inputs(seen) -> str:
+    """What is done to a text's tokens before they are run."""
+    told = f"; {seen.beginning}" if seen.beginning else ""
+    return f"cut on the left to {seen.max_length:,} tokens, as lm-eval cuts them{told}"
+
+
+def pipeline(found) -> str:
+    """What real prompts showed (``decoder.own_pipeline.Pipeline``)."""
+    if found.remarks:
+        return "; ".join(found.remarks)
+    begins = f"beginning with {found.begins_with}" if found.begins_with else "with no BOS"
+    logits = (
+        "" if found.difference is None else f", and logits, max |difference| {found.difference:.2g}"
+    )
+    return f"{found.prompts} real prompts give plain transformers' tokens ({begins}){logits}"
 
 
 def quantisation(quantised) -> str:
@@ -116,11 +136,13 @@ def numbers(seen) -> dict[str, Any]:
         "blocks_path": seen.blocks_path,
         "norm_path": seen.norm_path,
         "tied": seen.tied,
+        "tied_stated": seen.tied_stated,
         "parameters": seen.parameters,
         "stored_dtype": seen.dtype,
         "disk_bytes": seen.disk_bytes,
         "block_bytes": list(seen.block_bytes),
         "max_length": seen.max_length,
+        "texts_begin": seen.beginning,
         "weights_checked": seen.names.checked,
         "weights_converted": len(seen.names.unsure),
         "weights_unused": len(seen.names.unused),

@@ -92,6 +92,8 @@ def load_checked(name: str, screen: Screen, **options: Any):
 
         silence_transformers()
         decoder = load_model(name, **options)
+    for remark in decoder.pipeline.remarks:
+        screen.note(f"{name}: {remark}")
     if decoder.stream is not None:
         from phaseprune.decoder.budget import in_words
 

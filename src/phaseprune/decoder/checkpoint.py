@@ -8,10 +8,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from phaseprune.decoder.source import Source, check_weight_files
+from phaseprune.decoder.source import (
+    INDEX,
+    SINGLE,
+    Source,
+    check_weight_files,
+    loaded_files,
+    read_index,
+    weight_map,
+)
 from phaseprune.errors import UserError
 
-SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 #: A safetensors header is at most so long (the format's own limit).
 HEADER_BYTES = 100_000_000
 #: dtypes in which a quantised checkpoint keeps what is not quantised.
@@ -42,6 +49,19 @@ class Checkpoint:
     def has_shapes(self) -> bool:
         """Whether the shapes are known, not the names alone."""
         return bool(self.tensors) and all(t.shape is not None for t in self.tensors.values())
+
+    @property
+    def longest_list(self) -> int | None:
+        """How many numbers the names have at one place at most: a list of blocks is no longer."""
+        if self.tensors is None:
+            return None
+        found: dict[str, set[str]] = {}
+        for name in self.tensors:
+            parts = name.split(".")
+            for place, part in enumerate(parts):
+                if part.isdigit():
+                    found.setdefault(".".join(parts[:place]), set()).add(part)
+        return max(map(len, found.values()), default=0)
 
     @property
     def dtype(self) -> str | None:
@@ -106,7 +126,7 @@ def read_safetensors_header(path: Path) -> dict[str, StoredTensor]:
             for name, entry in entries.items()
         }
         end = max((entry["data_offsets"][1] for entry in entries.values()), default=0)
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
         raise UserError(f"{path.name} has a damaged header; fetch it again") from None
     if size < 8 + length + end:
         raise UserError(
@@ -124,23 +144,6 @@ def _what_it_is(path: Path) -> str:
     with open(path, "rb") as handle:
         pointer = handle.read(40).startswith(b"version https://git-lfs")
     return "is a Git LFS pointer, not the weights" if pointer else "is no safetensors file"
-
-
-def loaded_files(source: Source) -> list[Path]:
-    """The files that transformers loads, be they there or not; empty where there is no telling."""
-    single, index = source.directory / SINGLE, source.directory / INDEX
-    if single.is_file() or not index.is_file():
-        return [single] if single.is_file() else []
-    names = sorted(set(_weight_map(source).values()))
-    return [source.directory / name for name in names]
-
-
-def _weight_map(source: Source) -> dict[str, str]:
-    try:
-        found = json.loads((source.directory / INDEX).read_text(encoding="utf-8"))["weight_map"]
-        return {str(name): str(file) for name, file in found.items()}
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise UserError(f"{source.name}: {INDEX} is damaged; fetch it again") from None
 
 
 def _from_hub(source: Source) -> Checkpoint:
@@ -170,6 +173,7 @@ def _from_index(source: Source) -> Checkpoint:
     path = source.directory / INDEX
     if not path.is_file():
         return Checkpoint(None, None)
-    names = _weight_map(source)
-    size = json.loads(path.read_text(encoding="utf-8")).get("metadata", {}).get("total_size")
+    names = weight_map(source)
+    told = read_index(source).get("metadata")
+    size = told.get("total_size") if isinstance(told, Mapping) else None
     return Checkpoint(dict.fromkeys(names, StoredTensor()), size)

@@ -6,13 +6,18 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
+from phaseprune.decoder.context import context_limit
 from phaseprune.decoder.device_map import DeviceMap, fetched, held_bytes, runs_on
 from phaseprune.decoder.source import Source
 from phaseprune.decoder.streaming import BlockStream
+
+if TYPE_CHECKING:
+    from phaseprune.decoder.own_pipeline import Pipeline
 
 
 @dataclass
@@ -38,6 +43,8 @@ class Decoder:
         stream: reads blocks when they run; None where all weights are in memory.
         trained: whether the weights in memory are no longer those of the files.
         device_map: what was asked for; None where the model is on one device.
+        pipeline: what running real prompts through the checkpoint's own pipeline showed at load.
+        position_limit: rows of the model's table of positions; None where it has none.
         block_names: what ``blocks`` are in words where they are none (``decoder.halved``).
     """
 
@@ -59,6 +66,8 @@ class Decoder:
     trained: bool = False
     device_map: DeviceMap | None = None
     block_names: Sequence[str] | None = field(default=None, repr=False)
+    pipeline: Pipeline | None = field(default=None, repr=False)
+    position_limit: int | None = None
 
     @property
     def config(self):
@@ -108,9 +117,14 @@ class Decoder:
         return sum(parameter.nbytes for parameter in self.model.parameters())
 
     @property
-    def max_length(self) -> int | None:
-        """Tokens that the model can take, if its configuration says so."""
-        return getattr(self.config.get_text_config(), "max_position_embeddings", None)
+    def stated_length(self) -> int:
+        """Tokens that the model takes by its configuration or tokenizer, as lm-eval finds them."""
+        return context_limit(self.config, self.tokenizer)
+
+    @property
+    def max_length(self) -> int:
+        """Tokens that the model is given at most."""
+        return min(self.stated_length, self.position_limit or self.stated_length)
 
     def called(self, block: int) -> str:
         """What a block is called in messages."""

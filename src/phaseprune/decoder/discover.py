@@ -17,6 +17,10 @@ NAME_THEM = "if it has a list of blocks, name it with --blocks PATH, as model.la
 COUNT_FIELDS = ("decoder_layers", "num_decoder_layers", "num_hidden_layers", "num_layers")
 
 
+#: So many are built in no time, and what does not fit the file is then said more exactly.
+FEW_BLOCKS = 1000
+
+
 def count_blocks(config) -> int:
     """The number of blocks that a configuration states, likeliest.
 
@@ -29,13 +33,36 @@ def count_blocks(config) -> int:
 def _stated_counts(config) -> list[int]:
     text = config.get_text_config(decoder=True)
     stated = [getattr(text, field, None) for field in COUNT_FIELDS]
-    counts = [count for count in stated if isinstance(count, int) and count >= 1]
+    counts = [count for count in stated if type(count) is int and count >= 1]
     if not counts:
         raise UserError(
             f"the configuration of this {config.model_type} model states no num_hidden_layers, so "
             f"its blocks cannot be found; {NAME_THEM}"
         )
     return list(dict.fromkeys(counts))
+
+
+def refuse_many_blocks(name: str, config, longest: int | None) -> None:
+    """Refuse a count of blocks that no file has, before so many are built.
+
+    Args:
+        name: what the user called the model.
+        config: its configuration.
+        longest: how many members the longest list in the names of its tensors has; None where the
+            names are not known.
+
+    Raises:
+        UserError: says how many are stated and how many there are.
+    """
+    count = count_blocks(config)
+    if count <= FEW_BLOCKS or (longest is not None and count <= longest):
+        return
+    held = "no model has so many" if longest is None else f"the weights' files hold {longest}"
+    field = count_field(config.get_text_config(decoder=True), count)
+    raise UserError(
+        f"{name}: config.json states {count:,} blocks ({field}), and {held}; mend config.json, or "
+        "fetch the files again"
+    )
 
 
 def count_field(config, blocks: int) -> str:

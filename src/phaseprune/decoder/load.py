@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 from torch import nn
 
 from phaseprune.decoder.budget import fits, in_words, parse_bytes
+from phaseprune.decoder.checkpoint import Checkpoint, read_checkpoint
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.decoder.device_map import (
     MAP,
@@ -24,9 +26,19 @@ from phaseprune.decoder.discover import (
     find_head,
     find_input_name,
     locate_blocks,
+    refuse_many_blocks,
 )
+from phaseprune.decoder.gguf_header import read_gguf_header
+from phaseprune.decoder.gguf_keys import settle_config
+from phaseprune.decoder.gguf_rope import check_rotations
+from phaseprune.decoder.gguf_tensors import check_tensors
+from phaseprune.decoder.gguf_tokenizer import settle_tokenizer
+from phaseprune.decoder.json_file import read_json_object, shown
 from phaseprune.decoder.load_errors import first_line, load_errors
 from phaseprune.decoder.load_streamed import load_streamed, streaming_problem
+from phaseprune.decoder.own_pipeline import check_ids, compare_pipelines
+from phaseprune.decoder.shards import plain_index
+from phaseprune.decoder.skeleton import build_empty
 from phaseprune.decoder.source import Source, find_source
 from phaseprune.decoder.streaming import BlockStream
 from phaseprune.decoder.verify import check_block_weights, check_readout, check_weights
@@ -35,6 +47,22 @@ from phaseprune.errors import UserError, near_matches
 from phaseprune.option_types import check_options, checked
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+#: Fields of config.json that are looked at before transformers does: what they must be, and the
+#: test of it.
+_FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "architectures": (
+        'a list of names, as ["LlamaForCausalLM"]',
+        lambda value: isinstance(value, list) and all(isinstance(name, str) for name in value),
+    ),
+    "model_type": ('a name, as "llama"', lambda value: isinstance(value, str)),
+    "num_hidden_layers": (
+        "a whole number of at least 1", lambda value: type(value) is int and value >= 1
+    ),
+    "tie_word_embeddings": ("true or false", lambda value: isinstance(value, bool)),
+    "text_config": ("an object", lambda value: isinstance(value, dict)),
+    "quantization_config": ("an object", lambda value: isinstance(value, dict)),
+    "auto_map": ("an object", lambda value: isinstance(value, dict)),
+}  # fmt: skip
 
 
 def load_model(
@@ -67,8 +95,9 @@ def load_model(
 
     Raises:
         UserError: the model cannot be found or loaded, is no causal decoder, lacks weights, has NaN
-            weights (names the block), its readout at L does not equal its own logits, or it cannot
-            be run in the stated memory.
+            weights (names the block), its readout at L does not equal its own logits, what it says
+            of a few real prompts is not what plain transformers says, or it cannot be run in the
+            stated memory.
     """
     check_options(load_model, locals())
     max_memory = None if max_memory is None else parse_bytes(max_memory)
@@ -76,6 +105,10 @@ def load_model(
     config = read_config(source, trust_remote_code)
     if blocks is None:
         count_blocks(config)  # refused before weights are read
+        refuse_many_blocks(name, config, _headers(source).longest_list)
+    tokenizer = load_tokenizer(source, trust_remote_code)
+    if source.gguf_file:
+        _check_gguf_tensors(source, config)
     model, read_blocks = _load_weights(
         source, config, device, dtype, trust_remote_code, stream, max_memory,
         lambda model: locate_blocks(model, config, blocks),
@@ -85,7 +118,7 @@ def load_model(
     decoder = Decoder(
         name=name,
         model=model,
-        tokenizer=load_tokenizer(source, trust_remote_code),
+        tokenizer=tokenizer,
         source=source,
         blocks=found,
         blocks_path=blocks_path,
@@ -96,12 +129,15 @@ def load_model(
         stream=read_blocks,
         device_map=device if _is_map(device) else None,
     )
+    check_ids(name, tokenizer, model.get_input_embeddings().weight.shape[0])
+    _settle_tied(decoder)
     check_weights(decoder)
     if decoder.stream is not None:
         decoder.stream.check = lambda block: check_block_weights(decoder, block)
     in_place = decoder.stream is None and decoder.device_map is None
     check = check_readout if in_place else check_readout_streamed
     decoder.readout_difference = check(decoder)
+    decoder.pipeline = compare_pipelines(decoder)
     return decoder
 
 
@@ -112,6 +148,8 @@ def read_config(source: Source, trust_remote_code: bool = False):
         raise UserError(
             f"{source.name}: reading GGUF needs two more packages; pip install 'phaseprune[gguf]'"
         )
+    if not source.gguf_file:
+        _refuse_odd_fields(source)
     from transformers import AutoConfig
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CAUSAL
 
@@ -121,6 +159,8 @@ def read_config(source: Source, trust_remote_code: bool = False):
             trust_remote_code=trust_remote_code,
             **({"gguf_file": source.gguf_file} if source.gguf_file else {}),
         )
+        if source.gguf_file:
+            settle_config(config, read_gguf_header(source.directory / source.gguf_file))
     if trust_remote_code and getattr(config, "auto_map", None):
         return config
     architectures = config.architectures or []
@@ -146,11 +186,63 @@ def load_tokenizer(source: Source, trust_remote_code: bool = False):
     from transformers import AutoTokenizer
 
     with load_errors(source, "its tokenizer cannot be loaded"):
-        return AutoTokenizer.from_pretrained(
+        tokenizer = AutoTokenizer.from_pretrained(
             source.directory,
             trust_remote_code=trust_remote_code,
             **({"gguf_file": source.gguf_file} if source.gguf_file else {}),
         )
+        if source.gguf_file:
+            settle_tokenizer(tokenizer, read_gguf_header(source.directory / source.gguf_file))
+        return tokenizer
+
+
+def _refuse_odd_fields(source: Source) -> None:
+    """Refuse a config.json with a field of another kind than any model has there.
+
+    Raises:
+        UserError: names the field, what it is, and what it must be.
+    """
+    try:
+        stated = read_json_object(source.directory / "config.json")
+    except UserError as error:
+        raise UserError(f"{source.name}: it cannot be loaded ({error})") from None
+    for field, (what, fits_kind) in _FIELDS.items():
+        value = stated.get(field)
+        if value is not None and not fits_kind(value):
+            raise UserError(
+                f"{source.name}: config.json has {field} {shown(value)}, which must be {what}"
+            )
+
+
+def _headers(source: Source) -> Checkpoint:
+    try:
+        return read_checkpoint(source)
+    except UserError as error:
+        said = str(error).removeprefix(f"{source.name}: ")
+        raise UserError(f"{source.name}: it cannot be loaded ({said})") from None
+
+
+def _check_gguf_tensors(source: Source, config) -> None:
+    """Refuse a file with tensors that would be left out, before any is read."""
+    with load_errors(source, "its configuration makes no model"):
+        model = build_empty(config)
+    check_tensors(model, read_gguf_header(source.directory / source.gguf_file))
+
+
+def _settle_tied(decoder: Decoder) -> None:
+    """Have the configuration say whether the head is the embeddings, as it was loaded.
+
+    Where a file has a head of its own, transformers takes that, whatever the configuration says.
+    """
+    model = decoder.model
+    text = model.config.get_text_config(decoder=True)
+    ties = getattr(model, "all_tied_weights_keys", None)
+    if ties is None or not getattr(text, "tie_word_embeddings", False):
+        return
+    name = next(n for n, module in model.named_modules() if module is decoder.head)
+    could = model.get_expanded_tied_weights_keys(all_submodels=True)
+    if f"{name}.weight" in could and f"{name}.weight" not in ties:
+        model.config.tie_word_embeddings = text.tie_word_embeddings = False
 
 
 def _load_weights(
@@ -180,7 +272,7 @@ def _load_weights(
     chosen = pick_dtype(dtype, device)
     if mapped is not None:
         refuse_unmappable(source, config, stream)
-    with load_errors(source):
+    with load_errors(source), plain_index(source):
         blocks = None
         if mapped is not None:
             model, report = load_mapped(
@@ -191,7 +283,7 @@ def _load_weights(
                 source, device, chosen, trust_remote_code, find, max_memory
             )
         else:
-            model, report = _load_whole(source, chosen, trust_remote_code)
+            model, report = _load_whole(source, config, chosen, trust_remote_code)
             model = model.to(device).eval().requires_grad_(False)
     missing = sorted(report["missing_keys"])
     if missing:
@@ -202,16 +294,20 @@ def _load_weights(
     return model, blocks
 
 
-def _load_whole(source: Source, dtype: torch.dtype | None, trust_remote_code: bool):
+def _load_whole(source: Source, config, dtype: torch.dtype | None, trust_remote_code: bool):
     from transformers import AutoModelForCausalLM
 
-    return AutoModelForCausalLM.from_pretrained(
+    gguf = {"gguf_file": source.gguf_file, "config": config}  # as it was settled
+    model, report = AutoModelForCausalLM.from_pretrained(
         source.directory,
         dtype=dtype or "auto",
         trust_remote_code=trust_remote_code,
         output_loading_info=True,
-        **({"gguf_file": source.gguf_file} if source.gguf_file else {"use_safetensors": True}),
+        **(gguf if source.gguf_file else {"use_safetensors": True}),
     )
+    if source.gguf_file:
+        check_rotations(model, config, read_gguf_header(source.directory / source.gguf_file))
+    return model, report
 
 
 def _is_streamed(

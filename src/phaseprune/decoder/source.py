@@ -5,17 +5,24 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from phaseprune.decoder.json_file import read_json_object, shown
 from phaseprune.errors import UserError, near_matches
 
-#: Files worth fetching from the hub: never pickles, never other frameworks' weights.
-HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model", "*.jinja"]
+#: What transformers loads: the one file, else the shards that the index names.
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+ADAPTER = "adapter_config.json"
+#: Files worth fetching from the hub besides the weights: never pickles.
+HUB_FILES = [
+    "*.safetensors.index.json", "*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken", "LICENSE*",
+    "LICENCE*", "NOTICE*", "USE_POLICY*",
+]  # fmt: skip
 #: Files that say what tokens a text becomes, of all kinds of tokenizers.
 TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
@@ -47,10 +54,14 @@ class Source:
 
     @property
     def weight_files(self) -> list[Path]:
-        """The files that hold the weights, in order of their names."""
+        """The files that hold the weights and are there, in order of their names.
+
+        Others beside them (``consolidated.safetensors``) are the same weights again, or not ours.
+        """
         if self.gguf_file:
             return [self.directory / self.gguf_file]
-        return sorted(self.directory.glob("*.safetensors"))
+        own = [path for path in loaded_files(self) if path.is_file()]
+        return own or sorted(self.directory.glob("*.safetensors"))
 
     @cached_property
     def fingerprint(self) -> str:
@@ -72,6 +83,11 @@ class Source:
         if "auto_map" in config:  # it runs code that comes with it
             found += self._files(("*.py",))
         return self._content(found, config)
+
+    @property
+    def has_tokenizer(self) -> bool:
+        """Whether a tokenizer's files are there."""
+        return bool(self.gguf_file or self._files(TOKENIZER_FILES))
 
     @property
     def chat_template_fingerprint(self) -> str | None:
@@ -146,7 +162,81 @@ def find_source(name: str, revision: str | None = None, weights: bool = True) ->
     return replace(source, on_hub=True, revision=revision)
 
 
+def loaded_files(source: Source) -> list[Path]:
+    """The files that transformers loads, be they there or not; empty where there is no telling.
+
+    Raises:
+        UserError: the index is damaged.
+    """
+    single, index = source.directory / SINGLE, source.directory / INDEX
+    if single.is_file() or not index.is_file():
+        return [single] if single.is_file() else []
+    return [source.directory / name for name in sorted(set(weight_map(source).values()))]
+
+
+def weight_map(source: Source) -> dict[str, str]:
+    """The file that each tensor is in, by the index.
+
+    Raises:
+        UserError: the index is damaged, or names what is no file beside it.
+    """
+    found = read_index(source).get("weight_map")
+    if not isinstance(found, Mapping):
+        raise UserError(f"{source.name}: {INDEX} is damaged: it has no weight_map; fetch it again")
+    for file in found.values():
+        if not _is_shard_name(file):
+            raise UserError(
+                f"{source.name}: {INDEX} is damaged: it names {shown(file)} as a file of weights; "
+                "fetch it again"
+            )
+    return dict(found)
+
+
+def _is_shard_name(name: Any) -> bool:
+    """Whether a name is that of a file in the checkpoint, of a length that file systems allow."""
+    if not isinstance(name, str) or not name or not name.isprintable():
+        return False
+    parts = Path(name).parts
+    return ".." not in parts and not Path(name).is_absolute() and max(map(len, parts)) <= 255
+
+
+def read_index(source: Source) -> dict[str, Any]:
+    """The index of the shards.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    try:
+        return read_json_object(source.directory / INDEX)
+    except UserError as error:
+        raise UserError(f"{source.name}: {error}") from None
+
+
+def _refuse_adapter(name: str, directory: Path) -> None:
+    """Refuse an adapter: peft, where it is installed, would put it onto the model unasked."""
+    path = directory / ADAPTER
+    if not path.is_file():
+        return
+    base = read_json_object(path).get("base_model_name_or_path")
+    base = shown(base) if isinstance(base, str) and base else "its base model"
+    merge = (
+        "PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(BASE), "
+        "DIRECTORY).merge_and_unload().save_pretrained(OTHER)"
+    )
+    if (directory / "config.json").is_file():
+        raise UserError(
+            f"{name}: {ADAPTER} lies beside config.json, and where peft is installed transformers "
+            f"puts that adapter (of {base}) onto the model unasked; merge it ({merge}) and give "
+            f"that directory, or move {ADAPTER} away to run the model without it"
+        )
+    raise UserError(
+        f"{name}: the directory is a peft adapter of {base} ({ADAPTER} without config.json), and "
+        f"no model; merge it into its base ({merge}, and the tokenizer likewise) and give OTHER"
+    )
+
+
 def _checked_directory(name: str, directory: Path, weights: bool) -> Source:
+    _refuse_adapter(name, directory)
     if not (directory / "config.json").is_file():
         gguf = sorted(p.name for p in directory.glob("*.gguf"))
         hint = f"; name the file instead: {directory / gguf[0]}" if gguf else ""
@@ -163,7 +253,7 @@ def check_weight_files(source: Source) -> None:
     Raises:
         UserError: says how to convert pickles, where there are any.
     """
-    if source.weight_files:
+    if any(source.directory.glob("*.safetensors")):
         return
     pickles = sorted(p.name for p in source.directory.glob("*.bin"))
     if pickles:
@@ -181,9 +271,14 @@ def _from_hub(name: str, revision: str | None, path: Path, weights: bool) -> Pat
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
     near = near_matches(name, ["demo", *_cached_models()]) or _near_paths(path)
-    wanted = [pattern for pattern in HUB_FILES if weights or pattern != "*.safetensors"]
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=wanted))
+        small = Path(snapshot_download(name, revision=revision, allow_patterns=HUB_FILES))
+        if not weights or not (small / "config.json").is_file() or (small / ADAPTER).is_file():
+            return small  # refused, if need be, before gigabytes are fetched
+        # By name: a repository may hold the same weights a second time (consolidated.safetensors).
+        own = [path.name for path in loaded_files(Source(name, small))] or [SINGLE]
+        found = snapshot_download(name, revision=revision, allow_patterns=[*HUB_FILES, *own])
+        return Path(found)
     except GatedRepoError:
         raise UserError(
             f"{name}: this model is gated; accept its terms on the hub and run `hf auth login`"

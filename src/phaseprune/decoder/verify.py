@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -17,6 +18,9 @@ from phaseprune.errors import UserError
 #: Largest |difference| allowed, as a share of the largest |logit|, by the bits of the dtype.
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 PROBE_ROWS, PROBE_TOKENS = 2, 12
+#: Norms square what they are given: weights larger than this overflow (float16's own largest value
+#: is far below, and is met by looking at what blocks give).
+LARGEST_WEIGHT = 1e19
 #: What to do where the blocks that were found are not what is wanted.
 OTHER_BLOCKS = "if its blocks are another list, name it with --blocks PATH"
 
@@ -42,17 +46,41 @@ def check_block_weights(decoder: Decoder, block: int) -> None:
 def _refuse_not_finite(decoder: Decoder, named: Iterable[tuple[str, torch.Tensor]]) -> None:
     prefix = decoder.blocks_path + "."
     for name, tensor in named:
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+        problem = _problem(decoder, name, tensor) if tensor.is_floating_point() else None
+        if problem is not None:
             inside = name.startswith(prefix)
             place = f"block {name[len(prefix):].split('.')[0]}" if inside else "outside the blocks"
-            raise UserError(
-                f"{decoder.name}: {place} has NaN or infinite weights ({name}); the checkpoint is "
-                "damaged, so fetch it again"
-            )
+            raise UserError(f"{decoder.name}: {place} {problem}")
 
 
-def look_on(decoder: Decoder) -> tuple[torch.Tensor, torch.Tensor, Watched]:
+def _problem(decoder: Decoder, name: str, tensor: torch.Tensor) -> str | None:
+    """What is wrong with a weight's values: not finite, or too large to compute with."""
+    if tensor.dtype.itemsize < 2 or not tensor.numel():
+        return None
+    largest = float(tensor.abs().max())  # NaN where one is
+    in_dtype = str(tensor.dtype).removeprefix("torch.")
+    if not math.isfinite(largest):
+        if tensor.dtype == torch.float16:
+            todo = "float16 holds no more than 65504: use --dtype bfloat16 or float32"
+        else:
+            todo = "the checkpoint is damaged, so fetch it again"
+        return f"has NaN or infinite weights ({name}) in {in_dtype}; {todo}"
+    if largest > LARGEST_WEIGHT:
+        return (
+            f"has a weight of {largest:.3g} ({name}), whose square is too large for {in_dtype}; "
+            "the checkpoint is damaged, so fetch it again"
+        )
+    return None
+
+
+def look_on(
+    decoder: Decoder, prompts: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor, Watched]:
     """Run the model on random tokens, and find out how its blocks are called and what they return.
+
+    Args:
+        decoder: the model.
+        prompts: ``[R, PROBE_TOKENS]`` further rows.
 
     Returns:
         ``[R, T]`` tokens, the same with other last ones, and what the model did with the first.
@@ -64,14 +92,34 @@ def look_on(decoder: Decoder) -> tuple[torch.Tensor, torch.Tensor, Watched]:
     vocabulary = decoder.model.get_input_embeddings().weight.shape[0]
     shape = (PROBE_ROWS, PROBE_TOKENS)
     tokens = torch.randint(vocabulary, shape, generator=generator).to(decoder.device)
+    if prompts is not None:
+        tokens = torch.cat([tokens, prompts.to(tokens)])
     watched = watch(decoder, tokens)
     check_calls(decoder, watched, tokens)
     decoder.output_length = watched.lengths[0]
     if not torch.isfinite(watched.logits).all():
-        raise UserError(f"{decoder.name}: the logits on a random probe are NaN or infinite")
+        raise UserError(_overflow_words(decoder, watched))
     altered = tokens.clone()
     altered[:, -1] = (altered[:, -1] + 1) % vocabulary
     return tokens, altered, watched
+
+
+def _overflow_words(decoder: Decoder, watched: Watched) -> str:
+    """Where values of the model's own forward stop to be finite, and what to do."""
+    if not torch.isfinite(watched.given[0][0]).all():
+        place = "the embeddings give"
+    elif all(watched.finite):
+        place = "what stands behind the last block (norm or head) gives"
+    else:
+        place = f"block {watched.finite.index(False)} of {decoder.blocks_path} gives"
+    return f"{decoder.name}: {place} infinite or NaN values {_in_dtype(decoder)}"
+
+
+def _in_dtype(decoder: Decoder) -> str:
+    name = str(decoder.dtype).removeprefix("torch.")
+    if decoder.dtype == torch.float16:
+        return "in float16, which holds no more than 65504; use --dtype bfloat16 or float32"
+    return f"in {name} on a few tokens; its weights are damaged, so fetch the checkpoint again"
 
 
 @torch.no_grad()
@@ -188,6 +236,11 @@ def refuse_other_skip(
     decoder: Decoder, block: int, stream: torch.Tensor, expected: torch.Tensor
 ) -> None:
     """Refuse a model whose replayed stream without a block is not its own forward without it."""
+    if not (torch.isfinite(stream).all() and torch.isfinite(expected).all()):
+        raise UserError(
+            f"{decoder.name}: without block {block} of {decoder.blocks_path} the others give "
+            f"infinite or NaN values {_in_dtype(decoder)}"
+        )
     tolerance = TOLERANCE[decoder.dtype] * max(1.0, float(expected.abs().max()))
     difference = readout_difference(decoder, stream, expected)
     if not difference <= tolerance:

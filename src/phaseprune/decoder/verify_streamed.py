@@ -13,8 +13,9 @@ import torch
 
 from phaseprune.decoder.blocks import Calls, replaced_blocks, split_call
 from phaseprune.decoder.decoder import Decoder
+from phaseprune.decoder.own_pipeline import prompt_rows
 from phaseprune.decoder.verify import (
-    PROBE_ROWS,
+    PROBE_TOKENS,
     TOLERANCE,
     look_on,
     readout_difference,
@@ -31,20 +32,20 @@ def check_readout_streamed(decoder: Decoder) -> float:
     """As ``verify.check_readout``.
 
     Returns:
-        The largest absolute difference of the logits on random tokens.
+        The largest absolute difference of the logits on random tokens and real prompts.
 
     Raises:
         UserError: the logits differ, a later token changes an earlier logit, or the blocks hand on
             more than the hidden state.
     """
-    tokens, altered, watched = look_on(decoder)
+    tokens, altered, watched = look_on(decoder, prompt_rows(decoder, PROBE_TOKENS))
     calls = record_independent(decoder, watched, tokens)
     skips = sorted({0, len(decoder.blocks) // 2, len(decoder.blocks) - 1})
 
     logits, (whole, *streams) = try_alone(
         decoder, lambda: _side_by_side(decoder, calls, tokens, altered, skips)
     )
-    expected, changed, *skipped = logits.split(PROBE_ROWS)
+    expected, changed, *skipped = logits.split(len(tokens))
     tolerance = TOLERANCE[decoder.dtype] * max(1.0, float(expected.abs().max()))
     refuse_acausal(decoder, changed - expected, tolerance)
     difference = max(

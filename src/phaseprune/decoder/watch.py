@@ -31,6 +31,7 @@ class Watched:
         given: of each call, the hidden state and the arguments beside it.
         lengths: of each call, 0 where a tensor was returned, else the length of the tuple.
         shapes: of each call, the shape of the hidden state that it returned.
+        finite: of each call, whether that was finite.
     """
 
     logits: torch.Tensor | None = None
@@ -38,6 +39,7 @@ class Watched:
     given: list[tuple[torch.Tensor, tuple, dict[str, Any]]] = field(default_factory=list)
     lengths: list[int] = field(default_factory=list)
     shapes: list[tuple[int, ...]] = field(default_factory=list)
+    finite: list[bool] = field(default_factory=list)
 
 
 @contextmanager
@@ -66,7 +68,10 @@ def watch(decoder: Decoder, tokens: torch.Tensor) -> Watched:
             watched.order.append(index)
             watched.given.append(split_call(decoder, args, kwargs))
             watched.lengths.append(len(output) if several else 0)
-            watched.shapes.append(tuple(getattr(output[0] if several else output, "shape", ())))
+            state = output[0] if several else output
+            watched.shapes.append(tuple(getattr(state, "shape", ())))
+            numbers = isinstance(state, torch.Tensor)
+            watched.finite.append(not numbers or bool(torch.isfinite(state).all()))
 
         return look
 

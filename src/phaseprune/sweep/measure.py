@@ -10,6 +10,7 @@ import numpy as np
 from phaseprune.decision.decisions import Decisions
 from phaseprune.decision.trace import Trace, summarize
 from phaseprune.decoder.decoder import Decoder
+from phaseprune.errors import UserError
 from phaseprune.progress import Progress, silent
 from phaseprune.questions.encode import EncodedQuestion, encode_task
 from phaseprune.questions.prompts import option_labels
@@ -72,6 +73,7 @@ def prepare(decoder: Decoder, task: Task, *, streams: int | None = None) -> Prep
             into the stated memory.
     """
     inputs = encode_inputs(task, decoder.tokenizer, decoder.max_length)
+    refuse_unknown_ids(task, inputs, decoder.model.get_input_embeddings().weight.shape[0])
     rows = make_rows(
         inputs.questions,
         batch_tokens(decoder),
@@ -102,6 +104,22 @@ class Inputs:
         """Questions that lost tokens on the left to fit into the model."""
         pairs = zip(self.orders, self.questions, strict=True)
         return len({number for (number, _), question in pairs if question.cut})
+
+
+def refuse_unknown_ids(task: Task, inputs: Inputs, embeddings: int) -> None:
+    """Refuse a question with a token that the embeddings have no row for.
+
+    Raises:
+        UserError: names the question and the id.
+    """
+    for (number, _), question in zip(inputs.orders, inputs.questions, strict=True):
+        largest = max(max(ids, default=0) for ids in (question.context, *question.continuations))
+        if largest >= embeddings:
+            raise UserError(
+                f"question {task.questions[number].id} of {task.name} has the token {largest}, and "
+                f"the model's embeddings have {embeddings} rows; take that special token out of "
+                "its text"
+            )
 
 
 def encode_inputs(task: Task, tokenizer, max_length: int | None) -> Inputs:
