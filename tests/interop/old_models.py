@@ -2,8 +2,8 @@
 
 Run by the Python of ``.venv-interop`` (``make interop``), which has no phaseprune:
 
-    python families.py write FOLDER             one checkpoint a family, as 4.57 saves it
-    python families.py read FOLDER... --out F   logits and token ids of checkpoints, into an npz
+    python old_models.py write FOLDER             one checkpoint a family, as 4.57 saves it
+    python old_models.py read FOLDER... --out F   logits and token ids of checkpoints, into an npz
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 
 VOCABULARY, BLOCKS, TOKENS = 320, 6, 48
 SIZES = dict(vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=BLOCKS, num_attention_heads=4)
+EIGHT, TWELVE = {"num_hidden_layers": 8}, {"num_hidden_layers": 12}
 ROPE = dict(SIZES, intermediate_size=48, num_key_value_heads=2, max_position_embeddings=64)
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
           "original_max_position_embeddings": 16}  # fmt: skip
@@ -47,11 +48,11 @@ FAMILIES: dict[str, tuple] = {
     "qwen3": ("Qwen3", dict(ROPE, head_dim=8, rope_theta=1e6, max_window_layers=4), {}),
     "qwen3-moe": ("Qwen3Moe", dict(ROPE, head_dim=8, num_experts=4, num_experts_per_tok=2,
                                    moe_intermediate_size=16, decoder_sparse_step=1), {}),
-    "smollm3": ("SmolLM3", dict(ROPE, no_rope_layer_interval=4, rope_theta=2e6, pad_token_id=0),
-                {}),
+    "smollm3": ("SmolLM3", dict(ROPE | EIGHT, no_rope_layer_interval=4, rope_theta=2e6,
+                             pad_token_id=0), {}),
     "gemma2": ("Gemma2", dict(ROPE, head_dim=8, sliding_window=8, query_pre_attn_scalar=8), {}),
-    "gemma3": ("Gemma3Text", dict(ROPE, head_dim=8, sliding_window=8, query_pre_attn_scalar=8,
-                                  rope_theta=1e6, rope_local_base_freq=1e4, sliding_window_pattern=3,
+    "gemma3": ("Gemma3Text", dict(ROPE | TWELVE, head_dim=8, sliding_window=8,
+                                  query_pre_attn_scalar=8, rope_theta=1e6, rope_local_base_freq=1e4,
                                   rope_scaling={"rope_type": "linear", "factor": 8.0}), {}),
     "gemma3-hub": ("Gemma3Text", dict(ROPE, head_dim=8, sliding_window=8, query_pre_attn_scalar=8,
                                       sliding_window_pattern=3),
@@ -60,14 +61,16 @@ FAMILIES: dict[str, tuple] = {
     "phi3": ("Phi3", dict(ROPE, rope_scaling=LONG, original_max_position_embeddings=16,
                           sliding_window=12, pad_token_id=0), {}),
     "olmo2": ("Olmo2", dict(ROPE, rope_theta=500000.0), {}),
-    "olmo3": ("Olmo3", dict(ROPE, sliding_window=8), {}),
-    "cohere2": ("Cohere2", dict(ROPE, sliding_window=8, sliding_window_pattern=4), {}),
-    "exaone4": ("Exaone4", dict(ROPE, sliding_window=8, sliding_window_pattern=4,
+    "olmo3": ("Olmo3", dict(ROPE | EIGHT, sliding_window=8, rope_theta=500000.0), {}),
+    "olmo3-base": ("Olmo3", dict(ROPE, sliding_window=8, rope_theta=10000.0), {}),
+    "cohere2": ("Cohere2", dict(ROPE | EIGHT, logit_scale=1.0, sliding_window=8,
+                             sliding_window_pattern=4), {}),
+    "exaone4": ("Exaone4", dict(ROPE | EIGHT, sliding_window=8, sliding_window_pattern=4,
                                 rope_scaling=LLAMA3), {}),
     "gpt-neox": ("GPTNeoX", dict(SIZES, intermediate_size=48, max_position_embeddings=64,
                                  rotary_pct=0.5, rotary_emb_base=20000.0), {}),
     "gpt2": ("GPT2", dict(vocab_size=VOCABULARY, n_embd=32, n_layer=BLOCKS, n_head=4,
-                          n_positions=64), {}),
+                          n_positions=64), {"n_ctx": 64}),
     "falcon": ("Falcon", dict(SIZES, new_decoder_architecture=True, num_kv_heads=2, bias=True,
                               alibi=False), {}),
     "bloom": ("Bloom", dict(vocab_size=VOCABULARY, hidden_size=32, n_layer=BLOCKS, n_head=4), {}),
@@ -89,7 +92,7 @@ FAMILIES: dict[str, tuple] = {
 
 TEXT = "What is the colour of the sky? blue green  white\n red, grass 12"
 WORDS = [TEXT, "A B C D E Answer Question snow coal black"]
-SPM = ("gemma2", "gemma3")
+SPM = ("gemma2", "gemma3", "gemma3-hub")
 
 
 def tokens() -> np.ndarray:
@@ -97,11 +100,12 @@ def tokens() -> np.ndarray:
     return np.random.default_rng(1).integers(4, 300, (2, TOKENS))
 
 
-def write(folder: Path) -> None:
+def write(folder: Path, names: list[str]) -> None:
     import torch
     import transformers
 
-    for name, (family, arguments, otherwise) in FAMILIES.items():
+    for name in names:
+        family, arguments, otherwise = FAMILIES[name]
         torch.manual_seed(0)
         config = getattr(transformers, f"{family}Config")(**arguments, bos_token_id=1,
                                                           eos_token_id=2)
@@ -171,7 +175,8 @@ def read(folders: list[Path], out: Path) -> None:
             if report["missing_keys"]:
                 raise ValueError(f"weights are missing: {report['missing_keys'][:3]}")
             with torch.no_grad():
-                found[f"{folder}|logits"] = model.eval()(ids, use_cache=False).logits.float().numpy()
+                logits = model.eval()(ids, use_cache=False).logits
+            found[f"{folder}|logits"] = logits.float().numpy()
             tokenizer = AutoTokenizer.from_pretrained(folder)
             found[f"{folder}|tokens"] = np.array(tokenizer(TEXT + "<tool>").input_ids)
             found[f"{folder}|class"] = np.array(type(tokenizer).__name__)
@@ -185,10 +190,11 @@ def main() -> None:
     parser.add_argument("what", choices=["write", "read"])
     parser.add_argument("folders", nargs="+", type=Path)
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--families", default=",".join(FAMILIES))
     options = parser.parse_args()
     if options.what == "write":
         shutil.rmtree(options.folders[0], ignore_errors=True)
-        write(options.folders[0])
+        write(options.folders[0], options.families.split(","))
     else:
         read(options.folders, options.out)
 
