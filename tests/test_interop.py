@@ -1,4 +1,4 @@
-"""Exports as other programs read them: transformers 4.57 and llama.cpp, in an environment of theirs.
+"""Exports as other programs read them: transformers 4.57 and llama.cpp, in their own environment.
 
 ``make interop`` makes the environment and runs these; ``make test`` leaves them out.
 """
@@ -12,6 +12,8 @@ import pytest
 
 sys.path += [str(Path(__file__).parents[1] / "benchmarks"), str(Path(__file__).parent / "interop")]
 
+from old_models import FAMILIES, read  # noqa: E402
+
 from conftest import need  # noqa: E402
 from interop import (  # noqa: E402
     CONVERTER,
@@ -23,7 +25,6 @@ from interop import (  # noqa: E402
     read_both,
     read_llama_cpp,
 )
-from old_models import FAMILIES, read  # noqa: E402
 
 pytestmark = pytest.mark.interop
 #: Sources that transformers 4.57 and 5 read otherwise: 5 takes the base of OLMo 3's sliding blocks
@@ -122,12 +123,13 @@ def save_new(folder: Path) -> list[Path]:
               "high_freq_factor": 4.0, "original_max_position_embeddings": 16}  # fmt: skip
     longrope = {"rope_type": "longrope", "short_factor": [1.0, 1.2, 1.5, 2.0], "rope_theta": 1e4,
                 "long_factor": [1.5, 2.0, 3.0, 4.0]}  # fmt: skip
-    by_type = {"sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
-               "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6}}  # fmt: skip
+    linear = {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6}
+    local = {"rope_type": "default", "rope_theta": 1e4}
     configs = {
         "llama": LlamaConfig(**sizes, rope_parameters=llama3),
         "gemma3": Gemma3TextConfig(**sizes, head_dim=8, sliding_window=8, query_pre_attn_scalar=8,
-                                   rope_parameters=by_type),
+                                   rope_parameters={
+                                       "sliding_attention": local, "full_attention": linear}),
         "neox": GPTNeoXConfig(**SIZES, intermediate_size=48, max_position_embeddings=64,
                               rope_parameters={"rope_type": "default", "rope_theta": 2e4,
                                                "partial_rotary_factor": 0.5}),
@@ -184,4 +186,4 @@ def test_llama_cpp_computes_the_same_or_was_said_not_to(in_llama_cpp):
     warned = [name for name in work.warned if name not in OTHERWISE_IN_LLAMA_CPP]
     apart = [difference(work, "llama.cpp", work.export(name)) for name in warned]
     assert {"gemma2", "gemma3", "smollm3", "cohere2", "gpt-oss"} <= set(warned)
-    assert all(found > 5 * allowed for found, allowed in apart), dict(zip(warned, apart))
+    assert all(found > 5 * allowed for found, allowed in apart), (warned, apart)

@@ -16,6 +16,9 @@ from old_models import tokens
 
 #: Tokens of the prompts; the last one reaches beyond the windows of the tiny models.
 LENGTHS = (12, 40)
+#: A token that is a letter of its own. It is made the one that is sampled, since of an end or of
+#: half a letter no probabilities are told; those that are told are of before.
+SPOKEN = 36
 
 
 def converted(folder: Path, converter: Path) -> Path:
@@ -43,6 +46,7 @@ def next_log_probabilities(path: Path, vocabulary: int) -> np.ndarray:
 
     params = xllamacpp.CommonParams()
     params.model.path, params.n_ctx, params.warmup = str(path), 64, False
+    params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
     params.cpuparams.n_threads = 1
     server = xllamacpp.Server(params)
     rows = np.full((len(LENGTHS), vocabulary), np.nan)
@@ -50,7 +54,7 @@ def next_log_probabilities(path: Path, vocabulary: int) -> np.ndarray:
         answer = server.handle_completions({
             "prompt": [int(i) for i in tokens()[0, :length]], "n_predict": 1, "max_tokens": 1,
             "n_probs": vocabulary, "logprobs": vocabulary, "temperature": 0.0,
-            "cache_prompt": False, "ignore_eos": True,  # an end at once would be told without any
+            "cache_prompt": False, "logit_bias": [[SPOKEN, 1000.0]],
         })
         found = answer["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
         for one in found:

@@ -54,24 +54,24 @@ FAMILIES: dict[str, tuple] = {
     "gemma3": ("Gemma3Text", dict(ROPE | TWELVE, head_dim=8, sliding_window=8,
                                   query_pre_attn_scalar=8, rope_theta=1e6, rope_local_base_freq=1e4,
                                   rope_scaling={"rope_type": "linear", "factor": 8.0}), {}),
-    "gemma3-hub": ("Gemma3Text", dict(ROPE, head_dim=8, sliding_window=8, query_pre_attn_scalar=8,
-                                      sliding_window_pattern=3),
+    "gemma3-hub": ("Gemma3Text", dict(ROPE | TWELVE, head_dim=8, sliding_window=8,
+                                      query_pre_attn_scalar=8),
                    {"layer_types": None, "_sliding_window_pattern": None,
-                    "sliding_window_pattern": 3}),
+                    "sliding_window_pattern": 6}),
     "phi3": ("Phi3", dict(ROPE, rope_scaling=LONG, original_max_position_embeddings=16,
                           sliding_window=12, pad_token_id=0), {}),
     "olmo2": ("Olmo2", dict(ROPE, rope_theta=500000.0), {}),
     "olmo3": ("Olmo3", dict(ROPE | EIGHT, sliding_window=8, rope_theta=500000.0), {}),
     "olmo3-base": ("Olmo3", dict(ROPE, sliding_window=8, rope_theta=10000.0), {}),
     "cohere2": ("Cohere2", dict(ROPE | EIGHT, logit_scale=1.0, sliding_window=8,
-                             sliding_window_pattern=4), {}),
+                             sliding_window_pattern=4), {"rotary_pct": 1.0}),
     "exaone4": ("Exaone4", dict(ROPE | EIGHT, sliding_window=8, sliding_window_pattern=4,
                                 rope_scaling=LLAMA3), {}),
     "gpt-neox": ("GPTNeoX", dict(SIZES, intermediate_size=48, max_position_embeddings=64,
                                  rotary_pct=0.5, rotary_emb_base=20000.0), {}),
     "gpt2": ("GPT2", dict(vocab_size=VOCABULARY, n_embd=32, n_layer=BLOCKS, n_head=4,
                           n_positions=64), {"n_ctx": 64}),
-    "falcon": ("Falcon", dict(SIZES, new_decoder_architecture=True, num_kv_heads=2, bias=True,
+    "falcon": ("Falcon", dict(SIZES, new_decoder_architecture=True, num_kv_heads=2,
                               alibi=False), {}),
     "bloom": ("Bloom", dict(vocab_size=VOCABULARY, hidden_size=32, n_layer=BLOCKS, n_head=4), {}),
     "stablelm": ("StableLm", dict(ROPE, partial_rotary_factor=0.25, use_qkv_bias=True), {}),
@@ -92,7 +92,7 @@ FAMILIES: dict[str, tuple] = {
 
 TEXT = "What is the colour of the sky? blue green  white\n red, grass 12"
 WORDS = [TEXT, "A B C D E Answer Question snow coal black"]
-SPM = ("gemma2", "gemma3", "gemma3-hub")
+SPM = ("gemma2", "gemma3", "gemma3-hub", "phi3", "nemotron")
 
 
 def tokens() -> np.ndarray:

@@ -11,20 +11,17 @@ from __future__ import annotations
 
 import copy
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from phaseprune.decoder.per_block import cut_to_kept
-from phaseprune.decoder.pruned_config import Original
+from phaseprune.decoder.pruned_config import COUNTS, Original
 
 #: What a file may say that does not say what the model computes, or that is settled elsewhere.
 ASIDE = frozenset(
     ("architectures", "auto_map", "dtype", "model_type", "quantization_config", "torch_dtype",
      "transformers_version", "_name_or_path")
 )  # fmt: skip
-#: Names under which files state the number of blocks, whether transformers reads them or not.
-COUNTS = re.compile(r"(n|num)_(hidden_|decoder_)?(layer|block)s?")
 DTYPE_KEYS = ("torch_dtype", "dtype")
 #: What GPT-NeoX files call the base and the share of rotary embeddings.
 _OTHER_ROPE_WORDS = {"rope_theta": "rotary_emb_base", "partial_rotary_factor": "rotary_pct"}
