@@ -2,7 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint parity clean
+INTEROP := .venv-interop
+
+.PHONY: demo test lint parity interop interop-table clean
 
 demo: .venv/.core
 	$(BIN)/phaseprune demo
@@ -19,6 +21,27 @@ lint: .venv/.dev
 parity: .venv/.dev
 	$(BIN)/python benchmarks/parity.py
 
+# Exports read by transformers 4.57 and llama.cpp, which have an environment of their own.
+interop: .venv/.dev $(INTEROP)/.made
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m interop
+
+interop-table: .venv/.dev $(INTEROP)/.made
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/interop.py
+
+# Of llama.cpp the converter alone is kept, from the sources that llama-cpp-python comes with.
+$(INTEROP)/.made: constraints-interop.txt
+	$(PYTHON) -m venv $(INTEROP)
+	$(INTEROP)/bin/python -m pip install --quiet --disable-pip-version-check \
+	  -c constraints-interop.txt torch transformers sentencepiece protobuf gguf xllamacpp
+	$(INTEROP)/bin/python -m pip download --quiet --disable-pip-version-check --no-deps \
+	  --no-binary llama-cpp-python -c constraints-interop.txt -d $(INTEROP)/sources llama-cpp-python
+	mkdir -p $(INTEROP)/llama.cpp
+	tar -xzf $(INTEROP)/sources/llama_cpp_python-*.tar.gz -C $(INTEROP)/llama.cpp \
+	  --strip-components=3 --wildcards '*/vendor/llama.cpp/convert_hf_to_gguf.py' \
+	  '*/vendor/llama.cpp/conversion/*' '*/vendor/llama.cpp/gguf-py/*'
+	rm -r $(INTEROP)/sources
+	touch $@
+
 .venv/.core: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 	  { echo "phaseprune needs Python >= 3.10; name one with: make PYTHON=python3.11 ..."; exit 2; }
@@ -33,4 +56,4 @@ parity: .venv/.dev
 	touch $@
 
 clean:
-	rm -rf .venv
+	rm -rf .venv $(INTEROP)

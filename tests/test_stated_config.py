@@ -1,5 +1,6 @@
 """An export's config.json is the source's own, edited; what stands beside the weights is copied."""
 
+import copy
 import json
 
 import pytest
@@ -71,7 +72,7 @@ HUB: dict[str, tuple[dict, dict]] = {
 
 
 def edited(stated: dict, kept: list[int], dtype: str = "bfloat16") -> dict:
-    values = dict(stated)
+    values = copy.deepcopy(stated)  # transformers writes into what it is given
     config = AutoConfig.for_model(values.pop("model_type"), **values)
     original = read_original(config)
     pruned = prune(original, kept).config

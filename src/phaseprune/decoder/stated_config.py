@@ -47,6 +47,9 @@ def edited_config(
         dtype: of the written weights.
     """
     wanted = _plain(config)
+    for name in _said_twice(stated, original.part):
+        if name in wanted:
+            wanted[name] = wanted[original.part].get(name, wanted[name])
     if stated is None:
         edited = json.loads(json.dumps(config.to_diff_dict()))
     else:
@@ -79,10 +82,7 @@ def _edited(
     inner = stated.get(part)
     if isinstance(inner, dict):
         edited = _edited_level(inner, full[part], wanted[part], names, original.blocks, kept)
-        said_twice = {
-            name: edited[name] for name in inner
-            if name in stated and stated[name] == inner[name] and name not in ASIDE
-        }  # fmt: skip
+        said_twice = {name: edited[name] for name in _said_twice(stated, part)}
         return {**stated, **said_twice, part: edited}
     # An older file says at the top what transformers now has in a part.
     flat = {
@@ -91,6 +91,15 @@ def _edited(
     }  # fmt: skip
     cut = _edited_level(flat, full[part], wanted[part], names, original.blocks, kept)
     return {**stated, **cut}
+
+
+def _said_twice(stated: Mapping[str, Any] | None, part: str | None) -> list[str]:
+    """What a file says alike of the part that the blocks belong to and at the top."""
+    inner = (stated or {}).get(part)
+    return [
+        name for name in (inner if isinstance(inner, dict) else ())
+        if name in stated and stated[name] == inner[name] and name not in ASIDE
+    ]  # fmt: skip
 
 
 def _edited_level(
