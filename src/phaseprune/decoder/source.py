@@ -15,7 +15,10 @@ from typing import Any
 from phaseprune.errors import UserError, near_matches
 
 #: Files worth fetching from the hub: never pickles, never other frameworks' weights.
-HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model", "*.jinja"]
+HUB_FILES = [
+    "*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model", "*.jinja",
+    "*.tiktoken", "LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*",
+]  # fmt: skip
 #: Files that say what tokens a text becomes, of all kinds of tokenizers.
 TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
