@@ -30,9 +30,13 @@ pytestmark = pytest.mark.interop
 #: Sources that transformers 4.57 and 5 read otherwise: 5 takes the base of OLMo 3's sliding blocks
 #: to be 500000 whatever the file says.
 READ_OTHERWISE = {"olmo3-base"}
-#: What llama.cpp computes otherwise of the source already: it has no sliding window of these, no
-#: dynamic scaling, and scales yarn and longrope by formulas of its own.
-OTHERWISE_IN_LLAMA_CPP = {"qwen2", "mistral", "starcoder2", "olmo3-base", "llama-dynamic"}
+#: What llama.cpp computes otherwise, or refuses, of the source already: it has no sliding window of
+#: the first three, takes no prompt beyond what the file allows, and wants tokenizers that GLM 4 has;
+#: why the last four go otherwise was not looked into.
+OTHERWISE_IN_LLAMA_CPP = {
+    "qwen2", "mistral", "starcoder2", "llama-dynamic", "olmo3-base", "glm4",
+    "bloom", "deepseek-v3", "exaone4", "phi3",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -173,17 +177,17 @@ def test_llama_cpp_computes_the_same_or_was_said_not_to(in_llama_cpp):
     for name in work.removed:
         source = difference(work, "llama.cpp", work.source(name))
         found = difference(work, "llama.cpp", work.export(name))
-        if isinstance(source, str) or source[0] > 5 * source[1]:
+        if isinstance(source, str) or source[0] > source[1]:
             assert name.partition("+")[0] in OTHERWISE_IN_LLAMA_CPP, (name, source)
             continue
         assert not isinstance(found, str), (name, found)
         if name in work.warned:
             assert "+period" not in name
         else:
-            assert found[0] <= 5 * found[1], (name, found)
+            assert found[0] <= found[1], (name, found)
             tried.append(name)
-    assert len(tried) >= 10
+    assert len(tried) >= 20
     warned = [name for name in work.warned if name not in OTHERWISE_IN_LLAMA_CPP]
     apart = [difference(work, "llama.cpp", work.export(name)) for name in warned]
     assert {"gemma2", "gemma3", "smollm3", "cohere2", "gpt-oss"} <= set(warned)
-    assert all(found > 5 * allowed for found, allowed in apart), (warned, apart)
+    assert all(found > allowed for found, allowed in apart), (warned, apart)

@@ -56,6 +56,8 @@ def next_log_probabilities(path: Path, vocabulary: int) -> np.ndarray:
             "n_probs": vocabulary, "logprobs": vocabulary, "temperature": 0.0,
             "cache_prompt": False, "logit_bias": [[SPOKEN, 1000.0]],
         })
+        if "choices" not in answer:
+            raise ValueError(f"llama.cpp says {answer}")
         found = answer["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
         for one in found:
             rows[row, one["id"]] = one["logprob"]

@@ -127,7 +127,7 @@ def _settled(
     """The file with what transformers does not find in it under the words that it has."""
     for _ in range(3):
         read = _read_as(edited, config)
-        if _same(read, wanted):
+        if _same(read, wanted, edited):
             return edited
         edited = _completed(edited, read, wanted)
     aside = {name: value for name, value in edited.items() if name in ASIDE}
@@ -137,7 +137,7 @@ def _settled(
 def _completed(
     edited: Mapping[str, Any], read: Mapping[str, Any], wanted: Mapping[str, Any]
 ) -> dict[str, Any]:
-    completed = {name: v for name, v in edited.items() if name in wanted or name not in read}
+    completed = dict(edited)
     for name, value in wanted.items():
         if name in ASIDE or read.get(name) == value and name in read:
             continue
@@ -147,16 +147,24 @@ def _completed(
     return completed
 
 
-def _same(read: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
-    names = (read.keys() | wanted.keys()) - ASIDE
-    return all(
-        name in read and name in wanted and (
-            _same(read[name], wanted[name])
-            if isinstance(read[name], dict) and isinstance(wanted[name], dict)
-            else read[name] == wanted[name]
-        )
-        for name in names
-    )  # fmt: skip
+def _same(read: Mapping[str, Any], wanted: Mapping[str, Any], stated: Mapping[str, Any]) -> bool:
+    """Whether a file (``stated``) was read as it should be.
+
+    Words of the file that are not among transformers' own may stay in what it reads.
+    """
+    names = (read.keys() | wanted.keys()) - ASIDE - (stated.keys() - wanted.keys())
+    if "rope_type" in wanted:  # older files say it as ``type``, and transformers keeps both
+        names -= {"type"}
+    for name in names:
+        if name not in read or name not in wanted:
+            return False
+        if isinstance(read[name], dict) and isinstance(wanted[name], dict):
+            part = stated.get(name)
+            if not _same(read[name], wanted[name], part if isinstance(part, dict) else {}):
+                return False
+        elif read[name] != wanted[name]:
+            return False
+    return True
 
 
 def _read_as(edited: Mapping[str, Any], config: Any) -> dict[str, Any]:
@@ -189,16 +197,14 @@ def _older_words(
         return {**edited, part: level} if nested else dict(level)
 
     without = {name: value for name, value in level.items() if name != "rope_parameters"}
-    for words in _rope_words(rope):
+    for words in _rope_words(rope, "original_max_position_embeddings" in level):
         both = put({**level, **words})
-        if _same(_read_as(put(without | words), config), wanted) and _same(
-            _read_as(both, config), wanted
-        ):
+        if all(_same(_read_as(one, config), wanted, one) for one in (put(without | words), both)):
             return both
     return {}
 
 
-def _rope_words(rope: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _rope_words(rope: Mapping[str, Any], length_beside: bool) -> Iterator[dict[str, Any]]:
     local = rope.get("sliding_attention")
     whole = rope.get("full_attention") if isinstance(rope.get("full_attention"), dict) else rope
     named = ("rope_theta", "partial_rotary_factor")
@@ -207,6 +213,10 @@ def _rope_words(rope: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         words["rope_local_base_freq"] = local["rope_theta"]
     scaling = {name: value for name, value in whole.items() if name not in named}
     scaled = scaling.get("rope_type", "default") != "default"
+    if scaling.get("rope_type") == "longrope":  # Phi 3 takes exactly this
+        aside = {"rope_type"} | ({"original_max_position_embeddings"} if length_beside else set())
+        named_so = {name: value for name, value in scaling.items() if name not in aside}
+        scaling = {"type": "longrope", **named_so}
     words |= {"rope_scaling": scaling} if scaled else {}
     yield words
     yield {_OTHER_ROPE_WORDS.get(name, name): value for name, value in words.items()}
