@@ -2,7 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint parity llama-cpp clean
+INTEROP := .venv-interop
+
+.PHONY: demo test lint parity llama-cpp interop interop-table clean
 
 demo: .venv/.core
 	$(BIN)/phaseprune demo
@@ -18,6 +20,27 @@ lint: .venv/.dev
 # The whole matrix against lm-eval, on SmolLM2-135M: hours on 2 cores.
 parity: .venv/.dev
 	$(BIN)/python benchmarks/parity.py
+
+# Exports read by transformers 4.57 and llama.cpp, which have an environment of their own.
+interop: .venv/.dev $(INTEROP)/.made
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m interop
+
+interop-table: .venv/.dev $(INTEROP)/.made
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/interop.py
+
+# Of llama.cpp the converter alone is kept, from the sources that llama-cpp-python comes with.
+$(INTEROP)/.made: constraints-interop.txt
+	$(PYTHON) -m venv $(INTEROP)
+	$(INTEROP)/bin/python -m pip install --quiet --disable-pip-version-check \
+	  -c constraints-interop.txt torch transformers sentencepiece protobuf gguf xllamacpp
+	$(INTEROP)/bin/python -m pip download --quiet --disable-pip-version-check --no-deps \
+	  --no-binary llama-cpp-python -c constraints-interop.txt -d $(INTEROP)/sources llama-cpp-python
+	mkdir -p $(INTEROP)/llama.cpp
+	tar -xzf $(INTEROP)/sources/llama_cpp_python-*.tar.gz -C $(INTEROP)/llama.cpp \
+	  --strip-components=3 --wildcards '*/vendor/llama.cpp/convert_hf_to_gguf.py' \
+	  '*/vendor/llama.cpp/conversion/*' '*/vendor/llama.cpp/gguf-py/*'
+	rm -r $(INTEROP)/sources
+	touch $@
 
 .venv/.core: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
@@ -43,4 +66,4 @@ llama-cpp: .venv/.dev .venv-llama/.installed
 	touch $@
 
 clean:
-	rm -rf .venv .venv-llama
+	rm -rf .venv .venv-llama $(INTEROP)

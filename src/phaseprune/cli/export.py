@@ -87,6 +87,8 @@ def export(
         from phaseprune.decoder.export import export as write
 
         exported = write(decoder, removed, out)
+    for warning in exported.warnings or ():
+        screen.note(warning)
     from phaseprune.decoder.export_notes import zeroed_lines
 
     saved = 1 - exported.parameters / exported.full_parameters

@@ -90,6 +90,12 @@ def prune(
         typer.Option("--among", help="Which blocks the search may remove: all, or decisive: the "
                      "Decisive ones of the model as it is, traced anew before each step."),
     ] = "all",
+    keep_period: Annotated[
+        bool,
+        typer.Option("--keep-period", help="Remove only what keeps the pattern of the blocks "
+                     "(Gemma 3: a full attention every sixth), so that programs that take it by "
+                     "position, as llama.cpp, run the export: whole periods, or from the end."),
+    ] = False,
     granularity: Annotated[
         str,
         typer.Option("--granularity", help="What is removed one at a time: block; or halves of "
@@ -184,7 +190,7 @@ def prune(
     refuse_spread(granularity, device, stream)
     names, weighed = task_names(task), task_weights(weights)
     check_tasks(len(names), weighed, combine, choice, granularity)
-    choice.check_among(among, granularity, len(names))
+    choice.check_among(among, granularity, len(names), keep_period)
     protected = [] if protect is None else block_list(protect, "--protect")
     questions = [load_task(name, limit=limit, **settings) for name in names]
     note_questions(screen, *questions)
@@ -204,7 +210,7 @@ def prune(
         trust_remote_code=trust_remote_code, blocks=blocks, stream=stream,
         max_memory=max_memory,
     )  # fmt: skip
-    from phaseprune.decoder.export import check_exportable
+    from phaseprune.decoder.export import check_exportable, taken_by_position
     from phaseprune.probes.guards import Guard
     from phaseprune.report.html import write_report
     from phaseprune.report.words import input_lines
@@ -218,13 +224,15 @@ def prune(
             raise UserError(f"{error} (--no-export searches without it)") from None
         if limits:
             screen.note(f"not every removal of this model can be exported: {limits}")
+        if not keep_period and (by_position := taken_by_position(decoder)):
+            screen.note(by_position)
     with screen.progress() as progress:
         pruning = prune_model(
             decoder, questions, weights=weighed, combine=combine, remove=remove, ratio=ratio,
             keep_accuracy=keep_accuracy, keep_text_loss=keep_text_loss,
             guard=Guard() if guard else None,
             method=method, objective=objective, protect=protected, text=text, search=search,
-            granularity=granularity, among=among,
+            granularity=granularity, among=among, keep_period=keep_period,
             race_alpha=race_alpha, race_tolerance=race_tolerance, race_dtype=race_dtype,
             calibration=calibration, evaluation=evaluation,
             seed=seed, out=run, arguments=typed_command(), progress=progress,
@@ -294,3 +302,5 @@ def show(screen: Screen, pruning: dict) -> None:
         )
         for line in result["export"].get("zeroed_in_words", ()):
             screen.say(line)
+        for warning in result["export"].get("warnings", ()):
+            screen.note(warning)

@@ -9,26 +9,31 @@ from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from phaseprune.decision.laco import Mixtures, written
+from phaseprune.decoder.companions import own_code, write_companions
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.decoder.device_map import parameter_count
 from phaseprune.decoder.export_notes import mergekit_yaml, model_card
 from phaseprune.decoder.items import Item, check_items, lone_halves, parse_item, whole_blocks
 from phaseprune.decoder.load import read_config
 from phaseprune.decoder.merged import check_mergeable, merged_blocks
+from phaseprune.decoder.patterns import (
+    Pattern,
+    find_pattern,
+    llama_cpp_warnings,
+    patterns_of_llama_cpp,
+)
 from phaseprune.decoder.pruned_config import Original, export_limits, prune, read_original
 from phaseprune.decoder.pruned_weights import write_kept_weights
 from phaseprune.decoder.reload import ExportMismatch, compare_with_skipping, runs_own_code
 from phaseprune.decoder.reload_streamed import refuse_comparing
+from phaseprune.decoder.stated_config import edited_config, text_part
 from phaseprune.decoder.sublayers import Halves, find_halves
 from phaseprune.decoder.zeroed import measure_zeroed
 from phaseprune.errors import UserError
 from phaseprune.runs.atomic import write_json, write_text
-
-#: What a multimodal checkpoint has beside its tokenizer.
-PROCESSOR_FILES = (
-    "processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json"
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,8 @@ class Export:
             (``decision.laco.written``); None where no weights changed.
         zeroed: of halves whose block is there (``decoder.zeroed.Zeroed``): which, and what a
             runtime that skips them would save; None where whole blocks are removed.
+        warnings: where another program is known to make another model of it, a sentence each; None
+            where there are none.
     """
 
     path: str
@@ -61,14 +68,11 @@ class Export:
     generated_tokens: int
     merged: dict[str, dict[str, int]] | None = None
     zeroed: dict[str, Any] | None = None
+    warnings: list[str] | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values; ``merged`` and ``zeroed`` only where there is something."""
-        found = asdict(self)
-        return {
-            name: value for name, value in found.items()
-            if value is not None or name not in ("merged", "zeroed")
-        }  # fmt: skip
+        """Plain JSON values; those that may be None only where there is something."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 def export(
@@ -130,13 +134,13 @@ def _write(
     original = _original(decoder)
     pruned = prune(original, kept)
     config = pruned.config
-    config.architectures = [type(decoder.model).__name__]
+    _state_own_head(decoder, config)
 
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        weight_bytes, zero_bytes, config.dtype = write_kept_weights(
+        weight_bytes, zero_bytes, dtype = write_kept_weights(
             decoder, kept, partial,
             per_block=pruned.per_block,
             whole_checkpoint=type(config) is not type(decoder.config),
@@ -144,14 +148,8 @@ def _write(
             in_memory=merged is not None,
             zeroed=(halves, zeroed) if zeroed else None,
         )  # fmt: skip
-        config.save_pretrained(partial)
-        decoder.tokenizer.save_pretrained(partial)
-        if decoder.model.generation_config is not None:
-            _save_generation_config(decoder, partial)
-        own_code = decoder.source.directory.glob("*.py") if runs_own_code(decoder) else ()
-        for path in (*(decoder.source.directory / name for name in PROCESSOR_FILES), *own_code):
-            if path.is_file():
-                shutil.copyfile(path, partial / path.name)
+        _write_config(decoder, original, config, kept, dtype, partial)
+        write_companions(decoder, partial)
         compared = compare_with_skipping(decoder, remove, partial, halves)
         result = Export(
             path=str(out),
@@ -164,6 +162,7 @@ def _write(
             generated_tokens=compared.generated_tokens,
             merged=merged,
             zeroed=asdict(measure_zeroed(decoder, halves, remove, zero_bytes)) if zeroed else None,
+            warnings=llama_cpp_warnings(original, kept) or None,
         )
         notes = {
             "base_model": decoder.name,
@@ -175,7 +174,7 @@ def _write(
         }
         write_json(partial / "phaseprune.json", notes)
         if not (decoder.trained or merged or zeroed):  # else base slices are not this model
-            write_text(partial / "mergekit.yaml", mergekit_yaml(decoder.name, kept, config.dtype))
+            write_text(partial / "mergekit.yaml", mergekit_yaml(decoder.name, kept, dtype))
         write_text(partial / "README.md", model_card(notes))
         if out.exists():
             out.rmdir()
@@ -254,12 +253,63 @@ def _original(decoder: Decoder) -> Original:
     return read_original(config, decoder.blocks_path)
 
 
+def model_pattern(decoder: Decoder) -> Pattern | None:
+    """The pattern that the blocks follow by their kinds; None where there is none."""
+    return find_pattern(_original(decoder))
+
+
+def taken_by_position(decoder: Decoder) -> str | None:
+    """That llama.cpp takes the pattern of such a model by position, in words; None elsewhere."""
+    fields = patterns_of_llama_cpp(_original(decoder))
+    if not fields:
+        return None
+    return (
+        f"llama.cpp takes the {' and '.join(fields)} of {decoder.family} by position: "
+        "--keep-period removes only what it can run"
+    )
+
+
 def is_a_part(decoder: Decoder) -> bool:
     """Whether the loaded model is only the text part of what the checkpoint holds."""
     if decoder.source.gguf_file:
         return False
-    stated = json.loads((decoder.source.directory / "config.json").read_text(encoding="utf-8"))
-    return stated.get("model_type") != decoder.config.model_type
+    return _stated(decoder).get("model_type") != decoder.config.model_type
+
+
+def _stated(decoder: Decoder) -> dict[str, Any]:
+    """What the source's ``config.json`` says."""
+    return json.loads((decoder.source.directory / "config.json").read_text(encoding="utf-8"))
+
+
+def _write_config(
+    decoder: Decoder, original: Original, config, kept: Sequence[int], dtype: torch.dtype, out: Path
+) -> None:
+    stated, code = None, {}
+    if not decoder.source.gguf_file:
+        stated = _stated(decoder)
+        on_hub = decoder.source.name if decoder.source.on_hub else None
+        code = own_code(stated, decoder.source.directory, on_hub)
+        if is_a_part(decoder) and type(config) is type(decoder.config):
+            stated = text_part(stated, config.model_type)
+    edited = edited_config(
+        stated, original, config, kept, architecture=type(decoder.model).__name__,
+        dtype=str(dtype).removeprefix("torch."),
+    )  # fmt: skip
+    edited.pop("auto_map", None)
+    write_text(out / "config.json", json.dumps(edited | code, indent=2, ensure_ascii=False) + "\n")
+
+
+def _state_own_head(decoder: Decoder, config) -> None:
+    """Say that the head is no longer tied where the file says it is and holds one of its own."""
+    head, embeddings = decoder.head, decoder.model.get_input_embeddings()
+    named = {f"{name}.weight" for name, module in decoder.model.named_modules() if module is head}
+    tied = getattr(decoder.model, "all_tied_weights_keys", None) or {}
+    own = getattr(head, "weight", embeddings.weight) is not embeddings.weight
+    if not own or named & (tied.keys() | set(tied.values())):
+        return
+    for level in (config, config.get_text_config(decoder=True)):
+        if getattr(level, "tie_word_embeddings", False):
+            level.tie_word_embeddings = False
 
 
 def _refuse_quantised(decoder: Decoder) -> None:
@@ -271,7 +321,3 @@ def _refuse_quantised(decoder: Decoder) -> None:
             "unquantised model and quantise the export"
         )
 
-
-def _save_generation_config(decoder: Decoder, out: Path) -> None:
-    """Save the generation settings as they are, also where transformers finds them odd."""
-    write_json(out / "generation_config.json", decoder.model.generation_config.to_diff_dict())

@@ -62,6 +62,7 @@ def model_card(notes: dict[str, Any]) -> str:
         f"- parameters: {notes['parameters']:,} of {notes['full_parameters']:,} ({share:.1%} less)",
         f"- reloaded from disk, max |Δ logits| to the measured model: "
         f"{notes['max_abs_logit_difference']:.2g}",
+        *(f"- **{warning}**" for warning in notes.get("warnings") or ()),
     ]
     figures = notes["figures"]
     if figures:

@@ -16,14 +16,19 @@ NOT_PER_BLOCK = re.compile(
 )
 #: Names under which a list of ascending numbers is one of block indices.
 INDICES = re.compile(r"layer|block|idx|index|ids$")
+#: Names under which a string has a letter for each block, as Nemotron-H's ``M-M*``.
+LETTERS = re.compile(r"pattern|layer_types?$|block_types?$")
+#: Numbers of blocks from the first on that are otherwise than the rest. Those that transformers
+#: builds blocks by are found by what they do (``positional``); these say what a list says too.
+FROM_THE_START = ("max_window_layers",)
 
 
 def cut_to_kept(values: dict[str, Any], blocks: int, kept: Sequence[int]) -> dict[str, Any]:
     """A copy of a configuration's values with everything that is per block cut to the kept blocks.
 
-    Lists of one entry a block are filtered, lists of block indices re-numbered, tables by block
-    index both, patterns ``[[[entries], times], ...]`` and periodic lists written out; also in parts
-    of the configuration that are dictionaries themselves.
+    Lists of one entry a block are filtered, and strings of one letter a block; lists of block
+    indices re-numbered, tables by block index both, patterns ``[[[entries], times], ...]`` and
+    periodic lists written out; also in parts of the configuration that are dictionaries themselves.
 
     Args:
         values: from the configuration's ``to_dict``.
@@ -40,6 +45,10 @@ def _cut(name: str, value: Any, blocks: int, kept: Sequence[int]) -> Any:
         if _is_table(value, blocks):
             return _cut_table(value, kept)
         return cut_to_kept(value, blocks, kept)
+    if name in FROM_THE_START and type(value) is int and value <= blocks:
+        return sum(block < value for block in kept)
+    if isinstance(value, str) and LETTERS.search(name) and len(value) == blocks:
+        return "".join(value[block] for block in kept)
     if not isinstance(value, list | tuple):
         return value
     if is_index_list(name, value, blocks):

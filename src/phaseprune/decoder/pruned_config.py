@@ -8,6 +8,7 @@ refused if none is.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,6 +30,8 @@ from phaseprune.errors import UserError
 #: Counts of the heads that predict further tokens, which stand behind the last block. The causal
 #: models of transformers do not load them, so an export does not hold them.
 PREDICTORS = ("num_nextn_predict_layers", "num_mtp_layers")
+#: Names under which files state the number of blocks, whether transformers reads them or not.
+COUNTS = re.compile(r"(n|num)_(hidden_|decoder_)?(layer|block)s?")
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,19 @@ class Original:
         """The values of the configuration (or of the part) that the blocks belong to."""
         values = self.config.to_dict()
         return values[self.part] if self.part else values
+
+    @cached_property
+    def said_again(self) -> list[str]:
+        """Names that state the number of blocks once more, and that transformers does not read."""
+        config = getattr(self.config, self.part) if self.part else self.config
+        try:
+            read = type(config)().to_dict()
+        except Exception:  # noqa: BLE001 - a class without defaults: nothing is known of it
+            return []
+        return [
+            name for name, value in self.values.items()
+            if value == self.blocks and COUNTS.fullmatch(name) and name not in read
+        ]  # fmt: skip
 
     @cached_property
     def positional(self) -> list[str]:
@@ -182,7 +198,7 @@ def try_pruning(original: Original, kept: Sequence[int]) -> tuple[Pruned | None,
     """The configuration of the kept blocks, or None and what would differ."""
     kept = list(kept)
     values = cut_to_kept(original.values, original.blocks, kept)
-    values[_count_field(original)] = len(kept)
+    values |= dict.fromkeys((_count_field(original), *original.said_again), len(kept))
     predictors = {name: values[name] for name in PREDICTORS if values.get(name)}
     values |= dict.fromkeys(predictors, 0)
     config, found = _trial(original, values, kept)

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
+from phaseprune.decoder.patterns import Pattern
 from phaseprune.errors import UserError
 from phaseprune.search.method import search_options
 from phaseprune.search.methods import METHODS, Method, find_method
@@ -43,28 +44,49 @@ class Choice:
         name = self.method.name
         return {"method": name} if self.ranks else {"objective": self.method.objective}
 
-    def check_among(self, among: str, granularity: str = "block", tasks: int = 1) -> None:
-        """Refuse what does not go with choosing among Decisive blocks only.
+    def check_among(
+        self, among: str, granularity: str = "block", tasks: int = 1, keep_period: bool = False
+    ) -> None:
+        """Refuse what does not go with a choice that each step narrows anew.
+
+        Args:
+            among: ``decisive`` for Decisive blocks only.
+            granularity: see ``prune``.
+            tasks: how many.
+            keep_period: whether only blocks go whose removal keeps the model's pattern.
 
         Raises:
-            UserError: an unknown word, or with ``decisive`` a choice that is no exact search for
-                whole blocks on one task.
+            UserError: an unknown word, or with ``decisive`` or ``keep_period`` a choice that is no
+                exact search for whole blocks on one task.
         """
         if among not in AMONG:
             raise UserError(f"--among is {among!r} and must be one of {', '.join(AMONG)}")
-        if among == "all":
+        if keep_period:
+            lead = "--keep-period looks before each step at which blocks may go, and"
+            others = (
+                (among == "decisive", "--among decisive does so otherwise; leave one of them out"),
+                (tasks > 1, "a search by several tasks does not; give one task"),
+            )
+        elif among == "decisive":
+            lead = "--among decisive looks at phases before each step, and"
+            others = ((tasks > 1, "several tasks have no one transition; give one task"),)
+        else:
             return
         for at_fault, what in (
             (self.ranks, f"{self.word} ranks all blocks at once; leave it out, or give --protect"),
             (self.how.get("search") == "racing", "--search racing does not; leave it out"),
             (granularity != "block", f"--granularity {granularity} does not; leave it out"),
-            (tasks > 1, "several tasks have no one transition; give one task"),
+            *others,
         ):
             if at_fault:
-                raise UserError(f"--among decisive looks at phases before each step, and {what}")
+                raise UserError(f"{lead} {what}")
 
     def told(
-        self, looked_at: str | None, protect: Collection[int], among: str = "all"
+        self,
+        looked_at: str | None,
+        protect: Collection[int],
+        among: str = "all",
+        pattern: Pattern | None = None,
     ) -> dict[str, Any]:
         """What the manifest says of it, in values and as a sentence.
 
@@ -72,6 +94,7 @@ class Choice:
             looked_at: in words; None where the method looks at nothing but the model.
             protect: the blocks that the user protects.
             among: which of the others may go.
+            pattern: that the blocks had to go on following.
         """
         method = self.method
         source = method.paper + (f", arXiv {method.arxiv}" if method.arxiv else "")
@@ -79,6 +102,11 @@ class Choice:
         what += f" on {looked_at}." if looked_at else ", which looks at no questions."
         if among == "decisive":
             what += " Only Decisive blocks could go, by a trace of each step's model."
+        if pattern is not None:
+            what += (
+                f" The pattern of {' and '.join(pattern.fields)} (every {pattern.period} blocks) "
+                "was kept."
+            )
         if protect:
             what += f" Protected: {', '.join(map(str, sorted(protect)))}."
         return {

@@ -16,10 +16,11 @@ from phaseprune.search.step import Search, Step
 def conclude(search: Search, steps: list[Step]) -> dict[str, Any]:
     """What a finished search comes to: the ``result`` of the manifest.
 
-    The chosen step is the last one, or, where it lost more than must be kept, the one before.
+    The chosen step is the last one, or, where it lost more than must be kept, the one before; where
+    a pattern of the blocks is kept, the last one before that follows it.
     """
     last = steps[-1]
-    chosen = steps[-2] if search.breaks(last) else last
+    chosen = next((step for step in reversed(steps) if search.may_be_chosen(step)), steps[0])
     chances = 1 / search.evaluation.task.options
     loss = largest_loss(
         [step.correct for step in steps], [step.removed for step in steps],

@@ -83,6 +83,8 @@ def _export_step(
             "path": exported.path,
             "max_abs_logit_difference": exported.max_abs_logit_difference,
         }
+        if exported.warnings:
+            summary["warnings"] = exported.warnings
         if exported.zeroed:
             told = zeroed_lines(exported.zeroed)
             summary |= {"zeroed": exported.zeroed, "zeroed_in_words": told}

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from phaseprune.decision.trace import Trace
 from phaseprune.decision.transition import Transition
 from phaseprune.decoder.decoder import Decoder
+from phaseprune.decoder.export import model_pattern
 from phaseprune.decoder.items import Item
 from phaseprune.errors import UserError
 from phaseprune.probes.guards import Guard
@@ -85,6 +86,7 @@ def prune(
     protect: Collection[int] = (),
     granularity: str = "block",
     among: str = "all",
+    keep_period: bool = False,
     search: str = "exact",
     race_alpha: float | None = None,
     race_tolerance: float | None = None,
@@ -122,6 +124,10 @@ def prune(
         protect: original indices of blocks that are never removed.
         among: of an exact search: ``all`` blocks may go, or only the ``decisive`` ones of the model
             as it is, by a trace on the calibration questions before each step.
+        keep_period: of an exact search: keep the pattern that the blocks follow by their kinds (as
+            a full attention every sixth block), which some programs take by position. Blocks go a
+            period at a time, one by one: the first freely, those after it so that the pattern is
+            whole again; or from the end. The chosen step is one at which it is whole.
         granularity: what is removed one at a time: ``block``, or halves of blocks: ``attention``,
             ``mlp`` or ``sublayer`` (both kinds), named as ``7.attention``; ``remove`` and ``ratio``
             are of these then, and ``protect`` keeps both halves of a block.
@@ -153,7 +159,7 @@ def prune(
     choice = find_choice(method, objective, search, race_alpha, race_tolerance, race_dtype)
     tasks = [task] if isinstance(task, Task) else list(task)
     check_tasks(len(tasks), weights, combine, choice, granularity)
-    choice.check_among(among, granularity, len(tasks))
+    choice.check_among(among, granularity, len(tasks), keep_period)
     check_letters(
         choice.method.objective, {one.scoring for one in tasks}, choice.how.get("search")
     )
@@ -183,16 +189,20 @@ def prune(
     free = free_blocks(decoder, choice.method, protect)
     stop = stop_rule(len(decoder.blocks), remove, ratio, keep_accuracy, keep_text_loss, free)
     check_measurable(decoder, choice.method, free, stop.most)
+    pattern = model_pattern(decoder) if keep_period else None
+    narrowed = ({} if among == "all" else {"among": among}) | (
+        {"keep_period": True} if keep_period else {}
+    )
     with open_run(
         decoder, task, choice, stop, nullcontext(decoder),
-        lambda on: choice.told(on, protect, among),
-        options={} if among == "all" else {"among": among}, protect=protect, text=text, guard=guard,
+        lambda on: choice.told(on, protect, among, pattern),
+        options=narrowed, protect=protect, text=text, guard=guard,
         calibration=calibration, evaluation=evaluation, seed=seed, transition=transition, out=out,
         arguments=arguments, progress=progress,
     ) as opened:  # fmt: skip
         work = open_search(
             opened.run, decoder, choice, free, opened.calibration, opened.evaluation, opened.text,
-            stop, opened.full.transition, seed, opened.guard, among,
+            stop, opened.full.transition, seed, opened.guard, among, pattern,
         )  # fmt: skip
         rank = partial(
             rank_looking_at, decoder, choice, opened.calibration_task, opened.text, free, stop.most,

@@ -15,6 +15,7 @@ from phaseprune.decision.intervals import bootstrap_mean, wilson
 from phaseprune.decision.label_prior import mean_prior
 from phaseprune.decision.transition import Transition
 from phaseprune.decoder.decoder import Decoder
+from phaseprune.decoder.patterns import Pattern
 from phaseprune.probes.guards import TextGuard
 from phaseprune.search.judge import Judge
 from phaseprune.search.objectives import OBJECTIVES
@@ -124,6 +125,7 @@ class Search:
         guard: what each step is looked at by beyond questions; None for nothing.
         protect: blocks that are never removed.
         among: ``all`` others may go, or the ``decisive`` ones of the model as it is.
+        pattern: of the blocks' kinds, that the chosen model must follow; None for any.
         evaluated: the last step's trace on the evaluation questions.
         calibrated: and on the calibration questions, where steps are traced on them.
     """
@@ -141,6 +143,7 @@ class Search:
     guard: TextGuard | None = None
     protect: frozenset[int] = frozenset()
     among: str = "all"
+    pattern: Pattern | None = None
     evaluated: LastTrace = field(default_factory=LastTrace)
     calibrated: LastTrace = field(default_factory=LastTrace)
 
@@ -156,13 +159,24 @@ class Search:
 
     def candidates(self, live: Sequence[int]) -> list[int]:
         """The live blocks that may be removed."""
-        return [block for block in live if block not in self.protect]
+        free = [block for block in live if block not in self.protect]
+        if self.pattern is None:
+            return free
+        left = self.stop.most - len(self.decoder.blocks) + len(live)
+        return self.pattern.may_go(live, free, left, self.protect)
+
+    def may_be_chosen(self, step: Step) -> bool:
+        """Whether a search may end with the model of a step."""
+        whole = self.pattern is None or self.pattern.is_kept(step.kept)
+        return whole and not self.breaks(step)
 
     def ended(self, step: Step) -> str | None:
         """Why the search ends with a step; None to go on."""
         reason = self.stop.reason(step.step, step.retained, step.text_loss_rise)
         if reason is None and step.decisive is not None and not self.candidates(step.decisive):
             return "no Decisive block is left that may go, by the calibration questions"
+        if reason is None and self.pattern is not None and not self.candidates(step.kept):
+            return "no block is left that may go and keep the pattern of the blocks"
         return reason
 
     def breaks(self, step: Step) -> bool:

@@ -11,6 +11,7 @@ import torch
 from phaseprune.decision.trace import Trace
 from phaseprune.decision.transition import Transition
 from phaseprune.decoder.decoder import Decoder
+from phaseprune.decoder.patterns import Pattern
 from phaseprune.errors import UserError
 from phaseprune.probes.guards import TextGuard
 from phaseprune.progress import Progress
@@ -43,6 +44,7 @@ def open_search(
     seed: int,
     guard: TextGuard | None,
     among: str = "all",
+    pattern: Pattern | None = None,
 ) -> Search:
     """What the steps of a run work with.
 
@@ -59,6 +61,7 @@ def open_search(
         seed: of intervals and of what is drawn.
         guard: what each step is looked at by beyond questions.
         among: which blocks may go, ``all`` or the ``decisive`` ones.
+        pattern: of the blocks' kinds, to be kept.
     """
     objective, how = choice.method.objective, choice.how
     protect = frozenset(range(len(decoder.blocks))) - frozenset(free)
@@ -72,6 +75,7 @@ def open_search(
     return Search(
         decoder, calibration, evaluation, objective, stop, transition, seed, judge,
         Kept(kept_budget(decoder, judge.rows)), racing, guard, protect, among,
+        pattern,
     )  # fmt: skip
 
 

@@ -1,0 +1,169 @@
+"""Patterns that other programs take by position: told where they break, kept where asked for."""
+
+import json
+
+import pytest
+from transformers import (
+    Cohere2Config,
+    Gemma2Config,
+    Gemma3TextConfig,
+    GptOssConfig,
+    LlamaConfig,
+    Olmo3Config,
+    SmolLM3Config,
+)
+
+from conftest import QUESTIONS, ROPE, save_tiny, write_jsonl
+from phaseprune import load_task, prune
+from phaseprune.cli.main import main
+from phaseprune.decoder.export import export, taken_by_position
+from phaseprune.decoder.load import load_model
+from phaseprune.decoder.patterns import Pattern, find_pattern, llama_cpp_warnings
+from phaseprune.decoder.pruned_config import read_original
+from phaseprune.errors import UserError
+
+SIZES = ROPE | {"num_hidden_layers": 12}
+
+
+def original(config):
+    return read_original(config)
+
+
+@pytest.mark.parametrize(
+    ("config", "period", "fields"),
+    [
+        (Gemma2Config(**SIZES, head_dim=8), 2, ("layer_types",)),
+        (Gemma3TextConfig(**SIZES, head_dim=8), 6, ("layer_types",)),
+        (SmolLM3Config(**SIZES, pad_token_id=0), 4, ("no_rope_layers",)),
+        (Cohere2Config(**SIZES), 4, ("layer_types",)),
+        (GptOssConfig(**SIZES, head_dim=8, num_local_experts=2, num_experts_per_tok=1), 2,
+         ("layer_types",)),
+    ],
+    ids=["gemma2", "gemma3", "smollm3", "cohere2", "gpt_oss"],
+)  # fmt: skip
+def test_removals_that_llama_cpp_cannot_run(config, period, fields):
+    model = original(config)
+    pattern = find_pattern(model)
+    assert (pattern.period, pattern.fields) == (period, fields)
+    whole = [b for b in range(12) if not 1 <= b <= period]
+    for kept in (whole, list(range(11)), list(range(12))):
+        assert pattern.is_kept(kept) and llama_cpp_warnings(model, kept) == []
+    broken = list(range(1, 12))
+    assert not pattern.is_kept(broken)
+    (warning,) = llama_cpp_warnings(model, broken)
+    assert fields[0] in warning and config.model_type in warning and "--keep-period" in warning
+
+
+def test_families_of_which_a_list_is_read_are_not_warned_of():
+    olmo = original(Olmo3Config(**SIZES))
+    assert find_pattern(olmo).period == 4 and llama_cpp_warnings(olmo, list(range(1, 12))) == []
+    assert find_pattern(original(LlamaConfig(**SIZES))) is None
+
+
+def test_attention_that_llama_cpp_scales_by_the_number_of_blocks():
+    config = Gemma2Config(**ROPE | {"num_hidden_layers": 46}, head_dim=8)
+    assert "46 become 44" in llama_cpp_warnings(original(config), list(range(44)))[0]
+
+
+def test_what_may_go_leads_back_to_the_pattern():
+    """Against all sets of blocks of a small pattern."""
+    pattern = Pattern(("layer_types",), tuple((kind,) for kind in "ssfssfssf"), 3)
+    none = frozenset()
+    assert pattern.missing([0, 1, 2, 3, 4, 5]) == 0 and pattern.missing([1, 2, 3, 4]) == 2
+    for left in (1, 2, 3, 5):
+        reached, ends = {tuple(range(9))}, set()
+        for step in range(left):
+            reached = {
+                tuple(b for b in live if b != gone)
+                for live in reached
+                for gone in pattern.may_go(live, live, left - step, none)
+            }
+        ends = {live for live in reached if len(live) == 9 - left}
+        assert ends and all(pattern.is_kept(live) for live in ends)
+        if left >= 3:  # a period from the middle is among them, not the end alone
+            assert any(live[0] != 0 or list(live) != list(range(len(live))) for live in ends)
+    assert 0 not in pattern.may_go(range(9), range(9), 1, none)
+
+
+def test_protected_blocks_are_not_needed_to_mend():
+    pattern = Pattern(("layer_types",), tuple((kind,) for kind in "sfsfsf"), 2)
+    protect = frozenset({0, 1, 2, 3})
+    assert pattern.may_go(range(6), [4, 5], 2, protect) == [4, 5]
+    assert pattern.may_go(range(6), [4, 5], 1, protect) == [5]
+
+
+@pytest.fixture(scope="module")
+def gemma(tmp_path_factory):
+    return save_tiny(tmp_path_factory.mktemp("gemma") / "m", "gemma2")
+
+
+def test_an_export_says_it_at_once_and_in_its_card(gemma, tmp_path):
+    decoder = load_model(str(gemma))
+    assert "layer_types of gemma2" in taken_by_position(decoder)
+    found = export(decoder, [0], tmp_path / "broken")
+    assert "by position" in found.warnings[0] and found.to_dict()["warnings"] == found.warnings
+    assert found.warnings[0] in (tmp_path / "broken/README.md").read_text()
+    notes = json.loads((tmp_path / "broken/phaseprune.json").read_text())
+    assert notes["warnings"] == found.warnings
+    assert export(decoder, [0], tmp_path / "broken").warnings == found.warnings
+    assert export(decoder, [1, 2], tmp_path / "kept").warnings is None
+    assert "by position" not in (tmp_path / "kept/README.md").read_text()
+
+
+def test_prune_keeps_the_period(gemma, tmp_path):
+    questions = write_jsonl(tmp_path / "q.jsonl", QUESTIONS * 3)
+    decoder, task = load_model(str(gemma)), load_task(str(questions))
+    for remove in (1, 2, 3):
+        found = prune(decoder, task, remove=remove, keep_period=True, calibration=8)
+        kept = [b for b in range(5) if b not in found.removed]
+        assert len(found.removed) == remove
+        assert export(decoder, found.removed, tmp_path / f"out{remove}").warnings is None
+        assert [b % 2 for b in kept] == [place % 2 for place in range(len(kept))]
+        assert "every 2 blocks" in found.chosen_by["in_words"]
+
+
+def test_a_search_that_ends_amid_a_period_chooses_the_step_before_it(gemma, tmp_path, monkeypatch):
+    from phaseprune.search.stopping import Stop
+
+    questions = write_jsonl(tmp_path / "q.jsonl", QUESTIONS * 3)
+    decoder, task = load_model(str(gemma)), load_task(str(questions))
+    pattern = find_pattern(read_original(decoder.config))
+    monkeypatch.setattr(  # whatever breaks the rule, it does so at the first broken step
+        Pattern, "may_go", lambda self, live, free, left, protect: [0] if 0 in live else list(free)
+    )
+    monkeypatch.setattr(
+        Stop, "reason", lambda self, removed, *rest: "enough" if removed == 1 else None
+    )
+    found = prune(decoder, task, remove=2, keep_period=True, calibration=8)
+    assert not pattern.is_kept([1, 2, 3, 4])
+    assert found.removed == [] and len(found.steps) == 2
+
+
+def run(arguments):
+    with pytest.raises(SystemExit) as ended:
+        main([str(one) for one in arguments])
+    return ended.value.code or 0
+
+
+def test_command_line(gemma, tmp_path, capsys):
+    questions = write_jsonl(tmp_path / "q.jsonl", QUESTIONS * 3)
+    code = run(["prune", str(gemma), "--task", str(questions), "--remove", "2", "--keep-period",
+                "--out", str(tmp_path / "run"), "--calibration", "8"])  # fmt: skip
+    out = capsys.readouterr()
+    assert code == 0 and "by position" not in out.out + out.err
+    types = json.loads((tmp_path / "run/model/config.json").read_text())["layer_types"]
+    assert types == ["sliding_attention", "full_attention", "sliding_attention"]
+    assert json.loads((tmp_path / "run/manifest.json").read_text())["options"]["keep_period"]
+    code = run(["export", str(gemma), "--remove", "0", "--out", str(tmp_path / "out")])
+    assert code == 0 and "by position" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "other", [{"method": "reverse"}, {"search": "racing"}, {"among": "decisive"},
+              {"granularity": "mlp"}], ids=str,
+)  # fmt: skip
+def test_what_it_does_not_go_with(gemma, tmp_path, other):
+    questions = write_jsonl(tmp_path / "q.jsonl", QUESTIONS * 3)
+    with pytest.raises(UserError, match="--keep-period looks before each step"):
+        prune(load_model(str(gemma)), load_task(str(questions)), remove=1, keep_period=True,
+              **other)  # fmt: skip
