@@ -156,7 +156,7 @@ def run_mergekit(work: Work) -> None:
     from safetensors.numpy import load_file
 
     program = os.environ.get("MERGEKIT_YAML")
-    for name in work.removed if program else ():
+    for name in work.names if program else ():  # a whole period is cut no otherwise
         out = work.folder / "mergekit" / name
         done = subprocess.run(
             [program, str(work.export(name) / "mergekit.yaml"), str(out)],
@@ -164,9 +164,10 @@ def run_mergekit(work: Work) -> None:
         )  # fmt: skip
         ours = load_file(work.export(name) / "model.safetensors")
         theirs: dict[str, np.ndarray] = {}
+        tied = "lm_head.weight"  # mergekit may write a tied head once more
         for path in out.glob("*.safetensors"):
             theirs |= load_file(path)
-        same = ours.keys() == theirs.keys() and all(
+        same = ours.keys() | {tied} == theirs.keys() | {tied} and all(
             np.array_equal(ours[key], theirs[key]) for key in ours
         )
         last = done.stderr.strip().splitlines()[-1:] or [""]
