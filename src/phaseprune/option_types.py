@@ -15,7 +15,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from phaseprune.errors import UserError
+from phaseprune.errors import UserError, shown
 
 #: In words what an option of a type must be.
 WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text",
@@ -125,5 +125,4 @@ def _words(kinds: tuple) -> str:
 
 
 def _short(value: Any) -> str:
-    text = "nothing" if value is None else repr(value)
-    return text if len(text) <= 60 else text[:57] + "…"
+    return "nothing" if value is None else shown(value)

@@ -80,12 +80,9 @@ def read_checkpoint(source: Source) -> Checkpoint:
         UserError: pickles, missing shards, or a file that is damaged or cut short.
     """
     if source.gguf_file:
-        from phaseprune.decoder.gguf_header import read_gguf_header
-
-        path = source.directory / source.gguf_file
-        header = read_gguf_header(path)
+        header = source.gguf_header
         tensors = {n: StoredTensor(t.shape, t.dtype, t.nbytes) for n, t in header.tensors.items()}
-        return Checkpoint(tensors, path.stat().st_size, header.file_type)
+        return Checkpoint(tensors, header.path.stat().st_size, header.file_type)
     paths = loaded_files(source)
     if source.on_hub and not (paths and all(path.is_file() for path in paths)):
         return _from_hub(source)

@@ -15,8 +15,6 @@ NAME_THEM = "if it has a list of blocks, name it with --blocks PATH, as model.la
 #: Fields that state the number of a decoder's blocks, the likeliest first. Where an encoder's count
 #: is stated too (BART), ``num_hidden_layers`` is that one's; LongCat-Flash counts attentions there.
 COUNT_FIELDS = ("decoder_layers", "num_decoder_layers", "num_hidden_layers", "num_layers")
-
-
 #: So many are built in no time, and what does not fit the file is then said more exactly.
 FEW_BLOCKS = 1000
 

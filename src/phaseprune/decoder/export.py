@@ -17,7 +17,8 @@ from phaseprune.decoder.decoder import Decoder
 from phaseprune.decoder.device_map import parameter_count
 from phaseprune.decoder.export_notes import mergekit_yaml, model_card
 from phaseprune.decoder.items import Item, check_items, lone_halves, parse_item, whole_blocks
-from phaseprune.decoder.load import read_config
+from phaseprune.decoder.json_file import read_json_object
+from phaseprune.decoder.load import has_own_head, read_config, state_own_head
 from phaseprune.decoder.merged import check_mergeable, merged_blocks
 from phaseprune.decoder.patterns import (
     Pattern,
@@ -134,7 +135,6 @@ def _write(
     original = _original(decoder)
     pruned = prune(original, kept)
     config = pruned.config
-    _state_own_head(decoder, config)
 
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -248,8 +248,11 @@ def _original(decoder: Decoder) -> Original:
     """The configuration that is pruned: the model's own where that loads alone, else the whole."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
-    alone = type(decoder.config) in MODEL_FOR_CAUSAL_LM_MAPPING or runs_own_code(decoder)
-    config = decoder.config if alone else read_config(decoder.source)
+    if type(decoder.config) in MODEL_FOR_CAUSAL_LM_MAPPING or runs_own_code(decoder):
+        return read_original(decoder.config, decoder.blocks_path)
+    config = read_config(decoder.source)
+    if has_own_head(decoder):
+        state_own_head(config)
     return read_original(config, decoder.blocks_path)
 
 
@@ -278,7 +281,7 @@ def is_a_part(decoder: Decoder) -> bool:
 
 def _stated(decoder: Decoder) -> dict[str, Any]:
     """What the source's ``config.json`` says."""
-    return json.loads((decoder.source.directory / "config.json").read_text(encoding="utf-8"))
+    return read_json_object(decoder.source.directory / "config.json")
 
 
 def _write_config(
@@ -299,19 +302,6 @@ def _write_config(
     write_text(out / "config.json", json.dumps(edited | code, indent=2, ensure_ascii=False) + "\n")
 
 
-def _state_own_head(decoder: Decoder, config) -> None:
-    """Say that the head is no longer tied where the file says it is and holds one of its own."""
-    head, embeddings = decoder.head, decoder.model.get_input_embeddings()
-    named = {f"{name}.weight" for name, module in decoder.model.named_modules() if module is head}
-    tied = getattr(decoder.model, "all_tied_weights_keys", None) or {}
-    own = getattr(head, "weight", embeddings.weight) is not embeddings.weight
-    if not own or named & (tied.keys() | set(tied.values())):
-        return
-    for level in (config, config.get_text_config(decoder=True)):
-        if getattr(level, "tie_word_embeddings", False):
-            level.tie_word_embeddings = False
-
-
 def _refuse_quantised(decoder: Decoder) -> None:
     text = decoder.config.get_text_config(decoder=True)
     quantised = any(getattr(c, "quantization_config", None) for c in (decoder.config, text))
@@ -320,4 +310,3 @@ def _refuse_quantised(decoder: Decoder) -> None:
             f"{decoder.name}: a quantised checkpoint cannot be exported as a plain one; prune the "
             "unquantised model and quantise the export"
         )
-

@@ -17,8 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from phaseprune.decoder.json_file import shown
-from phaseprune.errors import UserError
+from phaseprune.errors import UserError, shown
 
 #: Formats of the values of one size, by their type in the file.
 FORMATS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q",

@@ -19,8 +19,7 @@ from typing import Any
 
 from phaseprune.decoder.gguf_header import GgufHeader
 from phaseprune.decoder.gguf_rope import settle_rope
-from phaseprune.decoder.json_file import shown
-from phaseprune.errors import UserError
+from phaseprune.errors import UserError, shown
 
 #: Key (without the architecture) -> what configurations call it; the first that one has is meant.
 FIELDS: dict[str, tuple[str, ...]] = {
@@ -75,9 +74,9 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
 }  # fmt: skip
 #: Keys that say how the file came about.
 _INFORMATION = ("tensor_data_layout",)
-#: Where llama.cpp scales attention by the width of a head in the model and not in the keys: it
-#: knows Gemma's 27B by their number of blocks.
-_WIDE_SCALE = {("gemma2", 46), ("gemma3", 62)}
+#: Architecture or model_type -> the number of blocks by which llama.cpp knows Gemma's 27B, whose
+#: attention alone is scaled by the width over the heads, and which no key says.
+WIDE_SCALE = {"gemma2": 46, "gemma3": 62, "gemma3_text": 62}
 _TOKENIZER = (
     "model", "pre", "tokens", "token_type", "token_type_count", "scores", "merges", "add_bos_token",
     "add_eos_token", "add_sep_token", "add_space_prefix", "remove_extra_whitespaces",
@@ -205,8 +204,7 @@ def _settle_attention_scale(config: Any, header: GgufHeader) -> None:
     """
     if not declares(config, "query_pre_attn_scalar"):
         return
-    blocks = header.own_fields.get("block_count")
-    wide = (header.architecture, blocks) in _WIDE_SCALE
+    wide = WIDE_SCALE.get(header.architecture) == header.own_fields.get("block_count", 0)
     head = config.hidden_size // config.num_attention_heads if wide else config.head_dim
     if not same(config.query_pre_attn_scalar, head):
         config.query_pre_attn_scalar = head

@@ -26,9 +26,3 @@ def read_json_object(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise UserError(f"{path.name} is damaged: it is no JSON object; fetch it again")
     return found
-
-
-def shown(value: Any, most: int = 60) -> str:
-    """A value for a message, cut where it is long."""
-    text = repr(value)
-    return text if len(text) <= most else text[:most] + " …"

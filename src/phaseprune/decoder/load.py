@@ -28,12 +28,11 @@ from phaseprune.decoder.discover import (
     locate_blocks,
     refuse_many_blocks,
 )
-from phaseprune.decoder.gguf_header import read_gguf_header
 from phaseprune.decoder.gguf_keys import settle_config
 from phaseprune.decoder.gguf_rope import check_rotations
 from phaseprune.decoder.gguf_tensors import check_tensors
 from phaseprune.decoder.gguf_tokenizer import settle_tokenizer
-from phaseprune.decoder.json_file import read_json_object, shown
+from phaseprune.decoder.json_file import read_json_object
 from phaseprune.decoder.load_errors import first_line, load_errors
 from phaseprune.decoder.load_streamed import load_streamed, streaming_problem
 from phaseprune.decoder.own_pipeline import check_ids, compare_pipelines
@@ -43,7 +42,7 @@ from phaseprune.decoder.source import Source, find_source
 from phaseprune.decoder.streaming import BlockStream
 from phaseprune.decoder.verify import check_block_weights, check_readout, check_weights
 from phaseprune.decoder.verify_streamed import check_readout_streamed
-from phaseprune.errors import UserError, near_matches
+from phaseprune.errors import UserError, near_matches, shown
 from phaseprune.option_types import check_options, checked
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -130,7 +129,8 @@ def load_model(
         device_map=device if _is_map(device) else None,
     )
     check_ids(name, tokenizer, model.get_input_embeddings().weight.shape[0])
-    _settle_tied(decoder)
+    if has_own_head(decoder):
+        state_own_head(decoder.config)
     check_weights(decoder)
     if decoder.stream is not None:
         decoder.stream.check = lambda block: check_block_weights(decoder, block)
@@ -160,7 +160,7 @@ def read_config(source: Source, trust_remote_code: bool = False):
             **({"gguf_file": source.gguf_file} if source.gguf_file else {}),
         )
         if source.gguf_file:
-            settle_config(config, read_gguf_header(source.directory / source.gguf_file))
+            settle_config(config, source.gguf_header)
     if trust_remote_code and getattr(config, "auto_map", None):
         return config
     architectures = config.architectures or []
@@ -192,7 +192,7 @@ def load_tokenizer(source: Source, trust_remote_code: bool = False):
             **({"gguf_file": source.gguf_file} if source.gguf_file else {}),
         )
         if source.gguf_file:
-            settle_tokenizer(tokenizer, read_gguf_header(source.directory / source.gguf_file))
+            settle_tokenizer(tokenizer, source.gguf_header)
         return tokenizer
 
 
@@ -226,23 +226,28 @@ def _check_gguf_tensors(source: Source, config) -> None:
     """Refuse a file with tensors that would be left out, before any is read."""
     with load_errors(source, "its configuration makes no model"):
         model = build_empty(config)
-    check_tensors(model, read_gguf_header(source.directory / source.gguf_file))
+    check_tensors(model, source.gguf_header)
 
 
-def _settle_tied(decoder: Decoder) -> None:
-    """Have the configuration say whether the head is the embeddings, as it was loaded.
+def has_own_head(decoder: Decoder) -> bool:
+    """Whether the head is not the embeddings, as it was loaded.
 
     Where a file has a head of its own, transformers takes that, whatever the configuration says.
     """
-    model = decoder.model
-    text = model.config.get_text_config(decoder=True)
-    ties = getattr(model, "all_tied_weights_keys", None)
-    if ties is None or not getattr(text, "tie_word_embeddings", False):
-        return
-    name = next(n for n, module in model.named_modules() if module is decoder.head)
-    could = model.get_expanded_tied_weights_keys(all_submodels=True)
-    if f"{name}.weight" in could and f"{name}.weight" not in ties:
-        model.config.tie_word_embeddings = text.tie_word_embeddings = False
+    model, head = decoder.model, decoder.head
+    embeddings = model.get_input_embeddings()
+    if getattr(head, "weight", embeddings.weight) is embeddings.weight:
+        return False
+    named = {f"{name}.weight" for name, module in model.named_modules() if module is head}
+    tied = getattr(model, "all_tied_weights_keys", None) or {}
+    return not named & (tied.keys() | set(tied.values()))
+
+
+def state_own_head(config) -> None:
+    """Have a configuration say, wherever it says so, that the head is not the embeddings."""
+    for level in (config, config.get_text_config(decoder=True)):
+        if getattr(level, "tie_word_embeddings", False):
+            level.tie_word_embeddings = False
 
 
 def _load_weights(
@@ -306,7 +311,7 @@ def _load_whole(source: Source, config, dtype: torch.dtype | None, trust_remote_
         **(gguf if source.gguf_file else {"use_safetensors": True}),
     )
     if source.gguf_file:
-        check_rotations(model, config, read_gguf_header(source.directory / source.gguf_file))
+        check_rotations(model, config, source.gguf_header)
     return model, report
 
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from phaseprune.decoder.gguf_keys import WIDE_SCALE
 from phaseprune.decoder.per_block import NOT_PER_BLOCK, is_index_list
 from phaseprune.decoder.pruned_config import Original
 
@@ -36,9 +37,6 @@ LLAMA_CPP: Mapping[str, tuple[str, ...]] = {
     "qwen3_next": ("layer_types",),
     "smollm3": ("no_rope_layers", "layer_types"),
 }
-#: model_type -> the number of blocks by which llama.cpp knows the model whose attention is scaled
-#: by ``query_pre_attn_scalar`` (and no other is).
-LLAMA_CPP_SCALED = {"gemma2": 46, "gemma3": 62, "gemma3_text": 62}
 
 
 @dataclass(frozen=True)
@@ -131,7 +129,7 @@ def llama_cpp_warnings(original: Original, kept: Sequence[int]) -> list[str]:
             "these blocks do not follow the pattern: converted to GGUF, this model gives other "
             "logits (phaseprune prune --keep-period removes only what keeps it)"
         )
-    scaled = LLAMA_CPP_SCALED.get(family)
+    scaled = WIDE_SCALE.get(family)
     if len(kept) != blocks and scaled in (blocks, len(kept)):
         found.append(
             f"llama.cpp scales the attention of {family} otherwise in a model of {scaled} blocks, "

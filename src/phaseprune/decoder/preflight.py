@@ -21,7 +21,6 @@ from phaseprune.decoder.discover import (
     locate_blocks,
     refuse_many_blocks,
 )
-from phaseprune.decoder.gguf_header import read_gguf_header
 from phaseprune.decoder.gguf_tensors import check_tensors
 from phaseprune.decoder.gguf_tokenizer import bos_words
 from phaseprune.decoder.load_errors import first_line, load_errors
@@ -155,9 +154,8 @@ def preflight(
         check_ids(source.name, tokenizer, embeddings.shape[0])
     beginning = None
     if source.gguf_file:
-        header = read_gguf_header(source.directory / source.gguf_file)
-        check_tensors(model, header)
-        beginning = None if tokenizer is None else bos_words(header, tokenizer)
+        check_tensors(model, source.gguf_header)
+        beginning = None if tokenizer is None else bos_words(source.gguf_header, tokenizer)
     quantisation = _quantisation(config, checkpoint)
     own_dtype = getattr(config, "dtype", None) or torch.float32
     problem, limits = _export_words(config, model, blocks_path, quantisation, checkpoint)

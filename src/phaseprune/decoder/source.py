@@ -12,8 +12,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from phaseprune.decoder.json_file import read_json_object, shown
-from phaseprune.errors import UserError, near_matches
+from phaseprune.decoder.gguf_header import GgufHeader, read_gguf_header
+from phaseprune.decoder.json_file import read_json_object
+from phaseprune.errors import UserError, near_matches, shown
 
 #: What transformers loads: the one file, else the shards that the index names.
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -51,6 +52,15 @@ class Source:
     gguf_file: str | None = None
     on_hub: bool = False
     revision: str | None = None
+
+    @property
+    def gguf_header(self) -> GgufHeader:
+        """What the GGUF file says; only of a source that is one.
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        return read_gguf_header(self.directory / self.gguf_file)
 
     @property
     def weight_files(self) -> list[Path]:

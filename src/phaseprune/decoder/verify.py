@@ -57,7 +57,8 @@ def _problem(decoder: Decoder, name: str, tensor: torch.Tensor) -> str | None:
     """What is wrong with a weight's values: not finite, or too large to compute with."""
     if tensor.dtype.itemsize < 2 or not tensor.numel():
         return None
-    largest = float(tensor.abs().max())  # NaN where one is
+    least, most = map(float, torch.aminmax(tensor))  # NaN where one is; makes no copy
+    largest = max(-least, most)
     in_dtype = str(tensor.dtype).removeprefix("torch.")
     if not math.isfinite(largest):
         if tensor.dtype == torch.float16:

@@ -14,7 +14,7 @@ from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
 
-from phaseprune.errors import UserError
+from phaseprune.errors import UserError, shown
 from phaseprune.questions import schemas
 from phaseprune.questions.formats import (
     SUFFIXES,
@@ -35,7 +35,6 @@ from phaseprune.questions.rows import (
     as_number,
     encodable,
     named,
-    shown,
     word_of,
 )
 from phaseprune.questions.schemas import Schema

@@ -15,7 +15,7 @@ from functools import lru_cache
 from string import ascii_uppercase
 from typing import Any
 
-from phaseprune.errors import UserError
+from phaseprune.errors import UserError, shown
 
 #: Most options of a question: there are no more letters.
 MOST_OPTIONS = len(ascii_uppercase)
@@ -141,15 +141,6 @@ def _plain_names(names: tuple) -> dict[str, str]:
         if isinstance(name, str) and plain_name(name):
             found.setdefault(plain_name(name), name)
     return found
-
-
-def shown(value: Any) -> str:
-    """A value in an error."""
-    try:
-        text = repr(value)
-    except (RecursionError, ValueError):  # too deep, or a number with too many digits
-        text = f"a {type(value).__name__}"
-    return text if len(text) <= 60 else text[:59] + "…"
 
 
 def encodable(text: str) -> bool:
