@@ -11,7 +11,7 @@ from phaseprune.cli.console import (
     Screen,
     command_line,
     load_checked,
-    note_questions,
+    load_questions,
     prompt_words,
     run_path,
     task_name,
@@ -73,11 +73,9 @@ def ablate(
     settings = task_settings(locals())
     from phaseprune.probes.ablation import ablate as ablate_model
     from phaseprune.probes.ablation import check_kind
-    from phaseprune.questions.catalog import load_task
 
     check_kind(kind)
-    questions = load_task(task, limit=limit, **settings)
-    note_questions(screen, questions)
+    questions = load_questions(screen, task, limit, settings)
     decoder = load_checked(
         model, screen, device=device, dtype=dtype, revision=revision,
         trust_remote_code=trust_remote_code, blocks=blocks, stream=stream,

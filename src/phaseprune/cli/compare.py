@@ -13,8 +13,8 @@ from phaseprune.cli.console import (
     block_list,
     command_line,
     load_checked,
+    load_questions,
     name_list,
-    note_questions,
     prompt_words,
     run_path,
     task_name,
@@ -114,7 +114,6 @@ def compare(
         for side, typed in (("calibration", calibration), ("evaluation", evaluation))
     }
     kept = [] if protect is None else block_list(protect, "--protect")
-    from phaseprune.questions.catalog import load_task
     from phaseprune.search.compare import compare as compare_methods
     from phaseprune.search.compare_orders import method_names
     from phaseprune.search.compare_text import NO_TEXT
@@ -124,8 +123,7 @@ def compare(
     check_draws(draws, None)
     if text not in (None, NO_TEXT) and not Path(text).is_file():
         raise UserError(f"--text {text}: there is no such file that can be read")
-    questions = [load_task(name, limit=limit, **settings) for name in names]
-    note_questions(screen, *questions)
+    questions = [load_questions(screen, name, limit, settings) for name in names]
     decoder = load_checked(
         model, screen, device=device, dtype=dtype, revision=revision,
         trust_remote_code=trust_remote_code, blocks=blocks, stream=stream,

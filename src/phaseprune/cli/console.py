@@ -149,13 +149,16 @@ def task_settings(options: dict[str, Any]) -> dict[str, Any]:
     return {name: options[name] for name in names if name in options}
 
 
-def note_questions(screen: Screen, *tasks: Any) -> None:
-    """Say what files of questions were recognised as, and what to know of them, on stderr."""
-    for task in tasks:
-        if task.recognised:
-            screen.note(f"{task.name} is read as {task.recognised}")
-        for note in task.notes:
-            screen.note(f"{task.name}: {note}")
+def load_questions(screen: Screen, name: str, limit: int | None, settings: dict[str, Any]):
+    """``load_task``; what files were recognised as, and what to know of them, is said on stderr."""
+    from phaseprune.questions.catalog import load_task
+
+    task = load_task(name, limit=limit, **settings)
+    if task.recognised:
+        screen.note(f"{name} is read as {task.recognised}")
+    for note in task.notes:
+        screen.note(f"{name}: {note}")
+    return task
 
 
 def prompt_words(settings: dict[str, Any], scoring: str) -> list[str]:

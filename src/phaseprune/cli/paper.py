@@ -12,7 +12,7 @@ from phaseprune.cli.console import (
     Screen,
     command_line,
     load_checked,
-    note_questions,
+    load_questions,
     run_path,
     task_name,
     task_settings,
@@ -145,13 +145,12 @@ def paper(
     from phaseprune.paper.paper import paper as run_paper
     from phaseprune.paper.settings import settings_of
     from phaseprune.paper.words import claims_table, left_out_lines, summary_line
-    from phaseprune.questions.catalog import load_task
 
     settings = [settings_of(own) for own in tasks.values()]
     questions = [
-        load_task(name, limit=own.get("limit"), **task_settings(own)) for name, own in tasks.items()
+        load_questions(screen, name, own.get("limit"), task_settings(own))
+        for name, own in tasks.items()
     ]
-    note_questions(screen, *questions)
     loading = {name: options[name] for name in LOADING if name in options}
     decoder = load_checked(model, screen, **loading)
     run = (

@@ -11,7 +11,7 @@ from phaseprune.cli.console import (
     Screen,
     command_line,
     load_checked,
-    note_questions,
+    load_questions,
     prompt_words,
     run_path,
     task_name,
@@ -69,12 +69,10 @@ def perturb(
     settings = task_settings(locals())
     from phaseprune.probes.perturbation import DEFAULT_NOISE, check_seeds, noise_levels
     from phaseprune.probes.perturbation import perturb as perturb_model
-    from phaseprune.questions.catalog import load_task
 
     levels = noise_levels(DEFAULT_NOISE if noise is None else numbers(noise))
     check_seeds(noise_seeds)
-    questions = load_task(task, limit=limit, **settings)
-    note_questions(screen, questions)
+    questions = load_questions(screen, task, limit, settings)
     decoder = load_checked(
         model, screen, device=device, dtype=dtype, revision=revision,
         trust_remote_code=trust_remote_code, blocks=blocks, stream=stream,

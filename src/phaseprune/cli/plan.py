@@ -12,7 +12,7 @@ from phaseprune.cli.console import (
     block_list,
     command_line,
     load_checked,
-    note_questions,
+    load_questions,
     prompt_words,
     run_path,
     task_name,
@@ -63,10 +63,8 @@ def plan(
     task = task_name(model, task)
     settings = task_settings(locals())
     protected = block_list(protect, "--protect") if protect is not None else []
-    from phaseprune.questions.catalog import load_task
 
-    questions = load_task(task, limit=limit, **settings)
-    note_questions(screen, questions)
+    questions = load_questions(screen, task, limit, settings)
     decoder = load_checked(
         model, screen, device=device, dtype=dtype, revision=revision,
         trust_remote_code=trust_remote_code, blocks=blocks, stream=stream,

@@ -13,7 +13,7 @@ from phaseprune.cli.console import (
     block_list,
     command_line,
     load_checked,
-    note_questions,
+    load_questions,
     run_path,
     task_name,
     task_settings,
@@ -175,7 +175,6 @@ def prune(
     screen = Screen(as_json, quiet)
     task = task_name(model, task)
     settings = task_settings(locals())
-    from phaseprune.questions.catalog import load_task
     from phaseprune.runs.directory import RunDirectory
     from phaseprune.search.choice import find_choice
     from phaseprune.search.granularity import check_choice, refuse_spread
@@ -192,8 +191,7 @@ def prune(
     check_tasks(len(names), weighed, combine, choice, granularity)
     choice.check_among(among, granularity, len(names), keep_period)
     protected = [] if protect is None else block_list(protect, "--protect")
-    questions = [load_task(name, limit=limit, **settings) for name in names]
-    note_questions(screen, *questions)
+    questions = [load_questions(screen, name, limit, settings) for name in names]
     different_folders(questions)
     scorings = {one.scoring for one in questions}
     check_letters(choice.method.objective, scorings, choice.how.get("search"))

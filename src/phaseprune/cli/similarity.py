@@ -13,7 +13,7 @@ from phaseprune.cli.console import (
     block_list,
     command_line,
     load_checked,
-    note_questions,
+    load_questions,
     prompt_words,
     run_path,
     task_name,
@@ -72,11 +72,9 @@ def similarity(
     settings = task_settings(locals())
     removed = block_list(remove) if remove is not None else None
     from phaseprune.probes.similarity import check_pruned_models
-    from phaseprune.questions.catalog import load_task
 
     check_pruned_models(removed, run)
-    questions = load_task(task, limit=limit, **settings)
-    note_questions(screen, questions)
+    questions = load_questions(screen, task, limit, settings)
     decoder = load_checked(
         model, screen, device=device, dtype=dtype, revision=revision,
         trust_remote_code=trust_remote_code, blocks=blocks, stream=stream,

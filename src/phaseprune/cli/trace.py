@@ -11,7 +11,7 @@ from phaseprune.cli.console import (
     Screen,
     command_line,
     load_checked,
-    note_questions,
+    load_questions,
     prompt_words,
     run_path,
     task_name,
@@ -63,11 +63,9 @@ def trace(
     screen = Screen(as_json, quiet)
     task = task_name(model, task)
     settings = task_settings(locals())
-    from phaseprune.questions.catalog import load_task
     from phaseprune.sweep.lenses import split_for
 
-    questions = load_task(task, limit=limit, **settings)
-    note_questions(screen, questions)
+    questions = load_questions(screen, task, limit, settings)
     split_for(lens, questions, calibration, seed)  # refuses before the model is loaded
     decoder = load_checked(
         model, screen, device=device, dtype=dtype, revision=revision,
