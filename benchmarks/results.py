@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -235,10 +235,14 @@ def traces_table(found: dict[str, Path]) -> list[str]:
 
 
 def _accuracy(of: dict) -> str:
+    return _percent(of["mean"][-1], (of["ci_low"][-1], of["ci_high"][-1]), digits=1)
+
+
+def _percent(value: float, interval: Sequence[float], digits: int = 0) -> str:
     from phaseprune.report.words import percent
 
-    low, high = percent(of["ci_low"][-1], 0), percent(of["ci_high"][-1], 0)
-    return f"{percent(of['mean'][-1])} ({low} to {high})"
+    low, high = (percent(end, 0) for end in interval)
+    return f"{percent(value, digits)} ({low} to {high})"
 
 
 def _where(transition: dict) -> str:
@@ -289,11 +293,7 @@ def cut_table(found: dict[str, Path], most: int = 10) -> list[str]:
         for cut in range(most + 1):
             at = last - cut
             sides = [retained(right[n][:, at], right[n][:, -1], chances) for n in right]
-            told = [
-                "–" if one.value is None else
-                f"{percent(one.value, 0)} ({percent(one.ci[0], 0)} to {percent(one.ci[1], 0)})"
-                for one in sides
-            ]  # fmt: skip
+            told = ["–" if one.value is None else _percent(one.value, one.ci) for one in sides]
             top = np.bincount(decided["score"][:, at]).max() / shape[0]
             accuracy = [percent(right[n][:, at].mean(), 0) for n in right]
             blocks = "none" if not cut else f"{at} to {last - 1}" if cut > 1 else str(at)
@@ -331,18 +331,11 @@ def guards_table(run: Path) -> list[str]:
         cells = [
             "none" if cut == "0" else f"the last {cut}",
             f"{one['text_loss']:.2f} ({low:.2f} to {high:.2f})",
-            _with_interval(one, "text_loss_rise"), percent(way, 0),
-            _with_interval(one, "agreement"), percent(one["repetition"], 0),
+            _percent(one["text_loss_rise"], one["text_loss_rise_ci"]), percent(way, 0),
+            _percent(one["agreement"], one["agreement_ci"]), percent(one["repetition"], 0),
         ]  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
     return [*lines, ""]
-
-
-def _with_interval(figures: dict, name: str) -> str:
-    from phaseprune.report.words import percent
-
-    low, high = figures[f"{name}_ci"]
-    return f"{percent(figures[name], 0)} ({percent(low, 0)} to {percent(high, 0)})"
 
 
 def main() -> None:

@@ -23,6 +23,7 @@ from transformers import (
     Qwen3Config,
 )
 
+from phaseprune.cli.main import main
 from phaseprune.decoder.load import load_model
 from phaseprune.questions.catalog import load_task
 
@@ -41,6 +42,15 @@ CONFIGS = {
 }
 
 WORDS = "What is the colour of sky grass snow coal Answer Question blue green white black red A B C"
+
+
+def command(monkeypatch, capsys, *words):
+    """Run a command in a terminal of 80 columns; gives (exit code, stdout, stderr)."""
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit) as ended:
+        main([str(word) for word in words])
+    captured = capsys.readouterr()
+    return ended.value.code or 0, captured.out, captured.err
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from conftest import command
 from hub_rows import ROWS, SUBJECTS, write_hub
 from phaseprune.cli.main import main
 from phaseprune.errors import UserError
@@ -143,23 +144,15 @@ def test_micro_and_macro_average(demo, tmp_path, monkeypatch, capsys):
     assert f"--data-dir {tmp_path}" in " ".join(out.split())
 
 
-def call(monkeypatch, capsys, *words):
-    monkeypatch.setenv("COLUMNS", "80")
-    with pytest.raises(SystemExit) as ended:
-        main([str(word) for word in words])
-    captured = capsys.readouterr()
-    return ended.value.code or 0, captured.out, captured.err
-
-
 def test_the_list_fits_and_a_task_is_shown(tmp_path, monkeypatch, capsys):
-    code, out, _ = call(monkeypatch, capsys, "tasks")
+    code, out, _ = command(monkeypatch, capsys, "tasks")
     assert code == 0 and max(map(len, out.splitlines())) <= 80
     assert all(f"\n{name} " in out for name in BENCHMARKS)
-    code, out, _ = call(monkeypatch, capsys, "tasks", "--json")
+    code, out, _ = command(monkeypatch, capsys, "tasks", "--json")
     listed = json.loads(out)["benchmarks"]
     assert set(listed) == set(BENCHMARKS) and listed["arc_easy"]["hub"] == "allenai/ai2_arc"
     write_hub(tmp_path, "winogrande")
-    code, out, _ = call(monkeypatch, capsys, "tasks", "winogrande", "--data-dir", tmp_path)
+    code, out, _ = command(monkeypatch, capsys, "tasks", "winogrande", "--data-dir", tmp_path)
     assert code == 0
     assert "Ann gave Eve 0 figs because Ann" in out and "Ann gave Eve 0 figs because Eve" in out
     assert "scored: ' was hungry.'  <- right" in out
@@ -167,7 +160,7 @@ def test_the_list_fits_and_a_task_is_shown(tmp_path, monkeypatch, capsys):
 
 def test_mistakes_are_one_sentence(tmp_path, monkeypatch, capsys):
     def refused(*words):
-        code, _, err = call(monkeypatch, capsys, "tasks", *words)
+        code, _, err = command(monkeypatch, capsys, "tasks", *words)
         assert code == 2 and "Traceback" not in err
         lines = [line for line in err.splitlines() if line.startswith("error: ")]
         assert len(lines) == 1

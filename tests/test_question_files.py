@@ -11,8 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from conftest import write_jsonl
-from phaseprune.cli.main import main
+from conftest import command, write_jsonl
 from phaseprune.errors import UserError
 from phaseprune.questions.catalog import load_task
 from phaseprune.questions.files import read_file, read_questions
@@ -845,14 +844,6 @@ def test_a_column_whose_name_is_no_text(tmp_path):
 
 
 # The command line
-
-
-def command(monkeypatch, capsys, *words):
-    monkeypatch.setenv("COLUMNS", "80")
-    with pytest.raises(SystemExit) as ended:
-        main([str(word) for word in words])
-    captured = capsys.readouterr()
-    return ended.value.code or 0, captured.out, captured.err
 
 
 def test_what_the_commands_say(tmp_path, monkeypatch, capsys):
