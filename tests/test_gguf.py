@@ -73,7 +73,7 @@ def test_a_file_is_the_model_that_it_was_made_of(files, loaded, name):
 
 def llama_cpp_python() -> str:
     """A Python with llama.cpp's binding: LLAMA_CPP_PYTHON, or that of ``make llama-cpp``."""
-    made = Path(__file__).parents[1] / ".venv-llama" / "bin" / "python"
+    made = Path(__file__).parents[1] / ".venv-interop" / "bin" / "python"
     python = os.environ.get("LLAMA_CPP_PYTHON") or (str(made) if made.is_file() else sys.executable)
     imports = "import importlib.util as u; assert u.find_spec('xllamacpp')"
     if subprocess.run([python, "-c", imports], capture_output=True).returncode:
@@ -84,10 +84,10 @@ def llama_cpp_python() -> str:
 
 
 def ask_llama_cpp(asked: list[dict], folder: Path) -> list[dict]:
-    """What llama.cpp says of each file (``llama_cpp_scores.py``)."""
+    """What llama.cpp says of each file (``interop/ask_llama_cpp.py``)."""
     python = llama_cpp_python()
     (folder / "asked.json").write_text(json.dumps(asked))
-    script = Path(__file__).with_name("llama_cpp_scores.py")
+    script = Path(__file__).parent / "interop" / "ask_llama_cpp.py"
     done = subprocess.run(
         [python, str(script), str(folder / "asked.json")], capture_output=True, text=True
     )

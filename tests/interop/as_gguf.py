@@ -12,13 +12,12 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from ask_llama_cpp import CONVERTED_LETTER, next_log_probabilities, serve
 from old_models import tokens
 
 #: Tokens of the prompts; the last one reaches beyond the windows of the tiny models.
 LENGTHS = (12, 40)
-#: A token that is a letter of its own. It is made the one that is sampled, since of an end or of
-#: half a letter no probabilities are told; those that are told are of before.
-SPOKEN = 36
+CONTEXT = 64
 
 
 def converted(folder: Path, converter: Path) -> Path:
@@ -40,42 +39,19 @@ def converted(folder: Path, converter: Path) -> Path:
     return path
 
 
-def next_log_probabilities(path: Path, vocabulary: int) -> np.ndarray:
-    """``[prompts, vocabulary]``; NaN where llama.cpp names no number for a token."""
-    import xllamacpp
-
-    params = xllamacpp.CommonParams()
-    params.model.path, params.n_ctx, params.warmup = str(path), 64, False
-    params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
-    params.cpuparams.n_threads = 1
-    server = xllamacpp.Server(params)
-    rows = np.full((len(LENGTHS), vocabulary), np.nan)
-    for row, length in enumerate(LENGTHS):
-        answer = server.handle_completions({
-            "prompt": [int(i) for i in tokens()[0, :length]], "n_predict": 1, "max_tokens": 1,
-            "n_probs": vocabulary, "logprobs": vocabulary, "temperature": 0.0,
-            "cache_prompt": False, "logit_bias": [[SPOKEN, 1000.0]],
-        })
-        if "choices" not in answer:
-            raise ValueError(f"llama.cpp says {answer}")
-        found = answer["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
-        for one in found:
-            rows[row, one["id"]] = one["logprob"]
-    return rows
-
-
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("converter", type=Path)
     parser.add_argument("folders", nargs="+", type=Path)
-    parser.add_argument("--vocabulary", type=int, default=320)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
+    prompts = [tokens()[0, :length].tolist() for length in LENGTHS]
     found: dict[str, np.ndarray] = {}
     for folder in options.folders:
         try:
-            path = converted(folder.resolve(), options.converter.resolve())
-            found[f"{folder}|llama.cpp"] = next_log_probabilities(path, options.vocabulary)
+            server = serve(converted(folder.resolve(), options.converter.resolve()), CONTEXT)
+            said = next_log_probabilities(server, prompts, CONVERTED_LETTER)
+            found[f"{folder}|llama.cpp"] = np.array(said, dtype=float)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - told, others are to be read
             found[f"{folder}|error"] = np.array(f"{type(error).__name__}: {error}"[:300])
         np.savez(options.out, **found)

@@ -1,42 +1,61 @@
-"""What llama.cpp says of some prompts; run by a Python that has its binding, ``xllamacpp``.
+"""What llama.cpp says of some prompts; run by the Python of ``.venv-interop``.
 
-    python llama_cpp_scores.py ASKED.json
+    python ask_llama_cpp.py ASKED.json
 
 ASKED.json is a list of {path, context, prompts, texts}: a GGUF file, the context to run with, lists
 of token ids, and texts. Prints a list of {next, tokens} as JSON, one a file: the log-probability of
 every token after each prompt, and each text's tokens with the special ones that llama.cpp puts.
 """
 
+from __future__ import annotations
+
 import json
 import sys
 import urllib.request
+from pathlib import Path
 
-import xllamacpp
+#: Tokens of the tests' vocabularies that are one printable character: of GGUF files made directly,
+#: and of converted checkpoints.
+LETTER, CONVERTED_LETTER = 70, 36
 
-#: A token of the tests' vocabularies that is one printable character.
-LETTER = 70
 
+def serve(path: str | Path, context: int):
+    """A server of a file, which computes in float32 and keeps all of the context."""
+    import xllamacpp
 
-def answer(path: str, context: int, prompts: list, texts: list) -> dict:
     params = xllamacpp.CommonParams()
-    params.model.path, params.n_ctx, params.n_parallel = path, context, 1
+    params.model.path, params.n_ctx, params.n_parallel = str(path), context, 1
     params.n_batch = params.n_ubatch = context
     params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
     params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
     params.swa_full, params.warmup, params.fit_params, params.verbosity = True, False, False, -1
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
-    server = xllamacpp.Server(params)
+    return xllamacpp.Server(params)
+
+
+def next_log_probabilities(server, prompts: list, letter: int) -> list[list[float | None]]:
+    """Of every token after each prompt; None where llama.cpp names no number for a token.
+
+    A plain letter is made to be drawn, since of an end or of bytes of half a character nothing is
+    told; the log-probabilities that are told are of before.
+    """
     following = []
     for ids in prompts:
-        # A plain letter is made to be drawn: bytes of half a character would not be told of.
-        asked = {"prompt": ids, "max_tokens": 1, "logprobs": 100_000, "cache_prompt": False,
-                 "temperature": 0, "logit_bias": [[LETTER, 100.0]]}
-        said = server.handle_completions(asked)
+        said = server.handle_completions({
+            "prompt": ids, "max_tokens": 1, "logprobs": 100_000, "cache_prompt": False,
+            "temperature": 0, "logit_bias": [[letter, 100.0]],
+        })  # fmt: skip
         if "choices" not in said:
-            raise RuntimeError(f"{path}: {json.dumps(said)[:500]}")
+            raise RuntimeError(f"llama.cpp says {json.dumps(said)[:500]}")
         first = said["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
         found = {entry["id"]: entry["logprob"] for entry in first}
         following.append([found.get(token) for token in range(max(found) + 1)])
+    return following
+
+
+def answer(path: str, context: int, prompts: list, texts: list) -> dict:
+    server = serve(path, context)
+    following = next_log_probabilities(server, prompts, LETTER)
     tokens = []
     for text in texts:
         body = json.dumps({"content": text, "add_special": True}).encode()
