@@ -10,6 +10,7 @@ from transformers import (
     GptOssConfig,
     LlamaConfig,
     Olmo3Config,
+    Qwen3_5TextConfig,
     SmolLM3Config,
 )
 
@@ -55,8 +56,11 @@ def test_removals_that_llama_cpp_cannot_run(config, period, fields):
 
 
 def test_families_of_which_a_list_is_read_are_not_warned_of():
-    olmo = original(Olmo3Config(**SIZES))
-    assert find_pattern(olmo).period == 4 and llama_cpp_warnings(olmo, list(range(1, 12))) == []
+    heads = {"linear_num_key_heads": 2, "linear_num_value_heads": 4, "head_dim": 16}
+    for config in (Olmo3Config(**SIZES), Qwen3_5TextConfig(**SIZES, **heads)):
+        model = original(config)
+        assert find_pattern(model).period == 4 and len(set(config.layer_types)) == 2
+        assert llama_cpp_warnings(model, list(range(1, 12))) == []
     assert find_pattern(original(LlamaConfig(**SIZES))) is None
 
 

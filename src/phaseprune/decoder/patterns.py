@@ -18,8 +18,8 @@ from phaseprune.decoder.pruned_config import Original
 #: The sources of llama.cpp that ``LLAMA_CPP`` was read from.
 LLAMA_CPP_SOURCES = "llama.cpp 0c1e57098 (llama-cpp-python 0.3.36)"
 #: model_type -> the lists that llama.cpp goes without: its converter does not write them, and the
-#: program has the pattern in ``src/models`` (``load_swa_pattern``, ``n_no_rope_layer_step``,
-#: ``full_attn_interval``). Families that are not here have no pattern, or llama.cpp reads a list.
+#: program has the pattern in ``src/models`` (``load_swa_pattern``, ``n_no_rope_layer_step``).
+#: Families that are not here have no pattern, or llama.cpp reads a list.
 LLAMA_CPP: Mapping[str, tuple[str, ...]] = {
     "afmoe": ("layer_types",),
     "cohere2": ("layer_types",),
@@ -30,11 +30,6 @@ LLAMA_CPP: Mapping[str, tuple[str, ...]] = {
     "laguna": ("layer_types",),
     "llama4": ("layer_types", "no_rope_layers", "moe_layers"),
     "llama4_text": ("layer_types", "no_rope_layers", "moe_layers"),
-    "qwen3_5": ("layer_types",),
-    "qwen3_5_text": ("layer_types",),
-    "qwen3_5_moe": ("layer_types",),
-    "qwen3_5_moe_text": ("layer_types",),
-    "qwen3_next": ("layer_types",),
     "smollm3": ("no_rope_layers", "layer_types"),
 }
 

@@ -29,7 +29,7 @@ from phaseprune.errors import UserError
 
 #: Counts of the heads that predict further tokens, which stand behind the last block. The causal
 #: models of transformers do not load them, so an export does not hold them.
-PREDICTORS = ("num_nextn_predict_layers", "num_mtp_layers")
+PREDICTORS = ("num_nextn_predict_layers", "num_mtp_layers", "mtp_num_hidden_layers")
 #: Names under which files state the number of blocks, whether transformers reads them or not.
 COUNTS = re.compile(r"(n|num)_(hidden_|decoder_)?(layer|block)s?")
 
