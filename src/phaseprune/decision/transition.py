@@ -90,9 +90,29 @@ class Transition:
 
 
 def permuted_golds(
-    gold: np.ndarray, options: np.ndarray, count: int, rng: np.random.Generator
+    gold: np.ndarray,
+    options: np.ndarray,
+    count: int,
+    rng: np.random.Generator,
+    exchangeable: bool = False,
 ) -> np.ndarray:
-    """``[count, Q]`` the golds permuted among the questions with as many options."""
+    """``[count, Q]`` golds as they might be if they meant nothing.
+
+    They are permuted among the questions with as many options, so that a preference for a place (a
+    label, or yes and no), which golds may share, is in the null. Golds that are all in one place
+    have no other permutation. Where the place means nothing and no text is preferred for being
+    right often (``Task.exchangeable``), each of a question's k options is as likely the gold under
+    the null, whatever place the file puts it in; so it is drawn, with probability 1/k.
+
+    Args:
+        gold: ``[Q]``.
+        options: ``[Q]`` number of options k.
+        count: how many times.
+        rng: what draws.
+        exchangeable: draw them, and do not permute them.
+    """
+    if exchangeable:
+        return rng.integers(np.asarray(options), size=(count, len(options)))
     golds = np.tile(np.asarray(gold), (count, 1))
     for k in np.unique(options):
         own = np.flatnonzero(np.asarray(options) == k)
@@ -128,7 +148,9 @@ def gold_p_values(
     as_right = as_large = 0
     for start in range(0, permutations, CHUNK):
         count = min(CHUNK, permutations - start)
-        golds = permuted_golds(decisions.gold, decisions.options, count, rng)
+        golds = permuted_golds(
+            decisions.gold, decisions.options, count, rng, decisions.exchangeable
+        )
         as_right += int(((golds == decided).sum(axis=1) >= right).sum())
         chosen = np.zeros((count, questions * options), dtype=np.float32)
         places = np.arange(questions) * options + golds
