@@ -176,14 +176,14 @@ def find_transition(
 
     Returns:
         A found transition if, each with p < 0.01, (1) the output is informed: right more often than
-        with the golds permuted among questions with as many options; (2) DM rises by a larger step
-        than with permuted golds; (3) the decisions are right more often behind some readout than
-        before it (sign-flip test), which a change of the scores' scale does not make; and (4) the
-        rise explains at least half of what DM does over the readouts. Else one that names the
-        reason.
+        with other golds (``permuted_golds``); (2) DM rises by a larger step than with those; (3)
+        the decisions are right more often behind some readout than before it (sign-flip test),
+        which a change of the scores' scale does not make; and (4) the rise explains at least half
+        of what DM does over the readouts. Else one that names the reason.
     """
     output = decisions if output is None else output
     correct = output.correct[:, -1]
+    others = "golds drawn at random" if decisions.exchangeable else "the golds permuted"
     informed, rising = gold_p_values(decisions, output, seed, permutations)
     if informed >= SIGNIFICANCE:
         answers = np.bincount(output.decided[:, -1], minlength=2) / len(correct)
@@ -195,7 +195,7 @@ def find_transition(
             informed=False,
             p_value=informed,
             reason=f"the final decisions do not depend on the gold: accuracy {correct.mean():.3f} "
-            f"on {len(correct)} questions, and no less with the golds permuted (p = "
+            f"on {len(correct)} questions, and no less with {others} (p = "
             f"{informed:.2g}; chance is {output.chances.mean():.3f}{often})",
         )
     if rising >= SIGNIFICANCE:
@@ -204,7 +204,7 @@ def find_transition(
             informed=True,
             p_value=rising,
             reason="the Decision Margin does not rise by a larger step over the readouts than with "
-            f"the golds permuted (p = {rising:.2g})",
+            f"{others} (p = {rising:.2g})",
         )
     emerging = rise_p_value(decisions.correct.astype(float), seed, permutations)
     p_value = max(informed, rising, emerging)

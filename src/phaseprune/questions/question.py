@@ -183,7 +183,7 @@ class Task:
 
     @property
     def exchangeable(self) -> bool:
-        """Whether the right option is always in one place, which tells the model nothing.
+        """Whether the right option is always in one place (or the last), and that means nothing.
 
         So it is of texts that are scored without showing the options, as sciq's, whose right one is
         the last of each row. Not where one text is right more often than all others together: a
@@ -192,7 +192,7 @@ class Task:
         if self.scoring != "text" or not self.questions or self._shows_options():
             return False
         gold, options = self.gold, self.options
-        one_place = all(len(set(gold[options == k])) == 1 for k in set(options))
+        one_place = bool((gold == gold[0]).all() or (gold == options - 1).all())
         right = Counter(q.choices[q.answer].strip().lower() for q in self.questions)
         return one_place and 2 * max(right.values()) <= len(self.questions)
 
