@@ -94,9 +94,9 @@ CASES["llama-mapped"] = f"trace llama {QUESTIONS} --device map"
 #: Cases whose runs are cut off after the second step and gone on with.
 STOPPED = {"prune-stopped"}
 PAPER = """
-limit: 60
+limit: 80
 calibration: 16
-evaluation: 30
+evaluation: 40
 remove: 4
 probe: 20
 noise: 0.02,0.1

@@ -68,7 +68,7 @@ def paper_page(found: Paper, manifest: dict[str, Any], linked: bool = True) -> s
     """
     sections = {name: section.name for section in SECTIONS for name in section.claims}
     return render(
-        "paper/page.html.j2",
+        "replication/page.html.j2",
         title=f"{shown_name(found.model)} held against the paper",
         status=_status(manifest),
         summary=summary_line(found.to_dict()),
