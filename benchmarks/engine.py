@@ -32,11 +32,11 @@ from torch.nn import functional
 
 from phaseprune import load_model, load_task
 from phaseprune.decoder.blocks import skipped_blocks
+from phaseprune.methods.judge import Judge, question_judge, text_judge
+from phaseprune.methods.method import search_options
+from phaseprune.methods.objectives import SIGNS
+from phaseprune.methods.racing import make_racing, race_candidates
 from phaseprune.questions.encode import encode_task
-from phaseprune.search.judge import Judge, question_judge, text_judge
-from phaseprune.search.method import search_options
-from phaseprune.search.objectives import SIGNS
-from phaseprune.search.racing import make_racing, race_candidates
 from phaseprune.sweep.kept import Kept
 from phaseprune.sweep.measure import prepare
 from phaseprune.sweep.memory import kept_budget

@@ -13,8 +13,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from phaseprune.paper.page import claims_markdown, paper_copy, write_paper_report
-from phaseprune.paper.paper import open_paper
+from phaseprune.replication.page import claims_markdown, paper_copy, write_paper_report
+from phaseprune.replication.paper import open_paper
 
 DOCS = Path(__file__).resolve().parents[1] / "docs" / "paper"
 

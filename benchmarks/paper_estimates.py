@@ -28,13 +28,13 @@ from phaseprune.decoder.discover import find_head, locate_blocks
 from phaseprune.decoder.load import load_tokenizer, read_config
 from phaseprune.decoder.skeleton import build_empty
 from phaseprune.decoder.source import Source, find_source
-from phaseprune.paper.cost import Experiment, Shape, costs
-from phaseprune.paper.settings import Settings, resolve, settings_of
-from phaseprune.paper.sides import measure_sides
 from phaseprune.questions.benchmarks import BENCHMARKS
 from phaseprune.questions.catalog import load_task
 from phaseprune.questions.question import Task
 from phaseprune.questions.training import training_questions
+from phaseprune.replication.cost import Experiment, Shape, costs
+from phaseprune.replication.settings import Settings, resolve, settings_of
+from phaseprune.replication.sides import measure_sides
 from phaseprune.sweep.estimate import WORKING_BYTES
 from phaseprune.sweep.measure import encode_inputs
 from phaseprune.sweep.memory import usual_tokens

@@ -21,12 +21,12 @@ import numpy as np
 import torch
 
 from phaseprune import load_model, load_task
+from phaseprune.methods.chunks import Chunk
+from phaseprune.methods.judge import question_judge
+from phaseprune.methods.method import search_options
+from phaseprune.methods.objectives import OBJECTIVES, by_question
+from phaseprune.methods.racing import Racing, make_racing, race_candidates
 from phaseprune.questions.split import split
-from phaseprune.search.chunks import Chunk
-from phaseprune.search.judge import question_judge
-from phaseprune.search.method import search_options
-from phaseprune.search.objectives import OBJECTIVES, by_question
-from phaseprune.search.racing import Racing, make_racing, race_candidates
 from phaseprune.sweep.kept import Kept, counted_passes
 from phaseprune.sweep.measure import prepare
 from phaseprune.sweep.memory import kept_budget

@@ -170,8 +170,8 @@ class Told:
 
 def write_page(options) -> None:
     """Write docs/results/tables.md and its figures from the runs that are there."""
-    from phaseprune.paper.claims import CLAIMS
-    from phaseprune.paper.results import read_results
+    from phaseprune.replication.claims import CLAIMS
+    from phaseprune.replication.results import read_results
     from phaseprune.report import figures
 
     found = {name: options.out / name for name in RUNS if (options.out / name).is_dir()}

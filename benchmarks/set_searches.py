@@ -14,8 +14,8 @@ from itertools import combinations
 import numpy as np
 
 from phaseprune import load_model, load_task, rank_blocks
+from phaseprune.methods.judge import Judge, question_judge
 from phaseprune.questions.split import split
-from phaseprune.search.judge import Judge, question_judge
 from phaseprune.sweep.measure import prepare
 from phaseprune.sweep.sets import set_scores
 

@@ -96,8 +96,8 @@ def make_model(directory: Path) -> int:
 def child(what: str, folder: Path, stream: bool) -> None:
     """One run in a process of its own; prints what it read as JSON."""
     from phaseprune import export, load_model, load_task
-    from phaseprune.search import iterative
-    from phaseprune.search.prune import prune
+    from phaseprune.pruning import iterative
+    from phaseprune.pruning.prune import prune
     from phaseprune.sweep import recorded
 
     parts: list[dict] = []

@@ -15,10 +15,10 @@ import numpy as np
 import yaml
 
 from phaseprune.decoder.load import load_model
+from phaseprune.pruning.export_run import export_run, run_to_export
+from phaseprune.pruning.prune import prune
 from phaseprune.questions.catalog import load_task
 from phaseprune.questions.split import split
-from phaseprune.search.export_run import export_run, run_to_export
-from phaseprune.search.prune import prune
 from phaseprune.sweep.measure import prepare
 from phaseprune.sweep.walk import trace_scores
 

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import numpy as np
 
 from phaseprune.decision.transition import Transition
-from phaseprune.search.phasewise_result import conclude
-from phaseprune.search.phasewise_sets import drawn_sets, kinds_of
+from phaseprune.probes.phasewise_result import conclude
+from phaseprune.probes.phasewise_sets import drawn_sets, kinds_of
 
 #: Share of right decisions that a removed set turns wrong for no reason (and as many back).
 CHURN = 0.02

@@ -8,11 +8,11 @@ import pytest
 from phaseprune.cli.main import main
 from phaseprune.decision.dynamics import live_transition
 from phaseprune.errors import UserError
+from phaseprune.pruning import steps as steps_of_a_run
+from phaseprune.pruning.prune import prune
 from phaseprune.questions.catalog import load_task
 from phaseprune.questions.split import split
 from phaseprune.runs.directory import RunDirectory
-from phaseprune.search import steps as steps_of_a_run
-from phaseprune.search.prune import prune
 from phaseprune.sweep.measure import prepare
 from phaseprune.sweep.walk import trace_scores
 from test_prune import Stopped, findings

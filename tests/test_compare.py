@@ -16,6 +16,10 @@ from scipy import stats
 
 from conftest import QUESTIONS, WORDS, write_jsonl
 from phaseprune.cli.main import main
+from phaseprune.comparison import task as compare_task
+from phaseprune.comparison.compare import compare
+from phaseprune.comparison.orders import draw_seed, method_names
+from phaseprune.comparison.result import conclude_task
 from phaseprune.decision.collapse import Retained, collapse_kind, fit_fall, retained
 from phaseprune.decision.comparison import Cell, compare_cells, paired_p, standings
 from phaseprune.decision.corrections import holm
@@ -23,6 +27,8 @@ from phaseprune.decision.cost_front import Retaining, front, gains, mean_p
 from phaseprune.decision.paired import mcnemar
 from phaseprune.decoder.load import load_model
 from phaseprune.errors import UserError
+from phaseprune.methods.rank import rank_blocks
+from phaseprune.methods.registry import METHODS
 from phaseprune.questions.catalog import load_task
 from phaseprune.questions.split import split
 from phaseprune.report.compare_debiased import debiased_html_tables, debiased_lines
@@ -42,12 +48,6 @@ from phaseprune.report.compare_words import (
 from phaseprune.report.html import write_report
 from phaseprune.runs.atomic import read_json_lines
 from phaseprune.runs.directory import RunDirectory
-from phaseprune.search import compare_task
-from phaseprune.search.compare import compare
-from phaseprune.search.compare_orders import draw_seed, method_names
-from phaseprune.search.compare_result import conclude_task
-from phaseprune.search.methods import METHODS
-from phaseprune.search.rank import rank_blocks
 from phaseprune.sweep.measure import trace
 from phaseprune.sweep.side_by_side import block_passes
 from test_phasewise import Stopped

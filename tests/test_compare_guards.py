@@ -8,21 +8,21 @@ from matplotlib.figure import Figure
 
 from conftest import QUESTIONS, WORDS, write_jsonl
 from phaseprune.cli.main import main
+from phaseprune.comparison import text as compare_text
+from phaseprune.comparison.compare import compare
 from phaseprune.decision.guards import drawn_figures, guard_figures, short_figures
 from phaseprune.decision.intervals import resamples
 from phaseprune.errors import UserError
+from phaseprune.methods.plain_text import read_windows
+from phaseprune.methods.rank import rank_blocks
 from phaseprune.probes.guards import Guard, guard_model
+from phaseprune.pruning.prune import prune
 from phaseprune.questions.catalog import load_task
 from phaseprune.report.compare_guards import guarded_lines, guarded_tables, text_lines
 from phaseprune.report.compare_guards_figure import guarded_figure
 from phaseprune.report.html import write_report
 from phaseprune.runs.atomic import read_json_lines
 from phaseprune.runs.directory import RunDirectory
-from phaseprune.search import compare_text
-from phaseprune.search.compare import compare
-from phaseprune.search.plain_text import read_windows
-from phaseprune.search.prune import prune
-from phaseprune.search.rank import rank_blocks
 from phaseprune.sweep.text import read_text_file, text_windows
 from test_compare import lasting, printed
 from test_phasewise import Stopped
@@ -195,7 +195,7 @@ def test_half_of_a_short_text_is_left_to_guards(tiny, monkeypatch):
     length = decoder.max_length
     text, fingerprint = read_text_file()
     some = decoder.tokenizer.decode(np.concatenate(text_windows(decoder, text, length)[:7]))
-    monkeypatch.setattr("phaseprune.search.plain_text.read_text_file",
+    monkeypatch.setattr("phaseprune.methods.plain_text.read_text_file",
                         lambda path: (some, fingerprint))  # fmt: skip
     assert len(read_windows(decoder, None).windows) == 3
     assert len(read_windows(decoder, "a file").windows) == 7

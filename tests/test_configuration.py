@@ -18,10 +18,10 @@ from phaseprune.decoder import load as load_module
 from phaseprune.decoder.load import load_model, load_tokenizer, read_config
 from phaseprune.decoder.source import find_source
 from phaseprune.errors import UserError
-from phaseprune.heal import pruned
+from phaseprune.healing import pruned
 from phaseprune.option_types import checked, option_types
-from phaseprune.paper.settings import Settings, configured_types, resolve
 from phaseprune.questions.catalog import load_task
+from phaseprune.replication.settings import Settings, configured_types, resolve
 
 #: The code of a checkpoint, which says that it has run.
 CODE = """

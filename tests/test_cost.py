@@ -10,18 +10,18 @@ import pytest
 
 from phaseprune.cli.main import main
 from phaseprune.cli.paper import _options
-from phaseprune.heal import train as training
-from phaseprune.paper.bounds import ladder_passes, phasewise_passes, set_passes
-from phaseprune.paper.cost import Shape, costs
-from phaseprune.paper.experiments import Job, run_experiment
-from phaseprune.paper.settings import EXPERIMENTS, Settings, resolve, settings_of
-from phaseprune.paper.sides import measure_sides, side_of
+from phaseprune.healing import train as training
 from phaseprune.probes import minibatches
+from phaseprune.probes.phasewise_sets import drawn_sets, kinds_of, most_sets
 from phaseprune.questions.benchmarks import find_benchmark
 from phaseprune.questions.catalog import BUNDLED, load_task
 from phaseprune.questions.split import split
 from phaseprune.questions.training import training_questions
-from phaseprune.search.phasewise_sets import drawn_sets, kinds_of, most_sets
+from phaseprune.replication.bounds import ladder_passes, phasewise_passes, set_passes
+from phaseprune.replication.cost import Shape, costs
+from phaseprune.replication.experiments import Job, run_experiment
+from phaseprune.replication.settings import EXPERIMENTS, Settings, resolve, settings_of
+from phaseprune.replication.sides import measure_sides, side_of
 from phaseprune.sweep import probe, walk
 from phaseprune.sweep.estimate import Rates, estimate, measure_rates
 from phaseprune.sweep.measure import encode_inputs, prepare

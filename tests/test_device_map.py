@@ -32,9 +32,9 @@ from phaseprune.decoder.export import export
 from phaseprune.decoder.load import load_model
 from phaseprune.decoder.source import Source
 from phaseprune.errors import UserError
+from phaseprune.methods.rank import rank_blocks
+from phaseprune.pruning.prune import prune
 from phaseprune.questions.catalog import load_task
-from phaseprune.search.prune import prune
-from phaseprune.search.rank import rank_blocks
 from phaseprune.sweep import scoring
 from phaseprune.sweep.kept import Kept
 from phaseprune.sweep.measure import prepare

@@ -16,8 +16,8 @@ from phaseprune.decision.frequency_distance import frequency_distance, output_fr
 from phaseprune.decision.intervals import resamples
 from phaseprune.decision.trace import summarize
 from phaseprune.decision.transition import Transition
-from phaseprune.paper.judges import one_sided
 from phaseprune.questions.catalog import load_task
+from phaseprune.replication.judges import one_sided
 from phaseprune.report.frequency_words import frequency_caption, frequency_line
 from phaseprune.report.html import render_report
 

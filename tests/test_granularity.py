@@ -30,17 +30,17 @@ from phaseprune.decoder.reload import ExportMismatch
 from phaseprune.decoder.saving import measure_saving
 from phaseprune.decoder.sublayers import find_halves, skipped_items
 from phaseprune.errors import UserError
-from phaseprune.heal.pruned import open_run
+from phaseprune.healing.pruned import open_run
+from phaseprune.methods.objectives import OBJECTIVES, OF_ALL, best, figures
 from phaseprune.probes.guards import Guard, open_guard
 from phaseprune.probes.ladder import read_ladder
+from phaseprune.pruning.export_run import export_run
+from phaseprune.pruning.prune import prune
 from phaseprune.questions.catalog import load_task
 from phaseprune.questions.split import split
 from phaseprune.report.collapse_words import fall_lines
 from phaseprune.report.html import write_report
 from phaseprune.runs.directory import RunDirectory
-from phaseprune.search.export_run import export_run
-from phaseprune.search.objectives import OBJECTIVES, OF_ALL, best, figures
-from phaseprune.search.prune import prune
 from phaseprune.sweep.halves import open_halves, sweep_halves, trace_without
 from phaseprune.sweep.kept import Kept
 from phaseprune.sweep.measure import prepare, trace

@@ -17,10 +17,10 @@ from phaseprune.decoder.greedy import cached_tokens, greedy_tokens
 from phaseprune.decoder.load import load_model
 from phaseprune.errors import UserError
 from phaseprune.probes.guards import Guard, guard_model, open_guard
+from phaseprune.pruning.prune import prune
+from phaseprune.pruning.stopping import stop_rule
 from phaseprune.questions.catalog import load_task
 from phaseprune.runs.directory import RunDirectory
-from phaseprune.search.prune import prune
-from phaseprune.search.stopping import stop_rule
 from phaseprune.sweep.text import read_text_file, text_windows
 from test_plain_text import plain_loss
 from test_prune import Stopped, findings

@@ -22,18 +22,18 @@ from phaseprune.decoder import trainable as trainable_module
 from phaseprune.decoder.load import load_model
 from phaseprune.decoder.trainable import logits_at, trainable, trained_weights
 from phaseprune.errors import UserError
-from phaseprune.heal import data as data_module
-from phaseprune.heal.data import batch_numbers, hold_out, question_material, text_material
-from phaseprune.heal.heal import heal
-from phaseprune.heal.losses import text_loss, weight
-from phaseprune.heal.recipe import Recipe
-from phaseprune.heal.state import load_state
-from phaseprune.heal.train import Trainer, train
+from phaseprune.healing import data as data_module
+from phaseprune.healing.data import batch_numbers, hold_out, question_material, text_material
+from phaseprune.healing.heal import heal
+from phaseprune.healing.losses import text_loss, weight
+from phaseprune.healing.recipe import Recipe
+from phaseprune.healing.state import load_state
+from phaseprune.healing.train import Trainer, train
+from phaseprune.pruning.prune import prune
 from phaseprune.questions.catalog import load_task
 from phaseprune.questions.question import Question, Task
 from phaseprune.questions.training import disjoint_training, overlapping, training_questions
 from phaseprune.runs.directory import RunDirectory
-from phaseprune.search.prune import prune
 from phaseprune.sweep.measure import trace
 
 QUICK = dict(steps=6, batch=4, lr=1e-2, check_every=2)
@@ -393,7 +393,7 @@ def test_kill_minus_nine_and_the_same_command_again(run, training_file, tmp_path
              "--lr", "0.01", "--check-every", "3", "--name", "mine", "--quiet"]  # fmt: skip
     slow = (
         "import time, phaseprune.cli.main as m\n"
-        "from phaseprune.heal import train as t\n"
+        "from phaseprune.healing import train as t\n"
         "plain = t._step\n"
         "def slowly(*a, **k): time.sleep(0.3); return plain(*a, **k)\n"
         "t._step = slowly\n"
@@ -420,7 +420,7 @@ def test_kill_minus_nine_and_the_same_command_again(run, training_file, tmp_path
 
 def test_a_finished_healing_is_read_back_and_another_one_refused(run, training_file, monkeypatch):
     first = heal(run, train=training_file, name="mine", **QUICK)
-    monkeypatch.setattr("phaseprune.heal.heal.load_full", None)  # nothing may be loaded
+    monkeypatch.setattr("phaseprune.healing.heal.load_full", None)  # nothing may be loaded
     again = heal(run, train=training_file, name="mine", **QUICK)
     assert (first.state, again.state) == ("new", "finished")
     assert again.to_dict() == first.to_dict()
@@ -434,7 +434,7 @@ def test_an_interrupted_export_is_made_anew(run, training_file, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("phaseprune.heal.heal.export", broken)
+        patched.setattr("phaseprune.healing.heal.export", broken)
         with pytest.raises(KeyboardInterrupt):
             heal(run, train=training_file, name="mine", **QUICK)
     healing = heal(run, train=training_file, name="mine", **QUICK)
@@ -614,7 +614,7 @@ def test_the_function_has_the_name_of_its_package():
         "for _ in range(2):\n"
         "    try: phaseprune.heal('nowhere')\n"
         "    except phaseprune.UserError as error: print(error)\n"
-        "import phaseprune.heal.ladder"
+        "import phaseprune.healing.ladder"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -11,16 +11,16 @@ from conftest import CONFIGS, QUESTIONS, ROPE, save_tiny, write_jsonl
 from phaseprune.decoder import packed_attention
 from phaseprune.decoder.load import load_model
 from phaseprune.decoder.trainable import trainable, trained_weights
-from phaseprune.heal import data as data_module
-from phaseprune.heal import packed as packed_module
-from phaseprune.heal.data import question_material, text_material
-from phaseprune.heal.heal import heal
-from phaseprune.heal.losses import weight
-from phaseprune.heal.packed import part_logits, trained_length
-from phaseprune.heal.recipe import Recipe
-from phaseprune.heal.train import Trainer, train
+from phaseprune.healing import data as data_module
+from phaseprune.healing import packed as packed_module
+from phaseprune.healing.data import question_material, text_material
+from phaseprune.healing.heal import heal
+from phaseprune.healing.losses import weight
+from phaseprune.healing.packed import part_logits, trained_length
+from phaseprune.healing.recipe import Recipe
+from phaseprune.healing.train import Trainer, train
+from phaseprune.pruning.prune import prune
 from phaseprune.questions.catalog import load_task
-from phaseprune.search.prune import prune
 from phaseprune.sweep.probe import ANY_LENGTH
 
 PACKED = ["llama", "qwen3", "gpt2", "gpt_neox", "gemma2"]
@@ -199,7 +199,7 @@ def test_letters_that_share_too_little_are_plain_rows(tiny_dirs, tmp_path, shots
 
 
 def test_windows_of_text_are_plain_rows(tiny_dirs, tmp_path, monkeypatch):
-    monkeypatch.setattr("phaseprune.heal.train.trained_length", None)
+    monkeypatch.setattr("phaseprune.healing.train.trained_length", None)
     decoder = load_model(str(tiny_dirs["llama"]))
     material = text_material(decoder, TEXT)
     recipe = Recipe(objective="text", method="full", steps=2, batch=2, lr=1e-3)
@@ -256,7 +256,7 @@ def test_training_goes_the_way_of_plain_rows(
 ):
     how = dict(method="full", objective=objective, lr=1e-3, other=tiny_dirs["llama"])
     packed = _train(tiny_dirs["gemma2"], question_file, tmp_path / "packed.pt", **how)
-    monkeypatch.setattr("phaseprune.heal.train.trained_length", lambda *a: 0)
+    monkeypatch.setattr("phaseprune.healing.train.trained_length", lambda *a: 0)
     plain = _train(tiny_dirs["gemma2"], question_file, tmp_path / "plain.pt", **how)
     for one, other in zip(packed.looks, plain.looks, strict=True):
         assert one["held_out"] == pytest.approx(other["held_out"], rel=2e-3, abs=1e-6)
@@ -277,6 +277,6 @@ def test_a_pruned_model_is_healed_on_packed_rows(tiny_dirs, question_file, tmp_p
         found.append(trained_length(*arguments))
         return found[-1]
 
-    monkeypatch.setattr("phaseprune.heal.train.trained_length", watched)
+    monkeypatch.setattr("phaseprune.healing.train.trained_length", watched)
     healing = heal(tmp_path / "run", step=1, train=training, steps=2, batch=2, method="full")
     assert found == [ANY_LENGTH] and healing.training["steps"] == 2

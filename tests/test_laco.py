@@ -22,6 +22,9 @@ from transformers import (
 )
 
 from conftest import CONFIGS, QUESTIONS, ROPE, save_tiny, write_jsonl
+from phaseprune.comparison.compare import compare
+from phaseprune.comparison.pruned import Pruned, of_line, of_ranking
+from phaseprune.comparison.text import open_text
 from phaseprune.decision import laco
 from phaseprune.decision.laco import LEAST, Merge, collapse, gone, largest_threshold, mixtures
 from phaseprune.decoder.blocks import skipped_blocks
@@ -31,21 +34,18 @@ from phaseprune.decoder.merged import check_mergeable, merged_blocks
 from phaseprune.decoder.pruned_weights import write_kept_weights
 from phaseprune.decoder.reload import ExportMismatch
 from phaseprune.errors import UserError
-from phaseprune.heal.pruned import shortened
+from phaseprune.healing.pruned import shortened
+from phaseprune.methods import laco as search
+from phaseprune.methods.laco import SAMPLES, Collapsing, check_merges, find_merges, sample_tokens
+from phaseprune.methods.rank import rank_blocks
+from phaseprune.methods.registry import METHODS
 from phaseprune.probes.guards import Guard, open_guard
 from phaseprune.probes.ladder import read_ladder
+from phaseprune.pruning.export_run import export_run
+from phaseprune.pruning.prune import prune
 from phaseprune.questions.prompts import render
 from phaseprune.questions.split import split
 from phaseprune.runs.directory import RunDirectory
-from phaseprune.search import laco as search
-from phaseprune.search.compare import compare
-from phaseprune.search.compare_text import open_text
-from phaseprune.search.export_run import export_run
-from phaseprune.search.laco import SAMPLES, Collapsing, check_merges, find_merges, sample_tokens
-from phaseprune.search.methods import METHODS
-from phaseprune.search.prune import prune
-from phaseprune.search.pruned import Pruned, of_line, of_ranking
-from phaseprune.search.rank import rank_blocks
 from phaseprune.sweep.changes import task_sequences
 from phaseprune.sweep.measure import prepare
 from test_methods import eight, eight_dir, text_file  # noqa: F401

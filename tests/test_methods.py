@@ -17,16 +17,16 @@ from phaseprune.cli.main import main
 from phaseprune.decision import rankings
 from phaseprune.decoder.load import load_model
 from phaseprune.errors import UserError
+from phaseprune.methods.judge import question_judge
+from phaseprune.methods.measures import MEASURES
+from phaseprune.methods.objectives import SIGNS
+from phaseprune.methods.rank import rank_blocks
+from phaseprune.methods.registry import METHODS
+from phaseprune.pruning.prune import prune
 from phaseprune.questions.catalog import load_task
 from phaseprune.questions.encode import encode_pair
 from phaseprune.questions.prompts import render
 from phaseprune.questions.split import split
-from phaseprune.search.judge import question_judge
-from phaseprune.search.measures import MEASURES
-from phaseprune.search.methods import METHODS
-from phaseprune.search.objectives import SIGNS
-from phaseprune.search.prune import prune
-from phaseprune.search.rank import rank_blocks
 from phaseprune.sweep import changes
 from phaseprune.sweep.changes import block_changes, draw_examples, task_sequences, window_sequences
 from phaseprune.sweep.measure import prepare

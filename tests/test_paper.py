@@ -13,21 +13,21 @@ from hypothesis import strategies as st
 from conftest import QUESTIONS, write_jsonl
 from phaseprune.cli.main import main
 from phaseprune.errors import UserError
-from phaseprune.paper import experiments, judges
-from phaseprune.paper.claims import CLAIMS
-from phaseprune.paper.page import claims_markdown, write_paper_report
-from phaseprune.paper.paper import open_paper, paper, task_folders
-from phaseprune.paper.results import read_results
-from phaseprune.paper.sections import SECTIONS
-from phaseprune.paper.settings import (
+from phaseprune.questions.catalog import load_task
+from phaseprune.replication import experiments, judges
+from phaseprune.replication.claims import CLAIMS
+from phaseprune.replication.page import claims_markdown, write_paper_report
+from phaseprune.replication.paper import open_paper, paper, task_folders
+from phaseprune.replication.results import read_results
+from phaseprune.replication.sections import SECTIONS
+from phaseprune.replication.settings import (
     EXPERIMENTS,
     Settings,
     read_configuration,
     resolve,
     settings_of,
 )
-from phaseprune.paper.words import shown_name
-from phaseprune.questions.catalog import load_task
+from phaseprune.replication.words import shown_name
 
 #: As small as every experiment still says something on the bundled model.
 SMALL = Settings(
@@ -406,7 +406,7 @@ def test_all_experiments_have_the_phases_of_the_trace(run):
 
 def test_each_experiment_is_what_its_own_command_gives(run, demo, tmp_path):
     """But for the phases, the run of a single experiment has the same figures."""
-    from phaseprune.search.prune import prune
+    from phaseprune.pruning.prune import prune
 
     alone = prune(demo, load_task("demo", limit=200), remove=11, calibration=32, evaluation=96)
     steps = run.tasks[0].results["prune"]["steps"]
@@ -415,7 +415,8 @@ def test_each_experiment_is_what_its_own_command_gives(run, demo, tmp_path):
 
 
 def test_a_finished_run_is_read_and_nothing_is_done_again(run, demo, monkeypatch):
-    monkeypatch.setattr("phaseprune.paper.paper.run_experiment", lambda *a: pytest.fail("ran"))
+    ran = "phaseprune.replication.paper.run_experiment"
+    monkeypatch.setattr(ran, lambda *a: pytest.fail("ran"))
     again = paper(
         demo, [load_task("demo", limit=200)], out=run.path, settings=SMALL, arguments="demo"
     )
@@ -440,7 +441,7 @@ def test_a_stopped_run_goes_on_and_experiments_can_be_added(demo, tmp_path, monk
             raise KeyboardInterrupt
         real(name, job)
 
-    monkeypatch.setattr("phaseprune.paper.paper.run_experiment", stopped)
+    monkeypatch.setattr("phaseprune.replication.paper.run_experiment", stopped)
     with pytest.raises(KeyboardInterrupt):
         paper(demo, [task], out=out, settings=Settings(**small))
     assert ran == ["trace", "prune"]
@@ -450,7 +451,7 @@ def test_a_stopped_run_goes_on_and_experiments_can_be_added(demo, tmp_path, monk
         ran.append(name)
         real(name, job)
 
-    monkeypatch.setattr("phaseprune.paper.paper.run_experiment", told)
+    monkeypatch.setattr("phaseprune.replication.paper.run_experiment", told)
     ran.clear()
     found = paper(demo, [task], out=out, settings=Settings(**small))
     assert ran == ["prune", "ablate"] and found.state == "resumed"
@@ -485,7 +486,7 @@ def test_errors_of_the_trace_end_the_run(demo, tmp_path, monkeypatch):
     def broken(name, job):
         raise UserError("block 3 gives NaN")
 
-    monkeypatch.setattr("phaseprune.paper.paper.run_experiment", broken)
+    monkeypatch.setattr("phaseprune.replication.paper.run_experiment", broken)
     with pytest.raises(UserError, match="block 3"):
         paper(demo, [load_task("demo", limit=150)], out=tmp_path / "run", settings=SMALL)
 

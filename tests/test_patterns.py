@@ -138,7 +138,7 @@ def test_prune_keeps_the_period(gemma, tmp_path):
 
 
 def test_a_search_that_ends_amid_a_period_chooses_the_step_before_it(gemma, tmp_path, monkeypatch):
-    from phaseprune.search.stopping import Stop
+    from phaseprune.pruning.stopping import Stop
 
     questions = write_jsonl(tmp_path / "q.jsonl", QUESTIONS * 3)
     decoder, task = load_model(str(gemma)), load_task(str(questions))

@@ -23,6 +23,8 @@ from phaseprune.decision.phases import (
 )
 from phaseprune.decoder.load import load_model
 from phaseprune.errors import UserError
+from phaseprune.probes.phasewise import phasewise
+from phaseprune.probes.phasewise_sets import draw_sets, drawn_sets, kinds_of
 from phaseprune.questions.catalog import load_task
 from phaseprune.questions.split import split
 from phaseprune.report.html import write_report
@@ -33,8 +35,6 @@ from phaseprune.report.phasewise_words import (
     phasewise_lines,
 )
 from phaseprune.runs.directory import RunDirectory
-from phaseprune.search.phasewise import phasewise
-from phaseprune.search.phasewise_sets import draw_sets, drawn_sets, kinds_of
 from phaseprune.sweep.measure import prepare, trace
 from phaseprune.sweep.sets import set_scores
 from phaseprune.sweep.side_by_side import block_passes, branch

@@ -9,8 +9,8 @@ from torch.nn import functional
 
 from conftest import WORDS
 from phaseprune.errors import UserError
+from phaseprune.pruning.prune import prune
 from phaseprune.questions.catalog import load_task
-from phaseprune.search.prune import prune
 from phaseprune.sweep.text import text_windows
 from test_sweep import without
 

@@ -18,10 +18,10 @@ from phaseprune.decision.planning import (
     predict_budget,
 )
 from phaseprune.errors import UserError
+from phaseprune.methods.plan import plan
+from phaseprune.methods.rank import rank_blocks
 from phaseprune.questions.catalog import load_task
 from phaseprune.questions.encode import encode_task
-from phaseprune.search.plan import plan
-from phaseprune.search.rank import rank_blocks
 from phaseprune.sweep.changes import block_changes, task_sequences
 from phaseprune.sweep.measure import prepare
 from phaseprune.sweep.residuals import take_residuals

@@ -13,14 +13,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from phaseprune.errors import UserError
+from phaseprune.pruning.export_run import export_run, run_to_export
+from phaseprune.pruning.prune import prune
+from phaseprune.pruning.stopping import stop_rule
 from phaseprune.questions.catalog import load_task
 from phaseprune.questions.split import split
 from phaseprune.runs.atomic import append_json_lines, read_json_lines, write_json
 from phaseprune.runs.directory import RunDirectory
 from phaseprune.runs.scores import read_scores
-from phaseprune.search.export_run import export_run, run_to_export
-from phaseprune.search.prune import prune
-from phaseprune.search.stopping import stop_rule
 from phaseprune.sweep.measure import trace
 from phaseprune.sweep.recorded import trace_run
 

@@ -9,18 +9,18 @@ import pytest
 
 from phaseprune.cli.main import main
 from phaseprune.errors import UserError
+from phaseprune.methods.judge import question_judge
+from phaseprune.methods.objectives import SIGNS
+from phaseprune.methods.rank import rank_blocks
+from phaseprune.methods.registry import METHODS, TEXT
 from phaseprune.probes.guards import Guard
+from phaseprune.pruning.export_run import export_run
+from phaseprune.pruning.prune import prune
+from phaseprune.pruning.stopping import stop_rule
 from phaseprune.questions.catalog import load_task
 from phaseprune.questions.split import split
 from phaseprune.report.html import write_report
 from phaseprune.runs.directory import RunDirectory
-from phaseprune.search.export_run import export_run
-from phaseprune.search.judge import question_judge
-from phaseprune.search.methods import METHODS, TEXT
-from phaseprune.search.objectives import SIGNS
-from phaseprune.search.prune import prune
-from phaseprune.search.rank import rank_blocks
-from phaseprune.search.stopping import stop_rule
 from phaseprune.sweep.measure import prepare
 from phaseprune.sweep.text import text_windows
 from phaseprune.sweep.walk import sweep_scores, trace_scores

@@ -25,9 +25,12 @@ from phaseprune.decision.combined import (
 from phaseprune.decision.intervals import resamples
 from phaseprune.decoder.load import load_model
 from phaseprune.errors import UserError
-from phaseprune.heal.pruned import open_run
+from phaseprune.healing.pruned import open_run
 from phaseprune.probes.guards import Guard
 from phaseprune.probes.ladder import read_ladder
+from phaseprune.pruning.export_run import export_run, run_to_export
+from phaseprune.pruning.prune import prune
+from phaseprune.pruning.tasks_together import kept_shares
 from phaseprune.questions.catalog import load_task
 from phaseprune.questions.encode import encode_pair
 from phaseprune.questions.prompts import render
@@ -36,9 +39,6 @@ from phaseprune.report.html import write_report
 from phaseprune.report.tasks_figure import tasks_figure
 from phaseprune.report.tasks_words import differing_line, tasks_lines, tasks_tables
 from phaseprune.runs.directory import RunDirectory
-from phaseprune.search.export_run import export_run, run_to_export
-from phaseprune.search.prune import prune
-from phaseprune.search.tasks_together import kept_shares
 from phaseprune.sweep.measure import prepare
 from phaseprune.sweep.memory import kept_budget
 from phaseprune.sweep.walk import trace_scores

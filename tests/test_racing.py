@@ -18,15 +18,15 @@ from phaseprune.decision.racing import (
     mean_bound,
 )
 from phaseprune.errors import UserError
+from phaseprune.methods.judge import question_judge
+from phaseprune.methods.method import search_options
+from phaseprune.methods.objectives import OBJECTIVES, OF_ALL
+from phaseprune.methods.racing import make_racing, race_candidates
+from phaseprune.pruning.prune import prune
 from phaseprune.questions.catalog import load_task
 from phaseprune.questions.split import split
 from phaseprune.report import words
 from phaseprune.runs.directory import RunDirectory
-from phaseprune.search.judge import question_judge
-from phaseprune.search.method import search_options
-from phaseprune.search.objectives import OBJECTIVES, OF_ALL
-from phaseprune.search.prune import prune
-from phaseprune.search.racing import make_racing, race_candidates
 from phaseprune.sweep import precision
 from phaseprune.sweep.kept import Kept, counted_passes
 from phaseprune.sweep.measure import prepare

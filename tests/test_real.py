@@ -11,10 +11,10 @@ import pytest
 from conftest import write_jsonl
 from phaseprune.decoder.blocks import skipped_blocks
 from phaseprune.decoder.load import load_model
+from phaseprune.pruning.export_run import export_run, run_to_export
+from phaseprune.pruning.prune import prune
 from phaseprune.questions.catalog import load_task
 from phaseprune.questions.split import split
-from phaseprune.search.export_run import export_run, run_to_export
-from phaseprune.search.prune import prune
 from phaseprune.sweep.measure import prepare
 from phaseprune.sweep.probe import ANY_LENGTH, packed_length
 from phaseprune.sweep.walk import sweep_scores, trace_scores

@@ -14,9 +14,9 @@ from phaseprune.decision.collapse import retained
 from phaseprune.decision.margin_shift import margin_shift, paired_t
 from phaseprune.decision.recovery import find_levelling, retained_curve, trend
 from phaseprune.errors import UserError
-from phaseprune.heal.ladder import heal_ladder
+from phaseprune.healing.ladder import heal_ladder
+from phaseprune.pruning.prune import prune
 from phaseprune.questions.catalog import load_task
-from phaseprune.search.prune import prune
 
 DEPTHS = [14, 11, 9, 7, 6, 5, 4, 3, 2]
 QUESTIONS, CHANCE = 300, 0.25

@@ -11,11 +11,11 @@ from phaseprune import prune
 from phaseprune.cli.main import main
 from phaseprune.decoder.load import load_model
 from phaseprune.errors import UserError
+from phaseprune.pruning.export_run import export_run
 from phaseprune.questions.catalog import load_task
 from phaseprune.questions.encode import encode_task
 from phaseprune.questions.split import split
 from phaseprune.runs.directory import RunDirectory
-from phaseprune.search.export_run import export_run
 from phaseprune.sweep.measure import prepare
 from phaseprune.sweep.walk import trace_scores
 

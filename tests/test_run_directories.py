@@ -15,26 +15,26 @@ import pytest
 
 from conftest import QUESTIONS, save_tiny, write_jsonl
 from phaseprune.cli.main import main
+from phaseprune.comparison.compare import compare
 from phaseprune.decoder.load import load_model
 from phaseprune.decoder.source import find_source
 from phaseprune.errors import UserError
-from phaseprune.heal.heal import heal
-from phaseprune.heal.ladder import heal_ladder
-from phaseprune.paper.paper import paper
-from phaseprune.paper.settings import Settings
+from phaseprune.healing.heal import heal
+from phaseprune.healing.ladder import heal_ladder
+from phaseprune.methods.plan import plan
 from phaseprune.probes.ablation import ablate
 from phaseprune.probes.perturbation import perturb
+from phaseprune.probes.phasewise import phasewise
 from phaseprune.probes.similarity import similarity
+from phaseprune.pruning.export_run import export_run, run_to_export
+from phaseprune.pruning.prune import prune
 from phaseprune.questions.catalog import load_task
+from phaseprune.replication.paper import paper
+from phaseprune.replication.settings import Settings
 from phaseprune.report.html import write_report
 from phaseprune.runs import lock as lock_module
 from phaseprune.runs.directory import RunDirectory
 from phaseprune.runs.leftovers import FILES, clear_leftovers, strangers
-from phaseprune.search.compare import compare
-from phaseprune.search.export_run import export_run, run_to_export
-from phaseprune.search.phasewise import phasewise
-from phaseprune.search.plan import plan
-from phaseprune.search.prune import prune
 from phaseprune.sweep.recorded import trace_run
 
 OPTIONS = dict(remove=2, calibration=4)
@@ -391,7 +391,7 @@ def test_a_page_that_loses_its_temporary_file_is_written_again(tmp_path):
 KILLED_IN_SCRATCH = """
 import os, signal, sys
 import phaseprune.cli.main as m
-from phaseprune.heal import heal as h
+from phaseprune.healing import heal as h
 def kill(*a, **k): os.kill(os.getpid(), signal.SIGKILL)
 h.measure = kill
 m.main(sys.argv[1:])

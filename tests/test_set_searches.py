@@ -10,24 +10,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from phaseprune.comparison.compare import compare
+from phaseprune.comparison.orders import chosen_sets, method_names, wanted_rankings
+from phaseprune.comparison.pruned import Pruned
 from phaseprune.decision import evolution as draws
 from phaseprune.decision.surrogate import greedy_order, make_surrogate
 from phaseprune.decoder.load import load_model
 from phaseprune.errors import UserError
+from phaseprune.methods import beam, costs, evolution, pairwise
+from phaseprune.methods.beam import beam_search
+from phaseprune.methods.evolution import evolve
+from phaseprune.methods.judge import question_judge
+from phaseprune.methods.pairwise import measure_pairs
+from phaseprune.methods.rank import rank_blocks
+from phaseprune.methods.registry import METHODS
+from phaseprune.probes.phasewise_sets import draw_sets
+from phaseprune.pruning.prune import prune
 from phaseprune.questions.catalog import load_task
 from phaseprune.questions.split import split
-from phaseprune.search import beam, costs, evolution, pairwise
-from phaseprune.search.beam import beam_search
-from phaseprune.search.compare import compare
-from phaseprune.search.compare_orders import chosen_sets, method_names, wanted_rankings
-from phaseprune.search.evolution import evolve
-from phaseprune.search.judge import question_judge
-from phaseprune.search.methods import METHODS
-from phaseprune.search.pairwise import measure_pairs
-from phaseprune.search.phasewise_sets import draw_sets
-from phaseprune.search.prune import prune
-from phaseprune.search.pruned import Pruned
-from phaseprune.search.rank import rank_blocks
 from phaseprune.sweep.measure import prepare
 from phaseprune.sweep.walk import trace_scores
 from test_methods import BLOCKS, eight, eight_dir  # noqa: F401

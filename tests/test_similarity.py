@@ -25,10 +25,10 @@ from phaseprune.probes import minibatches
 from phaseprune.probes import similarity as module
 from phaseprune.probes.minibatches import draw_minibatches, prepare_minibatch, see_minibatch
 from phaseprune.probes.similarity import similarity
+from phaseprune.pruning.prune import prune
 from phaseprune.questions.catalog import load_task
 from phaseprune.questions.encode import encode_pair
 from phaseprune.questions.prompts import render
-from phaseprune.search.prune import prune
 from phaseprune.sweep.side_by_side import block_passes, walk_models
 from phaseprune.sweep.walk import trace_scores
 from test_cli import run, sentence  # noqa: F401 - a fixture

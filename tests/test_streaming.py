@@ -18,8 +18,8 @@ from phaseprune.decoder.source import find_source
 from phaseprune.decoder.streaming import BlockStream
 from phaseprune.decoder.weight_reader import WeightReader
 from phaseprune.errors import UserError
+from phaseprune.pruning.prune import prune
 from phaseprune.questions.catalog import load_task
-from phaseprune.search.prune import prune
 from phaseprune.sweep import memory, states
 from phaseprune.sweep.kept import Kept
 from phaseprune.sweep.measure import prepare

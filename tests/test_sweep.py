@@ -9,12 +9,12 @@ from transformers import Gemma2Config, LlamaConfig
 
 from conftest import CONFIGS, ROPE, delete_block, save_tiny
 from phaseprune.decoder.load import load_model
+from phaseprune.methods.objectives import OBJECTIVES, OF_ALL, best, figures
+from phaseprune.pruning.prune import prune
 from phaseprune.questions.catalog import load_task
 from phaseprune.questions.encode import EncodedQuestion, encode_pair, encode_task
 from phaseprune.questions.prompts import render
 from phaseprune.questions.split import split
-from phaseprune.search.objectives import OBJECTIVES, OF_ALL, best, figures
-from phaseprune.search.prune import prune
 from phaseprune.sweep import walk
 from phaseprune.sweep.forest import WORTH_SHARING
 from phaseprune.sweep.kept import Kept

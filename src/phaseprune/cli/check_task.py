@@ -159,9 +159,9 @@ def _paper_lines(
         rates: measured; None without the weights, and then nothing is said of seconds.
     """
     from phaseprune.cli.check_words import experiment_lines, paper_line
-    from phaseprune.paper.cost import Shape, costs
-    from phaseprune.paper.settings import Settings, resolve
-    from phaseprune.paper.sides import measure_sides
+    from phaseprune.replication.cost import Shape, costs
+    from phaseprune.replication.settings import Settings, resolve
+    from phaseprune.replication.sides import measure_sides
 
     try:
         settings = resolve(Settings(calibration=calibration), seen.blocks)

@@ -114,10 +114,10 @@ def compare(
         for side, typed in (("calibration", calibration), ("evaluation", evaluation))
     }
     kept = [] if protect is None else block_list(protect, "--protect")
-    from phaseprune.search.compare import compare as compare_methods
-    from phaseprune.search.compare_orders import method_names
-    from phaseprune.search.compare_text import NO_TEXT
-    from phaseprune.search.phasewise import check_draws
+    from phaseprune.comparison.compare import compare as compare_methods
+    from phaseprune.comparison.orders import method_names
+    from phaseprune.comparison.text import NO_TEXT
+    from phaseprune.probes.phasewise import check_draws
 
     method_names(asked)
     check_draws(draws, None)

@@ -46,11 +46,11 @@ def demo(
     for path in former:
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     decoder = load_checked("demo", screen, device=device, dtype=dtype)
+    from phaseprune.pruning.conclude import choose
+    from phaseprune.pruning.export_run import export_run
+    from phaseprune.pruning.prune import prune
     from phaseprune.report.html import write_report
     from phaseprune.report.tables import trace_table
-    from phaseprune.search.conclude import choose
-    from phaseprune.search.export_run import export_run
-    from phaseprune.search.prune import prune
 
     task = load_task("demo", limit=limit)
     screen.say(

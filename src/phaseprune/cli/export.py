@@ -69,7 +69,7 @@ def export(
         raise UserError("say where to write the checkpoint with --out DIRECTORY")
     removed = item_list(remove) if remove is not None else []
     if is_run:
-        from phaseprune.search.export_run import (
+        from phaseprune.pruning.export_run import (
             export_run,
             removed_up_to,
             run_to_export,

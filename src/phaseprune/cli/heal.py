@@ -121,7 +121,7 @@ def heal(
 
 
 def _one(screen: Screen, run: Path, step: int | None, wanted: dict[str, Any]) -> None:
-    from phaseprune.heal.heal import heal
+    from phaseprune.healing.heal import heal
     from phaseprune.report import heal_words as words
     from phaseprune.report.heal_tables import healing_table
     from phaseprune.report.html import write_report
@@ -145,7 +145,7 @@ def _one(screen: Screen, run: Path, step: int | None, wanted: dict[str, Any]) ->
 def _several(
     screen: Screen, run: Path, levels: list[int], seeds: int, wanted: dict[str, Any]
 ) -> None:
-    from phaseprune.heal.ladder import heal_ladder
+    from phaseprune.healing.ladder import heal_ladder
     from phaseprune.report import heal_words as words
     from phaseprune.report.heal_tables import ladder_table
     from phaseprune.report.html import write_report

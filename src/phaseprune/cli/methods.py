@@ -27,8 +27,8 @@ def methods(
 ) -> None:  # fmt: skip
     """List the training-free ways to choose blocks, with paper, needs and cost."""
     screen = Screen(as_json, quiet)
+    from phaseprune.methods.registry import METHODS, find_method
     from phaseprune.report.tables import methods_table
-    from phaseprune.search.methods import METHODS, find_method
 
     if not 1 <= remove < blocks:
         raise UserError(

@@ -141,10 +141,10 @@ def paper(
     screen = Screen(as_json, quiet)
     given = {k: v for k, v in locals().items() if k not in ("context", "screen", "config", "task")}
     model, tasks, options = _options(context, config, task, given)
-    from phaseprune.paper.page import write_paper_report
-    from phaseprune.paper.paper import paper as run_paper
-    from phaseprune.paper.settings import settings_of
-    from phaseprune.paper.words import claims_table, left_out_lines, summary_line
+    from phaseprune.replication.page import write_paper_report
+    from phaseprune.replication.paper import paper as run_paper
+    from phaseprune.replication.settings import settings_of
+    from phaseprune.replication.words import claims_table, left_out_lines, summary_line
 
     settings = [settings_of(own) for own in tasks.values()]
     questions = [
@@ -182,8 +182,8 @@ def configuration(config: Path | None):
     from dataclasses import fields
     from inspect import signature
 
-    from phaseprune.paper.settings import Configuration, Settings, read_configuration
     from phaseprune.questions.catalog import load_task
+    from phaseprune.replication.settings import Configuration, Settings, read_configuration
 
     if config is None:
         return Configuration()

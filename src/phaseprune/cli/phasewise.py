@@ -90,12 +90,12 @@ def phasewise(
         trust_remote_code=trust_remote_code, blocks=blocks, stream=stream,
         max_memory=max_memory,
     )  # fmt: skip
+    from phaseprune.probes.phasewise import phasewise as compare_phases
     from phaseprune.report.html import write_report
     from phaseprune.report.phasewise_words import phasewise_lines, phasewise_tables
     from phaseprune.report.transition_words import phases_line
     from phaseprune.report.words import input_lines
     from phaseprune.runs.directory import RunDirectory
-    from phaseprune.search.phasewise import phasewise as compare_phases
 
     run = run_path(out, "phasewise", model, task)
     with screen.progress() as progress:

@@ -70,12 +70,12 @@ def plan(
         trust_remote_code=trust_remote_code, blocks=blocks, stream=stream,
         max_memory=max_memory,
     )  # fmt: skip
+    from phaseprune.methods.plan import plan as plan_model
     from phaseprune.report.html import write_report
     from phaseprune.report.plan_words import plan_lines, plan_table
     from phaseprune.report.transition_words import phases_line
     from phaseprune.report.words import input_lines
     from phaseprune.runs.directory import RunDirectory
-    from phaseprune.search.plan import plan as plan_model
 
     run = run_path(out, "plan", model, task)
     with screen.progress() as progress:

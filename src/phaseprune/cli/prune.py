@@ -175,12 +175,12 @@ def prune(
     screen = Screen(as_json, quiet)
     task = task_name(model, task)
     settings = task_settings(locals())
+    from phaseprune.methods.choice import find_choice
+    from phaseprune.methods.objectives import check_letters
+    from phaseprune.methods.registry import check_length
+    from phaseprune.pruning.granularity import check_choice, refuse_spread
+    from phaseprune.pruning.tasks_choice import check_tasks, different_folders
     from phaseprune.runs.directory import RunDirectory
-    from phaseprune.search.choice import find_choice
-    from phaseprune.search.granularity import check_choice, refuse_spread
-    from phaseprune.search.methods import check_length
-    from phaseprune.search.objectives import check_letters
-    from phaseprune.search.tasks_choice import check_tasks, different_folders
 
     choice = find_choice(method, objective, search, race_alpha, race_tolerance, race_dtype)
     check_length(choice.method, remove is not None or ratio is not None)
@@ -210,10 +210,10 @@ def prune(
     )  # fmt: skip
     from phaseprune.decoder.export import check_exportable, taken_by_position
     from phaseprune.probes.guards import Guard
+    from phaseprune.pruning.export_run import export_run
+    from phaseprune.pruning.prune import prune as prune_model
     from phaseprune.report.html import write_report
     from phaseprune.report.words import input_lines
-    from phaseprune.search.export_run import export_run
-    from phaseprune.search.prune import prune as prune_model
 
     if export:
         try:

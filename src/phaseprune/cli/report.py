@@ -31,7 +31,7 @@ def report(
     manifest = read_json(run / "manifest.json", ()) or {}
     of_paper = manifest.get("command") == "paper"
     if of_paper:
-        from phaseprune.paper.page import write_paper_report as write_report
+        from phaseprune.replication.page import write_paper_report as write_report
     path = write_report(run)
     screen.say(f"report: {path}")
     if copy is not None:
@@ -46,7 +46,7 @@ def _copy(run: Path, page: Path, copy: Path, of_paper: bool) -> None:
     from phaseprune.runs.atomic import write_text
 
     if of_paper:
-        from phaseprune.paper.page import paper_copy
+        from phaseprune.replication.page import paper_copy
 
         text = paper_copy(run)
     else:

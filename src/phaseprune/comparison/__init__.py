@@ -1,0 +1,1 @@
+"""Methods of choosing blocks side by side."""

@@ -1,0 +1,1 @@
+"""Pruning runs: the steps, when they stop, and what they come to."""
