@@ -565,7 +565,7 @@ def test_an_answer_that_may_be_a_place_or_a_text_is_said_to_look_1_based(tmp_pat
         {"question": "2 + 1", "choices": ["2", "3", "6"], "answer": 2},
         {"question": "Snow", "choices": ["red", "white", "x"], "answer": 2},
     ]
-    with pytest.raises(UserError, match="line 1: .* the text of another .*look 1-based: 2 to 3"):
+    with pytest.raises(UserError, match="line 2: .* the text of another .*look 1-based: 2 to 3"):
         read_file(write_jsonl(tmp_path / "q.jsonl", rows))
 
 
