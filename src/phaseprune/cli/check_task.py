@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from phaseprune.cli.console import Screen
+from phaseprune.cli.screen import Screen
 from phaseprune.errors import UserError
 
 
@@ -31,11 +31,11 @@ class Checks:
         self.refused.append(text)
 
 
-def load_questions(checks: Checks, task: str, limit: int | None, settings: dict):
+def load_questions(checks: Checks, task: str, keywords: dict):
     """The task's questions, with a line about them."""
     from phaseprune.questions.catalog import load_task
 
-    questions = load_task(task, limit=limit, **settings)
+    questions = load_task(task, **keywords)
     options = "/".join(map(str, sorted(set(questions.options.tolist()))))
     checks.tell("task", f"{len(questions.questions)} questions with {options} options, "
                 f"{questions.scoring} scoring, chance {questions.chance:.3f}")  # fmt: skip
