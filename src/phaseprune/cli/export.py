@@ -58,12 +58,27 @@ def export(
     removed = item_list(remove) if remove is not None else []
     name, keywords = source, loading.keywords()
     if is_run:
-        from phaseprune.pruning.export_run import export_run, run_to_export
+        from phaseprune.pruning.export_run import (
+            export_run,
+            removed_up_to,
+            run_to_export,
+            step_to_export,
+        )
 
         run = run_to_export(source)
+        removed = removed_up_to(run, step_to_export(run, step))
         name = run.manifest["model"]["name"]
         if loading.dtype == "auto":
             keywords["dtype"] = run.manifest["model"]["dtype"]
+    told = []
+    if loading.blocks is None:  # else the configuration may not say how many there are
+        from phaseprune.decoder.export import warnings_beforehand
+        from phaseprune.decoder.load import silence_transformers
+
+        silence_transformers()
+        told = warnings_beforehand(name, removed, loading.revision, loading.trust_remote_code)
+        for warning in told:
+            screen.note(warning)
     decoder = load_model(screen, name, keywords)
     if is_run:
         exported = export_run(decoder, run, step=step, out=out, repair_labels=repair_labels)
@@ -72,7 +87,8 @@ def export(
 
         exported = write(decoder, removed, out)
     for warning in exported.warnings or ():
-        screen.note(warning)
+        if warning not in told:
+            screen.note(warning)
     from phaseprune.decoder.export_notes import zeroed_lines
 
     saved = 1 - exported.parameters / exported.full_parameters
