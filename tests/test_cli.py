@@ -202,6 +202,7 @@ def test_check_says_what_is_wrong(run, tiny_dirs, question_file):
         (("export", "demo", "--remove", "1"), "--out"),
         (("export", "nowhere", "--step", "1"), "no manifest.json"),
         (("report", "nowhere"), "nowhere"),
+        (("paper", "demo", "--task", ","), "names nothing"),
         (("tasks", "dmo"), "Did you mean 'demo'"),
         (("trace", "demo", "--task", "none.jsonl"), "no such file"),
     ],

@@ -10,7 +10,7 @@ import typer
 
 from phaseprune.cli import options as o
 from phaseprune.cli.execute import load_model, load_questions, run_path, task_name, typed_command
-from phaseprune.cli.screen import Screen, command_line
+from phaseprune.cli.screen import Screen, command_line, name_list
 from phaseprune.errors import UserError
 
 #: Options that say how the model is loaded.
@@ -173,7 +173,7 @@ def _options(
         raise UserError("name a model, or give --config FILE with one")
     own = dict(read.tasks) if task is None else {}
     if not own:
-        names = [part.strip() for part in task_name(model, task).split(",") if part.strip()]
+        names = name_list(task_name(model, task), "--task")
         if len(set(names)) < len(names):
             raise UserError(f"--task {task} names a task twice; name each task once")
         own = {name: read.tasks.get(name, {}) for name in names}
