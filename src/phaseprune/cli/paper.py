@@ -116,16 +116,16 @@ def paper(
 
     settings = [settings_of(own) for own in tasks.values()]
     asked = [
-        load_questions(screen, name, {name: own[name] for name in ASKING})
+        load_questions(screen, name, {key: own[key] for key in ASKING})
         for name, own in tasks.items()
     ]
-    decoder = load_model(screen, model, {name: options[name] for name in LOADING})
+    decoder = load_model(screen, model, {key: options[key] for key in LOADING})
     out = options["out"]
     run = Path(out) if out else run_path(None, "paper", model, [*tasks][0])
     with screen.progress() as progress:
         found = run_paper(
             decoder, asked, out=run, settings=settings, seed=options["seed"],
-            loading={name: options[name] for name in AGAIN}, arguments=typed_command(),
+            loading={key: options[key] for key in AGAIN}, arguments=typed_command(),
             note=screen.note, progress=progress,
         )  # fmt: skip
     report = write_paper_report(run)
