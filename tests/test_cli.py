@@ -1,15 +1,24 @@
 """The command line: exit codes, JSON alone on stdout, one sentence for a user's mistake."""
 
+import inspect
 import json
+import os
+import pkgutil
+import re
 import shutil
 import subprocess
 import sys
+from dataclasses import fields
 
 import pytest
 from safetensors.torch import load_file, save_file
 
+import phaseprune
 from conftest import write_jsonl
-from phaseprune.cli.main import COMMANDS, main
+from phaseprune.cli import options as o
+from phaseprune.cli.heal import HealingOptions
+from phaseprune.cli.main import COMMANDS, GROUPS, main
+from phaseprune.cli.prune import ChoiceOptions, StopOptions
 
 
 @pytest.fixture
@@ -42,6 +51,78 @@ def test_help_of_every_command(run):
     for command in COMMANDS:
         assert command in out
         assert run(command, "--help")[0] == 0
+
+
+def panels(text):
+    return re.findall(r"^╭─ (.+?) ─+╮$", text, re.M)
+
+
+def test_commands_stand_in_groups_and_options_in_panels(run):
+    code, out, _ = run("--help")
+    assert code == 0 and panels(out) == ["Options", *GROUPS]
+    code, out, _ = run("prune", "--help")
+    assert panels(out) == [
+        "Arguments", "Essentials", "Questions", "Search", "Hardware and model", "Output"
+    ]  # fmt: skip
+    for command in COMMANDS:
+        out = run(command, "--help")[1]
+        found = [name for name in panels(out) if name != "Arguments"]
+        assert found == [name for name in o.PANELS if name in found], command
+        assert max(map(len, out.splitlines())) <= 80
+    assert "[default: (one in runs/ for this" in run("trace", "--help")[1]
+
+
+@pytest.mark.parametrize(
+    ("group", "functions", "whole"),
+    [
+        (o.LoadingOptions, ["phaseprune.decoder.load.load_model"], True),
+        (o.QuestionOptions, ["phaseprune.questions.catalog.load_task"], True),
+        (StopOptions, ["phaseprune.pruning.prune.prune"], False),
+        (ChoiceOptions, ["phaseprune.pruning.prune.prune"], False),
+        (
+            HealingOptions,
+            ["phaseprune.healing.heal.heal", "phaseprune.healing.recipe.Recipe"],
+            False,
+        ),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_a_group_of_options_holds_keywords_of_python_with_their_defaults(group, functions, whole):
+    takes = {}
+    for name in functions:
+        takes |= inspect.signature(pkgutil.resolve_name(name)).parameters
+    held = {one.name: one.default for one in fields(group) if one.name != "task"}
+    for name, default in held.items():
+        assert takes[name].default == default, name
+    assert not whole or takes.keys() - held.keys() == {"name"}
+
+
+def test_questions_are_put_alike_by_the_next_command():
+    questions = o.QuestionOptions(
+        task="q.csv", limit=3, shots=2, shuffle=True, length_norm="bytes", seed=1
+    )
+    assert questions.keywords().keys() == {one.name for one in fields(questions)} - {"task"}
+    assert questions.words("text") == [
+        "--scoring", "text", "--length-norm", "bytes", "--shots", "2", "--shuffle", "--seed", "1",
+    ]  # fmt: skip
+    assert o.QuestionOptions().words(None) == []
+
+
+def test_version_and_short_flags(run, tiny_dirs, question_file, tmp_path):
+    assert run("--version")[:2] == (0, f"phaseprune {phaseprune.__version__}\n")
+    code, _, _ = run("trace", tiny_dirs["llama"], "-t", question_file, "-o", "short", "--quiet")
+    assert code == 0 and (tmp_path / "short/report.html").is_file()
+
+
+def test_a_shell_completes_commands_and_options():
+    for typed, at, found in (("pru", 1, "prune"), ("prune --granu", 2, "--granularity")):
+        asked = {"_PHASEPRUNE_COMPLETE": "complete_bash", "COMP_WORDS": f"phaseprune {typed}",
+                 "COMP_CWORD": str(at)}  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, "-m", "phaseprune"], env=os.environ | asked, capture_output=True,
+            text=True,
+        )  # fmt: skip
+        assert done.returncode == 0 and done.stdout.split() == [found], done
 
 
 def test_trace_prune_export_report_end_to_end(run, tiny_dirs, question_file, tmp_path):
@@ -121,6 +202,7 @@ def test_check_says_what_is_wrong(run, tiny_dirs, question_file):
         (("export", "demo", "--remove", "1"), "--out"),
         (("export", "nowhere", "--step", "1"), "no manifest.json"),
         (("report", "nowhere"), "nowhere"),
+        (("paper", "demo", "--task", ","), "names nothing"),
         (("tasks", "dmo"), "Did you mean 'demo'"),
         (("trace", "demo", "--task", "none.jsonl"), "no such file"),
     ],

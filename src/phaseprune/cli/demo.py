@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from phaseprune.cli import options as o
-from phaseprune.cli.console import Screen, command_line, load_checked
-from phaseprune.cli.prune import show
+from phaseprune.cli.execute import load_model
+from phaseprune.cli.prune import export_warnings, pruning_lines
+from phaseprune.cli.screen import Screen, command_line
 from phaseprune.errors import UserError
 
 if TYPE_CHECKING:
@@ -22,20 +23,21 @@ CALIBRATION, EVALUATION = 96, 300
 KEEP = 0.9
 
 
+@o.command
 def demo(
     context: typer.Context,
+    output: o.OutputOptions,
     out: Annotated[
-        Path, typer.Option("--out", metavar="RUN", help="Run directory, replaced if it is a demo's")
+        Path,
+        o.option("--out -o", "Run directory, replaced if it is a demo's.", o.OUTPUT, metavar="RUN"),
     ] = Path("runs/demo"),
     limit: o.Limit = None,
     seed: o.Seed = 0,
     device: o.Device = "auto",
     dtype: o.Dtype = "auto",
-    as_json: o.Json = False,
-    quiet: o.Quiet = False,
 ) -> None:
     """Trace the bundled model, prune it to the end, export the last good step, write the report."""
-    screen = Screen(as_json, quiet)
+    screen = Screen(output.as_json, output.quiet)
     began = time.perf_counter()
     from phaseprune.questions.catalog import load_task
     from phaseprune.runs.directory import RunDirectory
@@ -45,7 +47,7 @@ def demo(
     context.with_resource(run.lock())
     for path in former:
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    decoder = load_checked("demo", screen, device=device, dtype=dtype)
+    decoder = load_model(screen, "demo", {"device": device, "dtype": dtype})
     from phaseprune.pruning.conclude import choose
     from phaseprune.pruning.export_run import export_run
     from phaseprune.pruning.prune import prune
@@ -68,17 +70,16 @@ def demo(
     exported = export_run(decoder, run) if good else None
     report = write_report(out)
     result = pruning.to_dict() | {"result": run.manifest["result"]}
-    screen.say(trace_table(result["trace"]))
-    show(screen, result)
+    screen.show([trace_table(result["trace"]), *pruning_lines(result)])
+    for warning in export_warnings(result):
+        screen.note(warning)
     seconds = time.perf_counter() - began
     screen.say(f"report: {report}   ({seconds:.0f} s in all)")
-    screen.next(
+    screen.end(
+        result
+        | {"export": exported.to_dict() if exported else None, "seconds": round(seconds, 2)},
         command_line("check", "MODEL", "--task", "QUESTIONS.jsonl"),
         command_line("trace", "MODEL", "--task", "QUESTIONS.jsonl"),
-    )
-    screen.result(
-        result
-        | {"export": exported.to_dict() if exported else None, "seconds": round(seconds, 2)}
     )
 
 

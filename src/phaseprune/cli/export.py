@@ -6,51 +6,39 @@ import json
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from phaseprune.cli import options as o
-from phaseprune.cli.console import Screen, command_line, load_checked
+from phaseprune.cli.execute import load_model
+from phaseprune.cli.screen import Screen, command_line
 from phaseprune.decoder.items import item_list
 from phaseprune.errors import UserError
 
 
+@o.command
 def export(
-    source: Annotated[
-        str,
-        typer.Argument(metavar="RUN|MODEL", help="A run of prune; or a model, with --remove.",
-                       show_default=False),
-    ],
+    loading: o.LoadingOptions,
+    output: o.OutputOptions,
+    source: Annotated[str, o.argument("RUN|MODEL", "A run of prune; or a model, with --remove.")],
     remove: Annotated[
         str | None,
-        typer.Option("--remove", metavar="BLOCKS", help="Blocks to remove from a model: original "
-                     "0-based indices, as 20,26,7, or halves, as 7.attention,7.mlp."),
+        o.option("--remove", "Blocks to remove from a model: original 0-based indices, as 20,26,7, "
+                 "or halves, as 7.attention,7.mlp.", metavar="BLOCKS"),
     ] = None,
     step: Annotated[
-        int | None,
-        typer.Option("--step", help="Which step of the run. [default: the chosen one]"),
+        int | None, o.option("--step", "Which step of the run.", default="the chosen one")
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="DIRECTORY", help="Where to. [default: RUN/model]"),
+        o.option("--out -o", "Where to.", o.OUTPUT, metavar="DIRECTORY", default="RUN/model"),
     ] = None,
     measure: Annotated[
         bool,
-        typer.Option("--measure", help="Measure what is saved: bytes on disk, and the speed of "
-                     "both models by turns, on this machine as it is now."),
+        o.option("--measure", "Measure what is saved: bytes on disk, and the speed of both models "
+                 "by turns, on this machine as it is now."),
     ] = False,
     repair_labels: o.RepairLabels = False,
-    device: o.Device = "auto",
-    dtype: o.Dtype = "auto",
-    stream: o.Stream = None,
-    max_memory: o.MaxMemory = None,
-    revision: o.Revision = None,
-    trust_remote_code: o.TrustRemoteCode = False,
-    blocks: o.Blocks = None,
-    as_json: o.Json = False,
-    quiet: o.Quiet = False,
 ) -> None:  # fmt: skip
     """Write a pruned checkpoint that plain transformers loads, and prove it by reloading."""
-    screen = Screen(as_json, quiet)
+    screen = Screen(output.as_json, output.quiet)
     is_run = (Path(source) / "manifest.json").is_file()
     if is_run and remove is not None:
         raise UserError("--remove is for a model; a run already says which blocks: use --step")
@@ -68,6 +56,7 @@ def export(
     if not is_run and out is None:
         raise UserError("say where to write the checkpoint with --out DIRECTORY")
     removed = item_list(remove) if remove is not None else []
+    name, keywords = source, loading.keywords()
     if is_run:
         from phaseprune.pruning.export_run import (
             export_run,
@@ -78,24 +67,19 @@ def export(
 
         run = run_to_export(source)
         removed = removed_up_to(run, step_to_export(run, step))
-        model = run.manifest["model"]
-        name, dtype = model["name"], model["dtype"] if dtype == "auto" else dtype
-    else:
-        name = source
+        name = run.manifest["model"]["name"]
+        if loading.dtype == "auto":
+            keywords["dtype"] = run.manifest["model"]["dtype"]
     told = []
-    if blocks is None:  # else the configuration may not say how many there are
+    if loading.blocks is None:  # else the configuration may not say how many there are
         from phaseprune.decoder.export import warnings_beforehand
         from phaseprune.decoder.load import silence_transformers
 
         silence_transformers()
-        told = warnings_beforehand(name, removed, revision, trust_remote_code)
+        told = warnings_beforehand(name, removed, loading.revision, loading.trust_remote_code)
         for warning in told:
             screen.note(warning)
-    decoder = load_checked(
-        name, screen, device=device, dtype=dtype, revision=revision,
-        trust_remote_code=trust_remote_code, blocks=blocks, stream=stream,
-        max_memory=max_memory,
-    )  # fmt: skip
+    decoder = load_model(screen, name, keywords)
     if is_run:
         exported = export_run(decoder, run, step=step, out=out, repair_labels=repair_labels)
     else:
@@ -117,13 +101,11 @@ def export(
     )
     screen.say(f"reloaded from disk: max |Δ logits| {exported.max_abs_logit_difference:.2g}")
     screen.say(f"generated {exported.generated_tokens} tokens alike with and without the KV cache")
-    for line in zeroed_lines(exported.zeroed):
-        screen.say(line)
+    screen.show(zeroed_lines(exported.zeroed))
     if repair_labels:
         say_correction(screen, exported.path)
     saving = _measured(screen, decoder, exported.path) if measure else {}
-    screen.next(command_line("trace", exported.path, "--task", "TASK"))
-    screen.result(exported.to_dict() | saving)
+    screen.end(exported.to_dict() | saving, command_line("trace", exported.path, "--task", "TASK"))
 
 
 def say_correction(screen: Screen, path: str | Path) -> None:
@@ -153,6 +135,5 @@ def _measured(screen: Screen, decoder, path: str) -> dict:
     with screen.progress() as progress:
         saving = measure_saving(decoder, path, progress=progress)
     record_saving(path, saving)
-    for line in saving_lines(saving.to_dict()):
-        screen.say(line)
+    screen.show(saving_lines(saving.to_dict()))
     return {"saving": saving.to_dict()}

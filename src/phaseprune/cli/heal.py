@@ -2,115 +2,120 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
 from phaseprune.cli import options as o
-from phaseprune.cli.console import Screen, command_line, typed_command
+from phaseprune.cli.execute import typed_command
+from phaseprune.cli.screen import Screen, command_line, number_list
 from phaseprune.errors import UserError
 
 
-def heal(
-    run: Annotated[
-        Path, typer.Argument(metavar="RUN", help="A finished run of prune.", show_default=False)
-    ],
+@dataclass(frozen=True, kw_only=True)
+class HealingOptions:
+    """How a model is healed: the keywords that ``heal`` and ``heal_ladder`` share."""
+
     method: Annotated[
-        str, typer.Option("--method", help="lora (adapters, merged at the end) or full.")
-    ] = "lora",
+        str, o.option("--method", "lora (adapters, merged at the end) or full.")
+    ] = "lora"
     objective: Annotated[
         str,
-        typer.Option("--objective", help="task: the gold option of training questions; text: plain "
-                     "text; distill: the full model's output distribution on either."),
-    ] = "task",
+        o.option("--objective", "task: the gold option of training questions; text: plain text; "
+                 "distill: the full model's output distribution on either."),
+    ] = "task"  # fmt: skip
+    train: Annotated[
+        Path | None,
+        o.option("--train", "Training questions.", metavar="FILE",
+                 default="the task's own: bundled, or a benchmark's training split"),
+    ] = None  # fmt: skip
+    text: Annotated[
+        Path | None,
+        o.option("--text", "Plain text to train on, with --objective text or distill.",
+                 metavar="FILE"),
+    ] = None  # fmt: skip
+    drop_overlap: Annotated[
+        bool,
+        o.option("--drop-overlap", "Leave out training questions that are among the run's. They "
+                 "are refused without."),
+    ] = False  # fmt: skip
+    steps: Annotated[int, o.option("--steps", "Optimiser steps at most.", o.TRAINING)] = 500
+    lr: Annotated[
+        float | None,
+        o.option("--lr", "Peak step size.", o.TRAINING,
+                 default="0.002 for lora, 0.0002 for full"),
+    ] = None  # fmt: skip
+    batch: Annotated[
+        int, o.option("--batch", "Questions, or windows of text, a step.", o.TRAINING)
+    ] = 32
+    rank: Annotated[int, o.option("--rank", "Of the LoRA adapters.", o.TRAINING)] = 16
+    minutes: Annotated[
+        float | None,
+        o.option("--minutes", "End training of a model after that time.", o.TRAINING),
+    ] = None  # fmt: skip
+    check_every: Annotated[
+        int | None,
+        o.option("--check-every", "Steps between looks at the held-out part, where the state is "
+                 "kept too.", o.TRAINING, default="a twentieth of --steps"),
+    ] = None  # fmt: skip
+    patience: Annotated[
+        int, o.option("--patience", "Stop after so many looks without a better loss.", o.TRAINING)
+    ] = 8
+    seed: Annotated[
+        int,
+        o.option("--seed", "Of adapters, held-out part and order of the batches.", o.TRAINING),
+    ] = 0  # fmt: skip
+    model: Annotated[
+        str | None,
+        o.option("--model", "Where the run's full model is now.", o.HARDWARE, metavar="MODEL",
+                 default="where it was"),
+    ] = None  # fmt: skip
+    device: o.Device = "auto"
+    dtype: Annotated[
+        str,
+        o.option("--dtype", "float32 or bfloat16; auto is that of the run.", o.HARDWARE),
+    ] = "auto"  # fmt: skip
+    revision: o.Revision = None
+    trust_remote_code: o.TrustRemoteCode = False
+    blocks: o.Blocks = None
+    name: Annotated[
+        str | None,
+        o.option("--name", "Of the directory RUN/heal/NAME.", o.OUTPUT,
+                 default="one for these options"),
+    ] = None  # fmt: skip
+
+
+@o.command
+def heal(
+    healing: HealingOptions,
+    output: o.OutputOptions,
+    run: Annotated[Path, o.argument("RUN", "A finished run of prune.")],
     step: Annotated[
-        int | None, typer.Option("--step", help="Which step of the run. [default: the chosen one]")
+        int | None, o.option("--step", "Which step of the run.", default="the chosen one")
     ] = None,
     ladder: Annotated[
         str | None,
-        typer.Option("--ladder", metavar="STEPS", help="Heal several steps alike, as 2,4,6, for "
-                     "the recovery curve; 0 is the full model."),
+        o.option("--ladder", "Heal several steps alike, as 2,4,6, for the recovery curve; 0 is the "
+                 "full model.", metavar="STEPS"),
     ] = None,
     seeds: Annotated[
-        int, typer.Option("--seeds", help="Of a ladder: heal each depth with so many seeds.")
+        int, o.option("--seeds", "Of a ladder: heal each depth with so many seeds.")
     ] = 1,
-    train: Annotated[
-        Path | None,
-        typer.Option("--train", metavar="FILE", help="Training questions. [default: the task's "
-                     "own: bundled, or a benchmark's training split]"),
-    ] = None,
-    text: Annotated[
-        Path | None,
-        typer.Option("--text", metavar="FILE", help="Plain text to train on, with --objective text "
-                     "or distill."),
-    ] = None,
-    drop_overlap: Annotated[
-        bool,
-        typer.Option("--drop-overlap", help="Leave out training questions that are among the "
-                     "run's. [default: refuse them]"),
-    ] = False,
-    steps: Annotated[int, typer.Option("--steps", help="Optimiser steps at most.")] = 500,
-    lr: Annotated[
-        float | None,
-        typer.Option("--lr", help="Peak step size. [default: 0.002 for lora, 0.0002 for full]"),
-    ] = None,
-    batch: Annotated[
-        int, typer.Option("--batch", help="Questions, or windows of text, a step.")
-    ] = 32,
-    rank: Annotated[int, typer.Option("--rank", help="Of the LoRA adapters.")] = 16,
-    minutes: Annotated[
-        float | None, typer.Option("--minutes", help="End training of a model after that time.")
-    ] = None,
-    check_every: Annotated[
-        int | None,
-        typer.Option("--check-every", help="Steps between looks at the held-out part, where the "
-                     "state is kept too. [default: a twentieth of --steps]"),
-    ] = None,
-    patience: Annotated[
-        int, typer.Option("--patience", help="Stop after so many looks without a better loss.")
-    ] = 8,
-    seed: Annotated[
-        int, typer.Option("--seed", help="Of adapters, held-out part and order of the batches.")
-    ] = 0,
-    model: Annotated[
-        str | None,
-        typer.Option("--model", metavar="MODEL", help="Where the run's full model is now. "
-                     "[default: where it was]"),
-    ] = None,
-    name: Annotated[
-        str | None,
-        typer.Option("--name", help="Of the directory RUN/heal/NAME. [default: one for these "
-                     "options]"),
-    ] = None,
-    device: o.Device = "auto",
-    dtype: Annotated[
-        str, typer.Option("--dtype", help="float32 or bfloat16. [default: that of the run]")
-    ] = "auto",
-    revision: o.Revision = None,
-    trust_remote_code: o.TrustRemoteCode = False,
-    blocks: o.Blocks = None,
-    as_json: o.Json = False,
-    quiet: o.Quiet = False,
 ) -> None:  # fmt: skip
     """Fine-tune a pruned model, and say how much of it comes back.
 
     It is trained on other questions than the run's, measured on the run's evaluation questions
     before and after, and exported. Healing that was stopped goes on with the same command.
     """
-    screen = Screen(as_json, quiet)
+    screen = Screen(output.as_json, output.quiet)
     if ladder is not None and step is not None:
         raise UserError("--step and --ladder both say what to heal; give one of them")
     if ladder is None and seeds != 1:
         raise UserError("--seeds is for a --ladder; for one model give --seed")
-    wanted: dict[str, Any] = dict(
-        method=method, objective=objective, steps=steps, lr=lr, batch=batch, rank=rank,
-        minutes=minutes, check_every=check_every, patience=patience, seed=seed, train=train,
-        text=text, drop_overlap=drop_overlap, model=model, name=name, device=device, dtype=dtype,
-        revision=revision, trust_remote_code=trust_remote_code, blocks=blocks,
-        arguments=typed_command(),
-    )  # fmt: skip
-    levels = None if ladder is None else _steps(ladder)
+    wanted = vars(healing) | {"arguments": typed_command()}
+    levels = (
+        None if ladder is None else number_list(ladder, "--ladder", "be steps of the run, as 2,4,6")
+    )
     from phaseprune.decoder.load import silence_transformers
 
     silence_transformers()
@@ -122,55 +127,39 @@ def heal(
 
 def _one(screen: Screen, run: Path, step: int | None, wanted: dict[str, Any]) -> None:
     from phaseprune.healing.heal import heal
-    from phaseprune.report import heal_words as words
     from phaseprune.report.heal_tables import healing_table
+    from phaseprune.report.heal_words import healing_lines
     from phaseprune.report.html import write_report
 
     with screen.progress() as progress:
         healing = heal(run, step=step, progress=progress, **wanted)
+    screen.note_state(healing.state, healing.path)
     result = healing.to_dict()
-    report = write_report(healing.path)
-    _say_state(screen, healing.state, healing.path)
-    screen.say(healing_table(result))
-    for line in words.healing_lines(result):
-        screen.say(line)
-    screen.say(f"report: {report}")
-    screen.next(
+    screen.show([healing_table(result), *healing_lines(result)])
+    screen.end(
+        result,
         command_line("heal", run, "--ladder", "STEPS"),
         command_line("trace", result["export"]["path"], "--task", "TASK"),
+        report=write_report(healing.path),
     )
-    screen.result(result)
 
 
 def _several(
     screen: Screen, run: Path, levels: list[int], seeds: int, wanted: dict[str, Any]
 ) -> None:
     from phaseprune.healing.ladder import heal_ladder
-    from phaseprune.report import heal_words as words
     from phaseprune.report.heal_tables import ladder_table
+    from phaseprune.report.heal_words import ladder_lines
     from phaseprune.report.html import write_report
 
     with screen.progress() as progress:
         ladder = heal_ladder(run, levels, seeds=seeds, progress=progress, **wanted)
+    screen.note_state(ladder.state, ladder.path)
     result = ladder.to_dict()
-    report = write_report(ladder.path)
-    _say_state(screen, ladder.state, ladder.path)
-    screen.say(ladder_table(result))
-    for line in words.ladder_lines(result):
-        screen.say(line)
-    screen.say(f"report: {report}")
+    screen.show([ladder_table(result), *ladder_lines(result)])
     best = max(result["depths"], key=lambda row: row["retained_after"]["value"] or 0)
-    screen.next(command_line("trace", f"{best['paths'][0]}/model", "--task", "TASK"))
-    screen.result(result)
-
-
-def _say_state(screen: Screen, state: str, path: str) -> None:
-    if state == "finished":
-        screen.note(f"{path} was finished before; this is its result")
-
-
-def _steps(text: str) -> list[int]:
-    try:
-        return [int(part) for part in text.replace(" ", ",").split(",") if part]
-    except ValueError:
-        raise UserError(f"--ladder {text!r} must be steps of the run, as 2,4,6") from None
+    screen.end(
+        result,
+        command_line("trace", f"{best['paths'][0]}/model", "--task", "TASK"),
+        report=write_report(ladder.path),
+    )

@@ -4,58 +4,77 @@ from __future__ import annotations
 
 import sys
 import traceback
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
-from phaseprune.cli import (
-    ablate,
-    check,
-    compare,
-    demo,
-    export,
-    heal,
-    methods,
-    paper,
-    perturb,
-    phasewise,
-    plan,
-    prune,
-    report,
-    similarity,
-    tasks,
-    trace,
-)
+from phaseprune.cli.ablate import ablate
+from phaseprune.cli.check import check
+from phaseprune.cli.compare import compare
+from phaseprune.cli.demo import demo
+from phaseprune.cli.export import export
+from phaseprune.cli.heal import heal
+from phaseprune.cli.methods import methods
+from phaseprune.cli.options import OUTPUT
+from phaseprune.cli.paper import paper
+from phaseprune.cli.perturb import perturb
+from phaseprune.cli.phasewise import phasewise
+from phaseprune.cli.plan import plan
+from phaseprune.cli.prune import prune
+from phaseprune.cli.report import report
+from phaseprune.cli.similarity import similarity
+from phaseprune.cli.tasks import tasks
+from phaseprune.cli.trace import trace
 from phaseprune.errors import UserError, near_matches
 
-#: Command -> function. The order is that of ``phaseprune --help``.
-COMMANDS = {
-    "demo": demo.demo,
-    "check": check.check,
-    "trace": trace.trace,
-    "plan": plan.plan,
-    "prune": prune.prune,
-    "perturb": perturb.perturb,
-    "ablate": ablate.ablate,
-    "similarity": similarity.similarity,
-    "phasewise": phasewise.phasewise,
-    "compare": compare.compare,
-    "heal": heal.heal,
-    "paper": paper.paper,
-    "export": export.export,
-    "report": report.report,
-    "tasks": tasks.tasks,
-    "methods": methods.methods,
+#: The order of ``phaseprune --help``.
+GROUPS = {
+    "Start here": (demo, check, tasks, methods),
+    "Prune": (prune, plan, compare, heal, export, report),
+    "Analyse": (trace, perturb, ablate, similarity, phasewise),
+    "The paper": (paper,),
 }
+#: Name of a command -> function.
+COMMANDS = {one.__name__: one for group in GROUPS.values() for one in group}
+
+
+class Command(TyperCommand):
+    """A command whose ``--help`` stands with the other options of what is printed."""
+
+    def get_help_option(self, ctx: Any) -> Any:
+        """``--help``."""
+        found = super().get_help_option(ctx)
+        if found is not None:
+            found.rich_help_panel = OUTPUT
+        return found
+
 
 app = typer.Typer(
-    add_completion=False,
-    no_args_is_help=True,
-    rich_markup_mode="rich",
-    pretty_exceptions_enable=False,
-    help="Find where a language model makes up its mind, and prune what comes after.",
-)
-for name, function in COMMANDS.items():
-    app.command(name)(function)
+    no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False,
+)  # fmt: skip
+for panel, group in GROUPS.items():
+    for function in group:
+        app.command(function.__name__, cls=Command, rich_help_panel=panel)(function)
+
+
+def _say_version(asked: bool) -> None:
+    if asked:
+        from phaseprune import __version__
+
+        print(f"phaseprune {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def phaseprune(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version and exit.", callback=_say_version,
+                     is_eager=True),
+    ] = False,
+) -> None:  # fmt: skip
+    """Find where a language model makes up its mind, and prune what comes after."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -87,7 +106,8 @@ def _usage_error(error: Exception, arguments: list[str]) -> int | None:
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "phaseprune"
     message = error.format_message().rstrip(". ")
-    return _say(f"error: {message}.{hint} Try '{path} --help'.", 2)
+    stop = "" if message.endswith("?") else "."
+    return _say(f"error: {message}{stop}{hint} Try '{path} --help'.", 2)
 
 
 def _say(message: str, code: int) -> int:

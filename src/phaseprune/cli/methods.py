@@ -4,29 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
 from phaseprune.cli import options as o
-from phaseprune.cli.console import Screen, command_line
+from phaseprune.cli.screen import Screen, command_line
 from phaseprune.errors import UserError
 
 
+@o.command
 def methods(
-    name: Annotated[
-        str | None,
-        typer.Argument(metavar="METHOD", help="Say all about this one.", show_default=False),
-    ] = None,
-    blocks: Annotated[
-        int, typer.Option("--of", help="Costs are of a model with so many blocks,")
-    ] = 32,
-    remove: Annotated[
-        int, typer.Option("--remove", help="of which so many are removed.")
-    ] = 8,
-    as_json: o.Json = False,
-    quiet: o.Quiet = False,
-) -> None:  # fmt: skip
+    output: o.OutputOptions,
+    name: Annotated[str | None, o.argument("METHOD", "Say all about this one.")] = None,
+    blocks: Annotated[int, o.option("--of", "Costs are of a model with so many blocks,")] = 32,
+    remove: Annotated[int, o.option("--remove", "of which so many are removed.")] = 8,
+) -> None:
     """List the training-free ways to choose blocks, with paper, needs and cost."""
-    screen = Screen(as_json, quiet)
+    screen = Screen(output.as_json, output.quiet)
     from phaseprune.methods.registry import METHODS, find_method
     from phaseprune.report.tables import methods_table
 

@@ -2,169 +2,132 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from phaseprune.cli import options as o
-from phaseprune.cli.console import (
-    Screen,
-    block_list,
-    command_line,
-    load_checked,
-    load_questions,
-    run_path,
-    task_name,
-    task_settings,
-    typed_command,
-)
+from phaseprune.cli.execute import Run
 from phaseprune.cli.export import say_correction
-from phaseprune.cli.prune_tasks import show_tasks, task_names, task_weights
+from phaseprune.cli.screen import block_list, command_line
 from phaseprune.errors import UserError
 
 
-def prune(
-    context: typer.Context,
-    model: o.Model,
-    task: Annotated[
-        str | None,
-        typer.Option("--task", metavar="TASKS", help="A file of questions (.jsonl, .csv, …); a "
-                     "benchmark's name (`phaseprune tasks` lists them); lm_eval:NAME; or "
-                     "'demo', the default for the bundled model. Or several, as arc_easy,piqa: "
-                     "blocks are chosen by all together."),
-    ] = None,
-    weights: Annotated[
-        str | None,
-        typer.Option("--weights", metavar="W,W,…", help="Of several tasks: how much each counts, "
-                     "as 2,1,1. [default: all the same]"),
-    ] = None,
-    combine: Annotated[
-        str | None,
-        typer.Option("--combine", help="Of several tasks: choose by the mean or the worst of what "
-                     "is left of each. [default: mean]"),
-    ] = None,
-    scoring: o.Scoring = None,
-    remove: Annotated[
-        int | None, typer.Option("--remove", help="Remove this many blocks.")
-    ] = None,
+@dataclass(frozen=True, kw_only=True)
+class StopOptions:
+    """How many blocks go, or when it is enough."""
+
+    remove: Annotated[int | None, o.option("--remove", "Remove this many blocks.")] = None
     ratio: Annotated[
-        float | None, typer.Option("--ratio", help="Or this share of the blocks, as 0.25.")
-    ] = None,
+        float | None, o.option("--ratio", "Or this share of the blocks, as 0.25.")
+    ] = None
     keep_accuracy: Annotated[
         float | None,
-        typer.Option(
-            "--keep-accuracy", help="Stop before less than this share of the accuracy above chance "
-            "is left on the evaluation questions. [default: 0.9 if no other rule is given]",
-        ),
-    ] = None,
+        o.option("--keep-accuracy", "Stop before less than this share of the accuracy above chance "
+                 "is left on the evaluation questions.", default="0.9 if no other rule is given"),
+    ] = None  # fmt: skip
     keep_text_loss: Annotated[
         float | None,
-        typer.Option("--keep-text-loss", metavar="X", help="Stop before the loss on plain text has "
-                     "risen by more than this share of the full model's: 0.2 is a rise by a fifth. "
-                     "Brings --guard with it."),
-    ] = None,
-    guard: Annotated[
-        bool,
-        typer.Option("--guard", help="Look at each step beyond questions: loss on plain text, "
-                     "greedy continuations against the full model's, repetition."),
-    ] = False,
+        o.option("--keep-text-loss", "Stop before the loss on plain text has risen by more than "
+                 "this share of the full model's: 0.2 is a rise by a fifth. Brings --guard with "
+                 "it.", metavar="X"),
+    ] = None  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChoiceOptions:
+    """By what blocks are chosen."""
+
     method: Annotated[
         str | None,
-        typer.Option("--method", metavar="NAME", help="Choose blocks by this method of `phaseprune "
-                     "methods`. [default: the search by --objective]"),
-    ] = None,
+        o.option("--method", "Choose blocks by this method of `phaseprune methods`.", o.SEARCH,
+                 metavar="NAME", default="the search by --objective"),
+    ] = None  # fmt: skip
     objective: Annotated[
         str | None,
-        typer.Option("--objective", help="Search by: decision_margin, debiased_margin (letters: "
-                     "without the label prior), accuracy or loss (of the gold option), on the "
-                     "calibration questions; or text_loss, on --text. "
-                     "[default: decision_margin]"),
-    ] = None,
-    protect: Annotated[
+        o.option("--objective", "Search by: decision_margin, debiased_margin (letters: without the "
+                 "label prior), accuracy or loss (of the gold option), on the calibration "
+                 "questions; or text_loss, on --text.", o.SEARCH, default="decision_margin"),
+    ] = None  # fmt: skip
+    search: Annotated[
+        str,
+        o.option("--search", "exact: every candidate on all calibration questions; racing: drop "
+                 "early what is significantly worse.", o.SEARCH),
+    ] = "exact"  # fmt: skip
+    race_alpha: Annotated[
+        float | None,
+        o.option("--race-alpha", "Racing: the chance, a step, of a choice worse than the best by "
+                 "more than the tolerance.", o.SEARCH, default="0.05"),
+    ] = None  # fmt: skip
+    race_tolerance: Annotated[
+        float | None,
+        o.option("--race-tolerance", "Racing: loss of the objective that is accepted.", o.SEARCH,
+                 default="0.02"),
+    ] = None  # fmt: skip
+    race_dtype: Annotated[
         str | None,
-        typer.Option("--protect", metavar="I,J,…", help="Never remove these blocks."),
+        o.option("--race-dtype", "Racing: of matrix products: own (the model's), bfloat16, or auto "
+                 "(the faster one here).", o.SEARCH, default="auto"),
+    ] = None  # fmt: skip
+
+
+@o.command
+def prune(
+    context: typer.Context,
+    model: o.ModelOptions,
+    questions: o.TasksOptions,
+    stop: StopOptions,
+    chosen: ChoiceOptions,
+    output: o.RunOptions,
+    guard: Annotated[
+        bool,
+        o.option("--guard", "Look at each step beyond questions: loss on plain text, greedy "
+                 "continuations against the full model's, repetition."),
+    ] = False,
+    text: Annotated[
+        Path | None,
+        o.option("--text", "Plain text: its first 16 windows of 512 tokens are what --objective "
+                 "text_loss and a --method that looks at text choose by; of --guard its beginning, "
+                 "or what follows these.", o.SEARCH, metavar="FILE",
+                 default="of --guard: a bundled text"),
     ] = None,
+    protect: o.Protect = None,
     among: Annotated[
         str,
-        typer.Option("--among", help="Which blocks the search may remove: all, or decisive: the "
-                     "Decisive ones of the model as it is, traced anew before each step."),
+        o.option("--among", "Which blocks the search may remove: all, or decisive: the Decisive "
+                 "ones of the model as it is, traced anew before each step.", o.SEARCH),
     ] = "all",
     keep_period: Annotated[
         bool,
-        typer.Option("--keep-period", help="Remove only what keeps the pattern of the blocks "
-                     "(Gemma 3: a full attention every sixth), so that programs that take it by "
-                     "position, as llama.cpp, run the export: whole periods, or from the end."),
+        o.option("--keep-period", "Remove only what keeps the pattern of the blocks (Gemma 3: a "
+                 "full attention every sixth), so that programs that take it by position, as "
+                 "llama.cpp, run the export: whole periods, or from the end.", o.SEARCH),
     ] = False,
     granularity: Annotated[
         str,
-        typer.Option("--granularity", help="What is removed one at a time: block; or halves of "
-                     "blocks, attention or mlp, or sublayer for both kinds."),
+        o.option("--granularity", "What is removed one at a time: block; or halves of blocks, "
+                 "attention or mlp, or sublayer for both kinds.", o.SEARCH),
     ] = "block",
-    text: Annotated[
-        Path | None,
-        typer.Option("--text", metavar="FILE", help="Plain text: its first 16 windows of 512 "
-                     "tokens are what --objective text_loss and a --method that looks at text "
-                     "choose by; of --guard its beginning, or what follows these. [default of "
-                     "--guard: a bundled text]"),
-    ] = None,
-    search: Annotated[
-        str,
-        typer.Option("--search", help="exact: every candidate on all calibration questions; "
-                     "racing: drop early what is significantly worse."),
-    ] = "exact",
-    race_alpha: Annotated[
-        float | None,
-        typer.Option("--race-alpha", help="Racing: the chance, a step, of a choice worse than the "
-                     "best by more than the tolerance. [default: 0.05]"),
-    ] = None,
-    race_tolerance: Annotated[
-        float | None,
-        typer.Option("--race-tolerance", help="Racing: loss of the objective that is accepted. "
-                     "[default: 0.02]"),
-    ] = None,
-    race_dtype: Annotated[
+    weights: Annotated[
         str | None,
-        typer.Option("--race-dtype", help="Racing: of matrix products: own (the model's), "
-                     "bfloat16, or auto (the faster one here). [default: auto]"),
+        o.option("--weights", "Of several tasks: how much each counts, as 2,1,1.", o.SEARCH,
+                 metavar="W,W,…", default="all the same"),
     ] = None,
-    calibration: Annotated[
-        int | None,
-        typer.Option("--calibration", help="Questions to choose on. [default: a third, up to 64]"),
+    combine: Annotated[
+        str | None,
+        o.option("--combine", "Of several tasks: choose by the mean or the worst of what is left "
+                 "of each.", o.SEARCH, default="mean"),
     ] = None,
-    evaluation: Annotated[
-        int | None,
-        typer.Option("--evaluation", help="Other questions to report on. [default: all others]"),
-    ] = None,
+    calibration: o.Calibration = None,
+    evaluation: o.Evaluation = None,
     export: Annotated[
         bool,
-        typer.Option("--export/--no-export", help="Write the pruned checkpoint to RUN/model."),
+        o.option("--export/--no-export", "Write the pruned checkpoint to RUN/model.", o.OUTPUT),
     ] = True,
     repair_labels: o.RepairLabels = False,
-    out: o.Out = None,
-    limit: o.Limit = None,
-    seed: o.Seed = 0,
-    length_norm: o.LengthNorm = "none",
-    probability: o.Probability = "options",
-    labels: o.Labels = None,
-    shots: o.Shots = None,
-    shots_from: o.ShotsFrom = None,
-    shot_order: o.ShotOrder = "first",
-    shuffle: o.Shuffle = False,
-    permute: o.Permute = False,
-    chat: o.Chat = False,
-    columns: o.Columns = None,
-    data_dir: o.DataDir = None,
-    lm_eval_path: o.LmEvalPath = None,
-    device: o.Device = "auto",
-    dtype: o.Dtype = "auto",
-    stream: o.Stream = None,
-    max_memory: o.MaxMemory = None,
-    revision: o.Revision = None,
-    trust_remote_code: o.TrustRemoteCode = False,
-    blocks: o.Blocks = None,
-    as_json: o.Json = False,
-    quiet: o.Quiet = False,
 ) -> None:  # fmt: skip
     """Remove blocks one at a time, report honestly, export, prove the export.
 
@@ -172,9 +135,6 @@ def prune(
     figures are of other, evaluation questions.
     A run that was stopped goes on with the same command.
     """
-    screen = Screen(as_json, quiet)
-    task = task_name(model, task)
-    settings = task_settings(locals())
     from phaseprune.methods.choice import find_choice
     from phaseprune.methods.objectives import check_letters
     from phaseprune.methods.registry import check_length
@@ -182,79 +142,76 @@ def prune(
     from phaseprune.pruning.tasks_choice import check_tasks, different_folders
     from phaseprune.runs.directory import RunDirectory
 
-    choice = find_choice(method, objective, search, race_alpha, race_tolerance, race_dtype)
-    check_length(choice.method, remove is not None or ratio is not None)
+    run = Run("prune", model, questions, output)
+    choice = find_choice(
+        chosen.method, chosen.objective, chosen.search, chosen.race_alpha, chosen.race_tolerance,
+        chosen.race_dtype,
+    )  # fmt: skip
+    check_length(choice.method, stop.remove is not None or stop.ratio is not None)
     check_choice(granularity, choice)
     check_repair(repair_labels, export)
-    refuse_spread(granularity, device, stream)
-    names, weighed = task_names(task), task_weights(weights)
+    refuse_spread(granularity, model.device, model.stream)
+    names, weighed = run.task_names(), task_weights(weights)
     check_tasks(len(names), weighed, combine, choice, granularity)
     choice.check_among(among, granularity, len(names), keep_period)
-    protected = [] if protect is None else block_list(protect, "--protect")
-    questions = [load_questions(screen, name, limit, settings) for name in names]
-    different_folders(questions)
-    scorings = {one.scoring for one in questions}
+    protected = block_list(protect)
+    tasks = [run.load_questions(name) for name in names]
+    different_folders(tasks)
+    scorings = {task.scoring for task in tasks}
     check_letters(choice.method.objective, scorings, choice.how.get("search"))
     if repair_labels and scorings != {"letter"}:
         raise UserError(
             "--repair-labels takes the label prior off, and texts have none; leave it out, or "
             "give --scoring letter"
         )
-    run = run_path(out, "prune", model, task)
-    directory = RunDirectory(run)
+    directory = RunDirectory(run.path)
     context.with_resource(directory.lock_unless_finished())
-    decoder = load_checked(
-        model, screen, device=device, dtype=dtype, revision=revision,
-        trust_remote_code=trust_remote_code, blocks=blocks, stream=stream,
-        max_memory=max_memory,
-    )  # fmt: skip
-    from phaseprune.decoder.export import check_exportable, taken_by_position
+    decoder = run.load_model()
+    if export:
+        refuse_to_export(run, decoder, granularity, keep_period)
     from phaseprune.probes.guards import Guard
     from phaseprune.pruning.export_run import export_run
-    from phaseprune.pruning.prune import prune as prune_model
-    from phaseprune.report.html import write_report
-    from phaseprune.report.words import input_lines
+    from phaseprune.pruning.prune import prune
 
-    if export:
-        try:
-            limits = check_exportable(decoder, granularity in ("block", "sublayer"))
-        except UserError as error:
-            raise UserError(f"{error} (--no-export searches without it)") from None
-        if limits:
-            screen.note(f"not every removal of this model can be exported: {limits}")
-        if not keep_period and (by_position := taken_by_position(decoder)):
-            screen.note(by_position)
-    with screen.progress() as progress:
-        pruning = prune_model(
-            decoder, questions, weights=weighed, combine=combine, remove=remove, ratio=ratio,
-            keep_accuracy=keep_accuracy, keep_text_loss=keep_text_loss,
-            guard=Guard() if guard else None,
-            method=method, objective=objective, protect=protected, text=text, search=search,
-            granularity=granularity, among=among, keep_period=keep_period,
-            race_alpha=race_alpha, race_tolerance=race_tolerance, race_dtype=race_dtype,
-            calibration=calibration, evaluation=evaluation,
-            seed=seed, out=run, arguments=typed_command(), progress=progress,
-        )  # fmt: skip
-    if pruning.state == "finished":
-        screen.note(f"{run} was finished before; this is its result")
+    pruning = run.work(
+        prune, decoder, tasks, **vars(stop), **vars(chosen), weights=weighed, combine=combine,
+        guard=Guard() if guard else None, protect=protected, text=text, granularity=granularity,
+        among=among, keep_period=keep_period, calibration=calibration, evaluation=evaluation,
+    )  # fmt: skip
+    run.note_state(pruning.state)
     exported = pruning.result["export"]
     if export and pruning.removed and not (exported and directory.model_path.is_dir()):
-        screen.note(f"exporting to {directory.model_path} and reloading it")
+        run.screen.note(f"exporting to {directory.model_path} and reloading it")
         export_run(decoder, directory, repair_labels=repair_labels)
-    report = write_report(run)
     result = pruning.to_dict() | {"result": directory.manifest["result"]}
-    (show if len(names) == 1 else show_tasks)(screen, result)
-    for line in input_lines(directory.manifest):
-        screen.note(line)
+    lines = pruning_lines if len(tasks) == 1 else tasks_lines
+    run.show(lines(result), export_warnings(result))
     if repair_labels:
-        say_correction(screen, directory.model_path)
-    screen.say(f"report: {report}")
-    screen.next(
-        command_line("export", run, "--step", max(1, pruning.result["chosen_step"]),
-                     "--out", "DIRECTORY"),
-        command_line("report", run),
-    )  # fmt: skip
-    screen.result(result)
+        say_correction(run.screen, directory.model_path)
+    step = max(1, pruning.result["chosen_step"])
+    run.end(
+        result,
+        command_line("export", run.path, "--step", step, "--out", "DIRECTORY"),
+        command_line("report", run.path),
+    )
+
+
+def refuse_to_export(run: Run, decoder: Any, granularity: str, keep_period: bool) -> None:
+    """Refuse a model that could not be exported in the end; say which removals could not be.
+
+    Raises:
+        UserError: nothing of it can be exported.
+    """
+    from phaseprune.decoder.export import check_exportable, taken_by_position
+
+    try:
+        limits = check_exportable(decoder, granularity in ("block", "sublayer"))
+    except UserError as error:
+        raise UserError(f"{error} (--no-export searches without it)") from None
+    if limits:
+        run.screen.note(f"not every removal of this model can be exported: {limits}")
+    if not keep_period and (by_position := taken_by_position(decoder)):
+        run.screen.note(by_position)
 
 
 def check_repair(repair_labels: bool, export: bool) -> None:
@@ -266,8 +223,22 @@ def check_repair(repair_labels: bool, export: bool) -> None:
         )
 
 
-def show(screen: Screen, pruning: dict) -> None:
-    """Print the steps of a pruning run and what they come to."""
+def task_weights(text: str | None) -> list[float] | None:
+    """The weights that ``--weights`` gives; None where it is not given.
+
+    Raises:
+        UserError: they are no numbers.
+    """
+    if text is None:
+        return None
+    try:
+        return [float(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        raise UserError(f"--weights {text!r} must be numbers, one a task, as 2,1,1") from None
+
+
+def pruning_lines(pruning: dict) -> Iterator[Any]:
+    """The steps of a pruning run and what they come to, as lines and tables."""
     from phaseprune.report import words
     from phaseprune.report.collapse_words import collapse_line, fall_lines
     from phaseprune.report.guard_words import guard_lines, guards_table
@@ -277,28 +248,48 @@ def show(screen: Screen, pruning: dict) -> None:
     from phaseprune.report.transition_words import phases_line
 
     trace, steps, result = pruning["trace"], pruning["steps"], pruning["result"]
-    screen.say(phases_line(trace))
-    screen.say(steps_table(steps, result))
-    if guards := guards_table(steps):
-        screen.say(guards)
-    screen.say(f"the search ended: {result['stopped_by']}")
-    screen.say(removed_line(steps, result))
-    for line in merged_lines(steps, result):
-        screen.say(line)
+    yield phases_line(trace)
+    yield steps_table(steps, result)
+    yield guards_table(steps)
+    yield f"the search ended: {result['stopped_by']}"
+    yield removed_line(steps, result)
+    yield from merged_lines(steps, result)
     if pruning["chosen_by"]:
-        screen.say(pruning["chosen_by"]["in_words"])
-    screen.say(words.accuracy_line(result, trace["chance"], trace["questions"]))
-    screen.say(collapse_line(result, steps))
-    for line in [*fall_lines(result, steps), *guard_lines(result)]:
-        screen.say(line)
+        yield pruning["chosen_by"]["in_words"]
+    yield words.accuracy_line(result, trace["chance"], trace["questions"])
+    yield collapse_line(result, steps)
+    yield from [*fall_lines(result, steps), *guard_lines(result)]
     if result.get("racing"):
-        screen.say(words.racing_line(result["racing"]))
-    if result["export"]:
-        screen.say(
-            f"exported: {result['export']['path']}, reloaded from disk, max |Δ logits| "
-            f"{result['export']['max_abs_logit_difference']:.2g}"
+        yield words.racing_line(result["racing"])
+    yield from export_lines(result)
+
+
+def tasks_lines(pruning: dict) -> Iterator[Any]:
+    """The same with several tasks."""
+    from phaseprune.report.guard_words import guards_table
+    from phaseprune.report.tasks_words import phases_lines, tasks_lines, tasks_tables
+
+    steps, result = pruning["steps"], pruning["result"]
+    traces = {folder: one["trace"] for folder, one in pruning["tasks"].items()}
+    yield from phases_lines(traces)
+    yield from tasks_tables(steps, result)
+    yield guards_table(steps)
+    yield f"the search ended: {result['stopped_by']}"
+    yield from tasks_lines(steps, traces, result, pruning["chosen_by"])
+    yield from export_lines(result)
+
+
+def export_lines(result: dict) -> Iterator[str]:
+    """Where the pruned model is and how near it is to what was measured."""
+    exported = result["export"]
+    if exported:
+        yield (
+            f"exported: {exported['path']}, reloaded from disk, max |Δ logits| "
+            f"{exported['max_abs_logit_difference']:.2g}"
         )
-        for line in result["export"].get("zeroed_in_words", ()):
-            screen.say(line)
-        for warning in result["export"].get("warnings", ()):
-            screen.note(warning)
+        yield from exported.get("zeroed_in_words", ())
+
+
+def export_warnings(pruning: dict) -> Sequence[str]:
+    """Where another program would make another model of what was exported."""
+    return (pruning["result"]["export"] or {}).get("warnings", ())

@@ -5,26 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from phaseprune.cli import options as o
-from phaseprune.cli.console import Screen
+from phaseprune.cli.screen import Screen
 
 
+@o.command
 def report(
-    run: Annotated[
-        Path, typer.Argument(metavar="RUN", help="A run directory.", show_default=False)
-    ],
+    output: o.OutputOptions,
+    run: Annotated[Path, o.argument("RUN", "A run directory.")],
     copy: Annotated[
         Path | None,
-        typer.Option("--copy", metavar="FILE", help="Write the page to FILE too, alone: without "
-                     "links into RUN."),
+        o.option("--copy", "Write the page to FILE too, alone: without links into RUN.", o.OUTPUT,
+                 metavar="FILE"),
     ] = None,
-    as_json: o.Json = False,
-    quiet: o.Quiet = False,
 ) -> None:  # fmt: skip
     """Write RUN/report.html again from the run's files: one page that opens offline."""
-    screen = Screen(as_json, quiet)
+    screen = Screen(output.as_json, output.quiet)
     from phaseprune.report.html import write_report
     from phaseprune.report.run_files import read_json
 

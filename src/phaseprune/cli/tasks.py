@@ -4,41 +4,26 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
 from rich.markup import escape
 
 from phaseprune.cli import options as o
-from phaseprune.cli.console import Screen, command_line, prompt_words, task_settings
+from phaseprune.cli.screen import Screen, command_line
 
 
+@o.command
 def tasks(
-    name: Annotated[
-        str | None,
-        typer.Argument(metavar="TASK", help="Show a question of this task.", show_default=False),
-    ] = None,
-    scoring: o.Scoring = None,
-    labels: o.Labels = None,
-    shots: o.Shots = None,
-    shots_from: o.ShotsFrom = None,
-    shot_order: o.ShotOrder = "first",
-    shuffle: o.Shuffle = False,
-    chat: o.Chat = False,
+    prompt: o.PromptOptions,
+    output: o.OutputOptions,
+    name: Annotated[str | None, o.argument("TASK", "Show a question of this task.")] = None,
     model: Annotated[
         str,
-        typer.Option("--model", metavar="MODEL", help="Whose tokenizer shows the tokens (its "
-                     "weights are not read)."),
+        o.option("--model", "Whose tokenizer shows the tokens (its weights are not read).",
+                 metavar="MODEL"),
     ] = "demo",
     trust_remote_code: o.TrustRemoteCode = False,
-    columns: o.Columns = None,
-    data_dir: o.DataDir = None,
-    lm_eval_path: o.LmEvalPath = None,
-    seed: o.Seed = 0,
-    as_json: o.Json = False,
-    quiet: o.Quiet = False,
-) -> None:
+) -> None:  # fmt: skip
     """List the tasks, or show a task's first question as it is put, token by token."""
-    screen = Screen(as_json, quiet)
-    settings = task_settings(locals())
+    screen = Screen(output.as_json, output.quiet)
     if name is None:
         _list(screen)
         return
@@ -48,7 +33,7 @@ def tasks(
     from phaseprune.questions.encode import encode_task, option_pairs
     from phaseprune.questions.tokens import option_tokens
 
-    task = load_task(name, **settings)
+    task = load_task(name, **prompt.keywords())
     silence_transformers()
     tokenizer = load_tokenizer(find_source(model, weights=False), trust_remote_code)
     question = task.questions[0]
@@ -103,8 +88,8 @@ def tasks(
             screen.say(f"  {count} tokens of context, ending in  {ending}", whole=True)
         mark = "  [dim]<- right[/]" if number == question.answer else ""
         screen.say(f"    scored: [bold]{_parted(option.scored_pieces)}[/]{mark}", whole=True)
-    screen.next(command_line("check", model, "--task", name, *prompt_words(settings, scoring)))
-    screen.result(shown)
+    words = prompt.words(prompt.scoring)
+    screen.end(shown, command_line("check", model, "--task", name, *words))
 
 
 def _printable(text: str) -> str:
@@ -132,7 +117,6 @@ def _list(screen: Screen) -> None:
         screen.say(f"{task:<16}{entry.scoring:<8}{entry.about}")
     screen.say("\nmmlu_stem, mmlu_anatomy, ceval_law, mmlu_pro_math, …: one group or subject of")
     screen.say(f"mmlu (groups {', '.join(BENCHMARKS['mmlu'].groups)}), ceval, mmlu_pro")
-    screen.next(command_line("tasks", "demo"))
     hidden = ("schema", "prompt", "groups", "subjects")
     entries = {
         task: {key: value for key, value in vars(entry).items() if key not in hidden}
@@ -141,6 +125,5 @@ def _list(screen: Screen) -> None:
         | {"prompt": {k: v for k, v in asdict(entry.prompt).items() if k != "groups"}}
         for task, entry in BENCHMARKS.items()
     }
-    screen.result(
-        {"tasks": bundled, "benchmarks": entries, "files": list(SUFFIXES)}
-    )
+    listed = {"tasks": bundled, "benchmarks": entries, "files": list(SUFFIXES)}
+    screen.end(listed, command_line("tasks", "demo"))
