@@ -22,16 +22,16 @@ from phaseprune.decision.curve import (
     rise_p_value,
     step_gain,
 )
-from phaseprune.decision.decisions import Decisions
-from phaseprune.decision.frequency import gold_frequency, option_frequency
-from phaseprune.decision.intervals import bootstrap_mean, wilson
-from phaseprune.decision.margin import (
+from phaseprune.decision.decisions import (
+    Decisions,
     decision_margin,
     decision_representation,
     decisions,
     gold_loss,
     margins_of_options,
 )
+from phaseprune.decision.frequency import gold_frequency, option_frequency
+from phaseprune.decision.intervals import bootstrap_mean, wilson
 from phaseprune.decision.transition import find_transition, permuted_golds
 from populations import Population, step, straight_leads
 

@@ -12,8 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from phaseprune.decision.corrections import holm
-from phaseprune.decision.recovery import Curve, Levelling, find_levelling, retained_curve, trend
+from phaseprune.decision.recovery import (
+    Levelling,
+    RecoveryCurve,
+    find_levelling,
+    retained_curve,
+    trend,
+)
+from phaseprune.decision.tests import holm
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.errors import UserError
 from phaseprune.healing.heal import check_name, heal_step
@@ -52,16 +58,16 @@ class Ladder:
         return np.array([len(healing.kept) for healing in self.first])
 
     @cached_property
-    def before(self) -> Curve | None:
+    def before(self) -> RecoveryCurve | None:
         """Retained before healing."""
         return self._curve([[row[0].before.correct] for row in self.healed])
 
     @cached_property
-    def after(self) -> Curve | None:
+    def after(self) -> RecoveryCurve | None:
         """Retained after it."""
         return self._curve([[healing.after.correct for healing in row] for row in self.healed])
 
-    def _curve(self, correct: list[list[np.ndarray]]) -> Curve | None:
+    def _curve(self, correct: list[list[np.ndarray]]) -> RecoveryCurve | None:
         one = self.first[0]
         return retained_curve(np.array(correct), one.full_correct, one.chances, one.seed)
 
@@ -248,7 +254,7 @@ def _default_name(identity: dict[str, Any]) -> str:
     return f"ladder-{identity['options']['method']}-{identity['options']['objective']}-{digest}"
 
 
-def _point(curve: Curve | None, number: int) -> dict[str, Any]:
+def _point(curve: RecoveryCurve | None, number: int) -> dict[str, Any]:
     if curve is None:
         return {"value": None, "ci": None}
     return {"value": float(curve.values[number]), "ci": curve.ci[:, number].tolist()}

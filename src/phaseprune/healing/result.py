@@ -11,8 +11,7 @@ import numpy as np
 
 from phaseprune.decision.collapse import Retained, retained
 from phaseprune.decision.intervals import bootstrap_mean, wilson
-from phaseprune.decision.margin_shift import MarginShift, margin_shift
-from phaseprune.decision.paired import Paired, compare_paired
+from phaseprune.decision.tests import MarginShift, Paired, compare_paired, margin_shift
 from phaseprune.runs.arrays import read_arrays, write_arrays
 
 

@@ -14,8 +14,14 @@ import numpy as np
 
 from phaseprune.decision.collapse import Retained, retained
 from phaseprune.decision.decisions import Decisions
-from phaseprune.decision.planning import LIMITS, READ_OFF, plan_order, predict_budget
-from phaseprune.decision.rankings import check_number, removable
+from phaseprune.decision.rankings import (
+    LIMITS,
+    READ_OFF,
+    check_number,
+    plan_order,
+    predict_budget,
+    removable,
+)
 from phaseprune.decision.trace import Trace
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.progress import Progress, silent

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from phaseprune.decision.intervals import Interval
 from phaseprune.decision.perturbation import accuracy_with_interval, mean_with_interval
-from phaseprune.decision.trace import Interval, Trace
+from phaseprune.decision.trace import Trace
 from phaseprune.decision.transition import Transition
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.errors import UserError, near_matches

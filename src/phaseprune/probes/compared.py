@@ -9,12 +9,10 @@ from typing import Any
 import numpy as np
 
 from phaseprune.decision.collapse import Retained, retained
-from phaseprune.decision.corrections import holm
-from phaseprune.decision.decisions import Decisions
-from phaseprune.decision.intervals import bootstrap_mean, wilson
-from phaseprune.decision.margin import decision_representation
+from phaseprune.decision.decisions import Decisions, decision_representation
+from phaseprune.decision.intervals import Interval, bootstrap_mean, wilson
 from phaseprune.decision.similarity import Alike, Minibatches, compare
-from phaseprune.decision.trace import Interval
+from phaseprune.decision.tests import holm
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.probes.minibatches import Seen
 from phaseprune.questions.question import Task

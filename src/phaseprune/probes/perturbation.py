@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from phaseprune.decision.intervals import Interval
 from phaseprune.decision.perturbation import (
     PAPER,
     Curve,
@@ -20,7 +21,7 @@ from phaseprune.decision.perturbation import (
     phase_curves,
     phase_difference,
 )
-from phaseprune.decision.trace import Interval, Trace
+from phaseprune.decision.trace import Trace
 from phaseprune.decision.transition import Transition
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.errors import UserError
