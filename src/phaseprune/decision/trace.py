@@ -7,19 +7,12 @@ after it.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from scipy import stats
-
-from phaseprune.decision.intervals import bootstrap_mean
-from phaseprune.decision.tests import holm
-
-if TYPE_CHECKING:
-    from phaseprune.decision.intervals import Interval
-from collections.abc import Sequence
-from dataclasses import field, replace
 
 from phaseprune.decision.curve import SIGNIFICANCE
 from phaseprune.decision.decisions import Decisions
@@ -31,7 +24,8 @@ from phaseprune.decision.frequency import (
     gold_frequency,
     output_frequency,
 )
-from phaseprune.decision.intervals import wilson
+from phaseprune.decision.intervals import Interval, bootstrap_mean, wilson
+from phaseprune.decision.tests import holm
 from phaseprune.decision.transition import PERMUTATIONS, Transition, find_transition
 
 #: A readout's Decision Margins differ below this p-value, after Holm's correction over readouts.
@@ -91,14 +85,13 @@ def compare_lenses(
         seed: of the bootstrap.
     """
     difference = tuned.decisions.margins - logit.decisions.margins
-    interval = type(tuned.decision_margin)
     adjusted = holm([_mean_p(column) for column in difference.T])
     return LensComparison(
         calibration_questions=calibration_questions,
         decision_margin=logit.decision_margin,
         accuracy=logit.accuracy,
         transition=logit.to_dict()["transition"],
-        difference=interval(difference.mean(axis=0), *bootstrap_mean(difference, seed)),
+        difference=Interval(difference.mean(axis=0), *bootstrap_mean(difference, seed)),
         p_value=adjusted,
         differs=tuple(np.flatnonzero(adjusted < LENS_SIGNIFICANCE).tolist()),
         kl_logit=np.append(kl_logit, 0.0),

@@ -182,7 +182,7 @@ def left_of(read: Decisions) -> list[Retained]:
 def order_of(
     found: Residuals, candidates: tuple[int, ...], number: int, progress: Progress = silent
 ) -> tuple[tuple[int, ...], np.ndarray]:
-    """``planning.plan_order`` of what one walk has kept; ``progress`` is told of each block."""
+    """``rankings.plan_order`` of what one walk has kept; ``progress`` is told of each block."""
 
     def margins(sets: Sequence[tuple[int, ...]]) -> np.ndarray:
         read = read_decisions(found, sets).margins.mean(axis=0)
@@ -194,7 +194,7 @@ def order_of(
 
 
 def budget_of(found: Residuals, order: tuple[int, ...], seed: int) -> dict[str, Any]:
-    """``planning.predict_budget`` of an order of what one walk has kept."""
+    """``rankings.predict_budget`` of an order of what one walk has kept."""
     left = [one.value for one in read_order(found, order, seed)[1]]
     return predict_budget(found.changes.influence, order, left)
 

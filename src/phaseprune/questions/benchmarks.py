@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from phaseprune.questions import schemas
-from phaseprune.questions.prompts import Prompt
+from phaseprune.questions.question import Prompt
 from phaseprune.questions.schemas import Schema
 from phaseprune.questions.subjects import CEVAL_SUBJECTS, MMLU_GROUPS, MMLU_PRO_CATEGORIES
 

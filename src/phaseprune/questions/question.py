@@ -1,4 +1,4 @@
-"""Question, Shots and Task."""
+"""Question, Prompt, Shots and Task."""
 
 from __future__ import annotations
 
@@ -7,12 +7,9 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import permutations
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from phaseprune.questions.prompts import Prompt
 
 SCORINGS = ("letter", "text")
 
@@ -51,6 +48,37 @@ class Question:
             answer=list(order).index(self.answer),
             pairs=self.pairs and tuple(self.pairs[i] for i in order),
         )
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Templates of one way to put a question.
+
+    Attributes:
+        name: recorded in a manifest, as ``mmlu`` in ``letter/mmlu``.
+        text: the context where options are scored as texts; has ``{question}`` and may have
+            ``{options}``.
+        letter: the context where labels are scored; has ``{question}`` and ``{options}``, which
+            are one line an option.
+        description: stands before everything else; may have ``{group}``.
+        strip: whether white space around the question goes where labels are scored.
+        groups: what ``{group}`` is for a group, where that is not its name.
+        delimiter: stands between a question and its answer.
+        messages: whether the contexts of questions' ``pairs`` are JSON lists of chat messages.
+    """
+
+    name: str
+    text: str = "Question: {question}\nAnswer:"
+    letter: str = "{question}\n{options}\nAnswer:"
+    description: str = ""
+    strip: bool = True
+    groups: Mapping[str, str] = field(default_factory=dict)
+    delimiter: str = " "
+    messages: bool = False
+
+
+#: The prompts of questions that come without one of their own.
+DEFAULT_PROMPTS = {"letter": Prompt("mmlu"), "text": Prompt("arc")}
 
 
 @dataclass(frozen=True)
@@ -125,8 +153,8 @@ class Task:
     @property
     def prompt_format(self) -> str:
         """How questions are put, in words, as ``text/arc + 5 first shots``."""
-        own = {"letter": "mmlu", "text": "arc"}[self.scoring]
-        parts = [f"{self.scoring}/{self.prompt.name if self.prompt else own}"]
+        prompt = self.prompt or DEFAULT_PROMPTS[self.scoring]
+        parts = [f"{self.scoring}/{prompt.name}"]
         if self.scoring == "letter" and self.labels != "A":
             parts.append(f"labels {self.labels}")
         if self.shots:
