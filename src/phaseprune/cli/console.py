@@ -141,11 +141,10 @@ def command_line(*words: Any) -> str:
 
 def task_settings(options: dict[str, Any]) -> dict[str, Any]:
     """Those of a command's options (its ``locals()``) that say how ``load_task`` puts questions."""
-    from inspect import signature
-
+    from phaseprune.option_types import option_types
     from phaseprune.questions.catalog import load_task
 
-    names = [name for name in signature(load_task).parameters if name not in ("name", "limit")]
+    names = [name for name in option_types(load_task) if name != "limit"]
     return {name: options[name] for name in names if name in options}
 
 

@@ -180,14 +180,14 @@ def paper(
 def configuration(config: Path | None):
     """What ``--config`` says (``paper.settings.Configuration``); nothing for None."""
     from dataclasses import fields
-    from inspect import signature
 
+    from phaseprune.option_types import option_types
     from phaseprune.questions.catalog import load_task
     from phaseprune.replication.settings import Configuration, Settings, read_configuration
 
     if config is None:
         return Configuration()
-    of_tasks = [name for name in signature(load_task).parameters if name not in ("name", "seed")]
+    of_tasks = [name for name in option_types(load_task) if name != "seed"]
     of_tasks += [one.name for one in fields(Settings)]
     return read_configuration(config, [*of_tasks, *LOADING, "out", "seed"], of_tasks)
 

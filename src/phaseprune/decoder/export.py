@@ -274,7 +274,7 @@ def taken_by_position(decoder: Decoder) -> str | None:
 
 def is_a_part(decoder: Decoder) -> bool:
     """Whether the loaded model is only the text part of what the checkpoint holds."""
-    if decoder.source.gguf_file:
+    if not decoder.source.is_checkpoint:
         return False
     return _stated(decoder).get("model_type") != decoder.config.model_type
 
@@ -288,7 +288,7 @@ def _write_config(
     decoder: Decoder, original: Original, config, kept: Sequence[int], dtype: torch.dtype, out: Path
 ) -> None:
     stated, code = None, {}
-    if not decoder.source.gguf_file:
+    if decoder.source.is_checkpoint:
         stated = _stated(decoder)
         on_hub = decoder.source.name if decoder.source.on_hub else None
         code = own_code(stated, decoder.source.directory, on_hub)
