@@ -8,6 +8,7 @@ bootstrap of that one is sound at 0 too (docs/statistics.md).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ import numpy as np
 
 from phaseprune.decision.curve import SIGNIFICANCE
 from phaseprune.decision.intervals import CONFIDENCE, resamples
+from phaseprune.runs.plain import rebuilt
 
 if TYPE_CHECKING:
     from phaseprune.decision.transition import Transition
@@ -127,6 +129,17 @@ class FrequencyDistance:
         phases = None if self.phases is None else self.phases.to_dict()
         return self.by_readout.to_dict() | {"phases": phases}
 
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> FrequencyDistance:
+        """What ``to_dict`` gave."""
+        phases = content["phases"]
+        if phases is not None:
+            told = phases["difference"]
+            difference = tuple(told[part] for part in ("mean", "ci_low", "ci_high"))
+            parts = (rebuilt(Distance, phases[name]) for name in ("silent", "decisive"))
+            phases = PhaseDistances(*parts, difference, told["significant"])
+        return cls(rebuilt(Distance, content), phases)
+
 
 @dataclass(frozen=True)
 class OutputFrequency:
@@ -143,6 +156,12 @@ class OutputFrequency:
             "gold_frequency": self.gold_frequency.tolist(),
             "option_frequency_distance": self.distance.to_dict(),
         }
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> OutputFrequency:
+        """What ``to_dict`` gave."""
+        shares = (np.array(content[name]) for name in ("option_frequency", "gold_frequency"))
+        return cls(*shares, rebuilt(Distance, content["option_frequency_distance"]))
 
 
 def frequency_distance(

@@ -7,7 +7,7 @@ after it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -27,6 +27,8 @@ from phaseprune.decision.frequency import (
 from phaseprune.decision.intervals import Interval, bootstrap_mean, wilson
 from phaseprune.decision.tests import holm
 from phaseprune.decision.transition import PERMUTATIONS, Transition, find_transition
+from phaseprune.runs.plain import rebuilt
+from phaseprune.runs.result import Result, draw, number, of_interval, transition_line
 
 #: A readout's Decision Margins differ below this p-value, after Holm's correction over readouts.
 LENS_SIGNIFICANCE = 0.05
@@ -164,6 +166,20 @@ class GroupTrajectory:
             "transition": self.transition.to_dict(),
         }
 
+    @classmethod
+    def from_dict(cls, group: str, content: Mapping[str, Any]) -> GroupTrajectory:
+        """What ``to_dict`` gave of a group."""
+        series = {
+            name: np.array([content[name][part] for part in ("mean", "ci_low", "ci_high")])
+            for name in ("decision_margin", "accuracy")
+        }
+        output = OutputFrequency.from_dict(content) if "option_frequency" in content else None
+        return cls(
+            group=group, questions=content["questions"], chance=content["chance"], **series,
+            p_value=content["p_value"], p_corrected=content["p_corrected"],
+            transition=rebuilt(Transition, content["transition"]), output=output,
+        )  # fmt: skip
+
 
 def group_names(groups: Sequence[str | None]) -> np.ndarray:
     """``[Q]`` the name of each question's group; that of None is ``none``."""
@@ -268,8 +284,8 @@ class Debiased:
         }
 
 
-@dataclass(frozen=True)
-class Trace:
+@dataclass(frozen=True, repr=False)
+class Trace(Result):
     """Decision Margin, Option Frequency and accuracy at every readout, and the transition.
 
     ``decision_margin`` has bootstrap, ``accuracy`` Wilson intervals; ``option_frequency`` is
@@ -346,11 +362,90 @@ class Trace:
             "by_option_count": {g.group: g.to_dict() for g in self.option_count_trajectories},
         }
 
+    @classmethod
+    def from_dict(
+        cls,
+        content: Mapping[str, Any],
+        question_ids: tuple[str, ...],
+        decisions: Decisions,
+        raw_scores: np.ndarray,
+    ) -> Trace:
+        """The trace that ``trace.json`` and ``scores.parquet`` hold.
+
+        Args:
+            content: what ``to_dict`` gave.
+            question_ids: ``[Q]``.
+            decisions: of the questions.
+            raw_scores: ``[Q, R, K]``.
+        """
+        debiased = content["debiased"]
+        if debiased is not None:
+            debiased = rebuilt(Debiased, debiased | {"raw_transition": content["raw_transition"]})
+        return cls(
+            model=content["model"],
+            task=content["task"],
+            scoring=content["scoring"],
+            readouts=np.array(content["readouts"]),
+            decision_margin=rebuilt(Interval, content["decision_margin"]),
+            accuracy=rebuilt(Interval, content["accuracy"]),
+            option_frequency=np.array(content["option_frequency"]),
+            gold_frequency=np.array(content["gold_frequency"]),
+            option_frequency_distance=FrequencyDistance.from_dict(
+                content["option_frequency_distance"]
+            ),
+            chance=content["chance"],
+            transition=rebuilt(Transition, content["transition"]),
+            option_labels=tuple(content["option_labels"]),
+            question_ids=question_ids,
+            by_group=tuple(
+                GroupAccuracy(group, **told)
+                for group, told in content["accuracy_by_group"].items()
+            ),
+            group_trajectories=_read_groups(content["by_group"]),
+            option_count_trajectories=_read_groups(content["by_option_count"]),
+            decisions=decisions,
+            raw_scores=raw_scores,
+            debiased=debiased,
+            lens=rebuilt(LensComparison, content["lens"]) if "lens" in content else None,
+        )
+
+    def _lines(self) -> list[str]:
+        questions = f"{len(self.question_ids)} questions, {self.scoring}"
+        lens = "" if self.lens is None else ", tuned lens"
+        return [
+            f"{self.model} on {self.task} ({questions}{lens})",
+            transition_line(self.transition.to_dict(), len(self.readouts) - 1),
+            f"output: accuracy {number(self.accuracy.mean[-1])} (chance {number(self.chance)}), "
+            f"Decision Margin {number(self.decision_margin.mean[-1], '+')}",
+        ]
+
+    def _rows(self) -> list[dict[str, Any]]:
+        """A row a readout."""
+        found = self.transition.found
+        first = self.transition.readout
+        return [
+            {
+                "readout": at,
+                "phase": ("silent" if at < first else "decisive") if found else None,
+                **of_interval("decision_margin", self.decision_margin, at),
+                **of_interval("accuracy", self.accuracy, at),
+                **{
+                    f"frequency_{label}": float(share)
+                    for label, share in zip(
+                        self.option_labels, self.option_frequency[at], strict=True
+                    )
+                },
+            }
+            for at in self.readouts.tolist()
+        ]
+
     def plot(self):
         """A matplotlib figure of the Decision Margin by readout with the phases shaded."""
-        from phaseprune.report.figures import decision_margin_figure
+        return draw("decision_margin_figure", self.to_dict())
 
-        return decision_margin_figure(self.to_dict())
+
+def _read_groups(content: Mapping[str, Mapping[str, Any]]) -> tuple[GroupTrajectory, ...]:
+    return tuple(GroupTrajectory.from_dict(group, told) for group, told in content.items())
 
 
 def summarize(
