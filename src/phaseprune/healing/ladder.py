@@ -24,15 +24,16 @@ from phaseprune.decoder.decoder import Decoder
 from phaseprune.errors import UserError
 from phaseprune.healing.heal import check_name, heal_step
 from phaseprune.healing.recipe import Recipe
-from phaseprune.healing.result import Healing
+from phaseprune.healing.result import Healing, read_healing
 from phaseprune.healing.sources import Sources, prepare_sources
 from phaseprune.progress import Progress, silent
-from phaseprune.runs.atomic import write_json
+from phaseprune.runs.atomic import read_json, write_json
 from phaseprune.runs.directory import RunDirectory
+from phaseprune.runs.result import Result, bounds, draw, number
 
 
-@dataclass(frozen=True)
-class Ladder:
+@dataclass(frozen=True, repr=False)
+class Ladder(Result):
     """Several depths of one pruning run, healed alike.
 
     Attributes:
@@ -129,9 +130,52 @@ class Ladder:
 
     def plot(self):
         """A matplotlib figure of retained accuracy against remaining depth."""
-        from phaseprune.report.heal_figures import recovery_figure
+        return draw("recovery_figure", self.to_dict())
 
-        return recovery_figure(self.to_dict())
+    def _lines(self) -> list[str]:
+        one, levelling = self.first[0], self.levelling
+        lines = [
+            f"{len(self.healed)} depths of {self.blocks} blocks, {len(self.healed[0])} "
+            f"{'seed' if len(self.healed[0]) == 1 else 'seeds'} "
+            f"({len(one.full_correct)} questions; {one.recipe['method']}, "
+            f"{one.recipe['objective']})"
+        ]
+        if self.before is not None and self.after is not None:
+            lines += [
+                f"{len(healing.kept)} blocks remain: retained {number(before)} -> {number(after)}"
+                for healing, before, after in zip(
+                    self.first, self.before.values, self.after.values, strict=True
+                )
+            ]
+        at = "levels off" if levelling.found else f"no levelling off: {levelling.reason}"
+        return [*lines, at]
+
+    def _rows(self) -> list[dict[str, Any]]:
+        """A row a depth."""
+        rows = []
+        for place, row in enumerate(self.healed):
+            told = self._row(place, row)
+            before, after = told.pop("retained_before"), told.pop("retained_after")
+            left = {
+                "remaining": told.pop("remaining"),
+                "retained_before": before["value"],
+                "retained_after": after["value"],
+                **bounds("retained_after", after["ci"]),
+                "p_value": told.pop("p_value"),
+            }
+            rows.append(left | {k: v for k, v in told.items() if not isinstance(v, list)})
+        return rows
+
+
+def read_healing_ladder(run: RunDirectory) -> Ladder:
+    """What a finished directory of ``heal --ladder`` holds, beside the healings that it names."""
+    content = read_json(run.path / "ladder.json")
+    beside = run.path.resolve().parent
+    healed = tuple(
+        tuple(read_healing(RunDirectory(beside / Path(path).name)) for path in depth["paths"])
+        for depth in content["depths"]
+    )
+    return Ladder(healed, content["blocks"], content["path"], "finished")
 
 
 def heal_ladder(

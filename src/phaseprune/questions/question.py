@@ -108,7 +108,7 @@ class Shots:
         return self.by_group.get(question.group) or self.by_group[None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Task:
     """Questions and how they are scored.
 
@@ -222,6 +222,9 @@ class Task:
     def chance(self) -> float:
         """Mean of 1/k."""
         return float((1 / self.options).mean())
+
+    def __repr__(self) -> str:
+        return f"Task: {self.name} ({len(self.questions)} questions, {self.prompt_format})"
 
     def with_questions(self, questions: Sequence[Question]) -> Task:
         """The same task over other questions."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,10 +14,9 @@ from phaseprune.decision.decisions import Decisions
 from phaseprune.decision.trace import Trace
 from phaseprune.decision.transition import Transition
 from phaseprune.decoder.decoder import Decoder
-from phaseprune.errors import UserError
 from phaseprune.progress import Progress, silent
 from phaseprune.questions.question import Task
-from phaseprune.runs.atomic import write_json
+from phaseprune.runs.atomic import read_json, write_json
 from phaseprune.runs.directory import RunDirectory
 from phaseprune.runs.scores import read_all_scores, read_scores, write_scores
 from phaseprune.sweep.lenses import split_for, tuned_trace
@@ -170,10 +168,7 @@ def read_trace(run: RunDirectory) -> Trace:
     Raises:
         UserError: it has none, or files that cannot be read.
     """
-    try:
-        content = json.loads(run.trace_path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{run.trace_path}: cannot be read ({error})") from None
+    content = read_json(run.trace_path)
     kept, task = read_all_scores(run.scores_path), run.manifest["task"]
     plain = task["length_norm"] == "none"
     with np.errstate(divide="ignore"):
