@@ -1,4 +1,4 @@
-"""What Python can hand in: questions and models that are in memory, and what is refused in words."""
+"""What Python can hand in: questions and models in memory, and what is refused in words."""
 
 import json
 from pathlib import Path

@@ -14,7 +14,7 @@ from phaseprune.decoder.items import item_list
 from phaseprune.errors import UserError
 
 
-def export(
+def export(  # noqa: C901
     source: Annotated[
         str,
         typer.Argument(metavar="RUN|MODEL", help="A run of prune; or a model, with --remove.",

@@ -12,7 +12,7 @@ from phaseprune.errors import UserError, near_matches
 from phaseprune.option_types import check_options, checked
 from phaseprune.questions import bridge
 from phaseprune.questions.benchmarks import Benchmark, find_benchmark, task_names
-from phaseprune.questions.files import read_file, read_questions
+from phaseprune.questions.files import QuestionFile, read_file, read_questions
 from phaseprune.questions.formats import SUFFIXES, suffix_of
 from phaseprune.questions.given import GIVEN, default_name, read_given
 from phaseprune.questions.hub import read_split
@@ -87,43 +87,14 @@ def load_task(
         UserError: unknown name (with near matches), unreadable file, options that do not go
             together.
     """
-    check_options(load_task, locals())
-    settings = _plain_settings(locals())
-    read = None
-    if isinstance(questions, str | Path):
-        if name is not None:
-            raise UserError(f"name {name!r} is for questions that are given themselves, and "
-                            f"{questions} has a name; leave it out")  # fmt: skip
-        name = str(questions)
-    else:
-        read = read_given(questions, columns)
-        name = _own_name(name) or default_name(read.questions)
+    options = locals()
+    _check_options(options)
+    settings = _plain_settings(options)
+    name, read = _named(questions, name, columns)
+    if read is not None:
         settings = {GIVEN: True} | settings
-    _one_of("scoring", scoring, (None, *SCORINGS))
-    _one_of("length-norm", length_norm, LENGTH_NORMS)
-    _one_of("probability", probability, PROBABILITIES)
-    _one_of("labels", labels, (None, *LABEL_STYLES))
-    _one_of("shot-order", shot_order, SHOT_ORDERS)
-    if limit is not None and limit < 1:
-        raise UserError(f"--limit must be at least 1 and is {limit}")
-    if shots is not None and shots < 0:
-        raise UserError(f"--shots must be at least 0 and is {shots}")
-    parse_columns(columns)
-    if shots_from is not None and not shots:
-        raise UserError("--shots-from says where examples are from; say how many with --shots")
-    if read is None and name.startswith(bridge.PREFIX):
-        not_for_bridge = {
-            "scoring letter": scoring == "letter", "labels": labels,
-            "shots-from": shots_from, "shuffle": shuffle, "permute": permute,
-            "columns": columns, "data-dir": data_dir,
-            "shot-order random": shot_order != "first",
-        }  # fmt: skip
-        bridge.refuse(name, not_for_bridge)
-        _check_scoring("text", length_norm, probability, None)
-        asked, prompt = bridge.read_task(name, lm_eval_path, limit, shots, seed, chat)
-        return Task(
-            name, asked, "text", length_norm, prompt=prompt, chat=chat, settings=settings
-        )
+    elif name.startswith(bridge.PREFIX):
+        return _of_lm_eval(name, options, settings)
     if lm_eval_path is not None:
         raise UserError(f"--lm-eval-path is for tasks {bridge.PREFIX}NAME, and this is {name}")
     benchmark = find_benchmark(name) if read is None else None
@@ -165,6 +136,55 @@ def load_task(
         chat=chat, shuffled=seed if shuffle else None, permute=permute, settings=settings,
         recognised=read and read.recognised, notes=read.notes if read else (),
     )  # fmt: skip
+
+
+def _check_options(options: Mapping[str, Any]) -> None:
+    """Refuse options of ``load_task`` that do not do, whatever the task is."""
+    check_options(load_task, options)
+    _one_of("scoring", options["scoring"], (None, *SCORINGS))
+    _one_of("length-norm", options["length_norm"], LENGTH_NORMS)
+    _one_of("probability", options["probability"], PROBABILITIES)
+    _one_of("labels", options["labels"], (None, *LABEL_STYLES))
+    _one_of("shot-order", options["shot_order"], SHOT_ORDERS)
+    limit, shots = options["limit"], options["shots"]
+    if limit is not None and limit < 1:
+        raise UserError(f"--limit must be at least 1 and is {limit}")
+    if shots is not None and shots < 0:
+        raise UserError(f"--shots must be at least 0 and is {shots}")
+    parse_columns(options["columns"])
+    if options["shots_from"] is not None and not shots:
+        raise UserError("--shots-from says where examples are from; say how many with --shots")
+
+
+def _named(
+    questions: Any, name: str | None, columns: Mapping[str, Any] | str | None
+) -> tuple[str, QuestionFile | None]:
+    """The name of a task, and its questions where they are given themselves."""
+    if not isinstance(questions, str | Path):
+        read = read_given(questions, columns)
+        return _own_name(name) or default_name(read.questions), read
+    if name is not None:
+        raise UserError(f"name {name!r} is for questions that are given themselves, and "
+                        f"{questions} has a name; leave it out")  # fmt: skip
+    return str(questions), None
+
+
+def _of_lm_eval(name: str, options: Mapping[str, Any], settings: dict[str, Any]) -> Task:
+    """A task whose prompts lm-eval makes."""
+    bridge.refuse(name, {
+        "scoring letter": options["scoring"] == "letter",
+        **{
+            option: options[option.replace("-", "_")]
+            for option in ("labels", "shots-from", "shuffle", "permute", "columns", "data-dir")
+        },
+        "shot-order random": options["shot_order"] != "first",
+    })  # fmt: skip
+    length_norm, chat = options["length_norm"], options["chat"]
+    _check_scoring("text", length_norm, options["probability"], None)
+    asked, prompt = bridge.read_task(
+        name, options["lm_eval_path"], options["limit"], options["shots"], options["seed"], chat
+    )
+    return Task(name, asked, "text", length_norm, prompt=prompt, chat=chat, settings=settings)
 
 
 def _own_name(name: str | None) -> str | None:
