@@ -99,12 +99,14 @@ _PUBLIC = {
 __all__ = [*_PUBLIC]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
-def __getattr__(name: str):
-    if name in _PUBLIC:
-        return getattr(import_module(_PUBLIC[name]), name)
-    if name == "__version__":
-        return metadata.version("phaseprune")
-    raise AttributeError(f"module 'phaseprune' has no attribute {name!r}")
+if not TYPE_CHECKING:  # who checks types would take any name for one of ours
+
+    def __getattr__(name: str):
+        if name in _PUBLIC:
+            return getattr(import_module(_PUBLIC[name]), name)
+        if name == "__version__":
+            return metadata.version("phaseprune")
+        raise AttributeError(f"module 'phaseprune' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
