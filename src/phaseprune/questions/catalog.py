@@ -17,9 +17,16 @@ from phaseprune.questions.formats import SUFFIXES, suffix_of
 from phaseprune.questions.given import GIVEN, default_name, read_given
 from phaseprune.questions.hub import read_split
 from phaseprune.questions.prompts import LABEL_STYLES
-from phaseprune.questions.question import SCORINGS, Question, Shots, Task
+from phaseprune.questions.question import (
+    SCORINGS,
+    SHOT_ORDERS,
+    Question,
+    Shots,
+    Task,
+    choose_shots,
+    shuffle_options,
+)
 from phaseprune.questions.schemas import parse_columns
-from phaseprune.questions.shots import SHOT_ORDERS, choose_shots, shuffle_options
 
 #: Bundled tasks: name -> (file in ``phaseprune.demo``, one line about it, scoring).
 BUNDLED = {

@@ -26,7 +26,7 @@ from phaseprune.questions.formats import (
     read_table,
     suffix_of,
 )
-from phaseprune.questions.question import Question
+from phaseprune.questions.question import Question, shuffle_options
 from phaseprune.questions.rows import (
     MOST_OPTIONS,
     ON,
@@ -38,7 +38,6 @@ from phaseprune.questions.rows import (
     word_of,
 )
 from phaseprune.questions.schemas import Schema
-from phaseprune.questions.shots import shuffle_options
 
 #: Rows by which columns are proposed.
 _LOOKED_AT = 50
