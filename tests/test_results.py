@@ -213,6 +213,14 @@ def test_what_a_line_says(runs):
     assert trace.to_frame()["decision_margin"].tolist() == trace.decision_margin.mean.tolist()
 
 
+def test_a_ranking_is_shown_in_a_few_lines(model):
+    ranking = phaseprune.rank_blocks(model, method="tail", remove=3)
+    assert repr(ranking) == "Ranking: demo, by tail\n  order 12, 11, 10; protected: 13"
+    frame = ranking.to_frame()
+    assert frame["block"].tolist()[:4] == [12, 11, 10, 0] and len(frame) == 14
+    assert frame["removed_as"].tolist()[:3] == [1, 2, 3]
+
+
 def test_a_task_is_shown_in_a_line(task):
     assert repr(task) == "Task: demo (60 questions, letter/mmlu)"
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # for editors and type checkers; each is imported on first us
     from phaseprune.healing.result import Healing as Healing
     from phaseprune.methods.plan import Plan as Plan
     from phaseprune.methods.plan import plan as plan
+    from phaseprune.methods.rank import Ranking as Ranking
     from phaseprune.methods.rank import rank_blocks as rank_blocks
     from phaseprune.probes.ablation import Ablation as Ablation
     from phaseprune.probes.ablation import ablate as ablate
@@ -82,6 +83,7 @@ _PUBLIC = {
     "Task": "phaseprune.questions.question",
     "Guard": "phaseprune.probes.guards",
     "Trace": "phaseprune.decision.trace",
+    "Ranking": "phaseprune.methods.rank",
     "Plan": "phaseprune.methods.plan",
     "Pruning": "phaseprune.pruning.prune",
     "TasksPruning": "phaseprune.pruning.tasks_together",
