@@ -131,7 +131,7 @@ def _write(
         return _exported_before(decoder, remove, out, halves, merged)
     gone = set(whole_blocks(remove))
     kept = [block for block in range(blocks) if block not in gone]
-    _refuse_quantised(decoder)
+    _refuse_unwritable(decoder)
     original = _original(decoder)
     pruned = prune(original, kept)
     config = pruned.config
@@ -234,7 +234,7 @@ def check_exportable(decoder: Decoder, deleting: bool = True) -> str | None:
         UserError: a quantised checkpoint, a model whose blocks are bound to their positions, or a
             budget in which the exported model has no room beside the full one.
     """
-    _refuse_quantised(decoder)
+    _refuse_unwritable(decoder)
     refuse_comparing(decoder)
     if not deleting:
         return None
@@ -302,7 +302,13 @@ def _write_config(
     write_text(out / "config.json", json.dumps(edited | code, indent=2, ensure_ascii=False) + "\n")
 
 
-def _refuse_quantised(decoder: Decoder) -> None:
+def _refuse_unwritable(decoder: Decoder) -> None:
+    """Refuse a checkpoint that no plain one can be made of: quantised, or without its own code."""
+    if runs_own_code(decoder) and not decoder.source.is_checkpoint:
+        raise UserError(
+            f"{decoder.name}: the model runs code of its own, whose files a model in memory does "
+            "not bring; save it with save_pretrained and load that directory"
+        )
     text = decoder.config.get_text_config(decoder=True)
     quantised = any(getattr(c, "quantization_config", None) for c in (decoder.config, text))
     if quantised and not decoder.source.gguf_file:
