@@ -28,7 +28,8 @@ interop: .venv/.dev $(INTEROP)/.made
 
 # GGUF files against llama.cpp.
 llama-cpp: .venv/.dev $(INTEROP)/.made
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m llama_cpp tests/test_gguf.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m llama_cpp tests/test_gguf.py \
+	  tests/test_gguf_converted.py
 
 interop-table: .venv/.dev $(INTEROP)/.made
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/interop.py
