@@ -7,8 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from phaseprune.questions.benchmarks import BENCHMARKS
-from phaseprune.questions.subjects import CEVAL_SUBJECTS
+from phaseprune.questions.benchmarks import BENCHMARKS, CEVAL_SUBJECTS
 
 ABCD = ["a stone", "the rain ", "two birds", "iron"]
 

@@ -98,7 +98,7 @@ def test_templates_that_loop_or_explode_are_ended(monkeypatch, template, says):
 
 
 def test_the_system_turn_may_be_refused_by_templates_of_parts():
-    from phaseprune.questions.prompts import Prompt
+    from phaseprune.questions.question import Prompt
 
     tokenizer = make_tokenizer()
     tokenizer.chat_template = (

@@ -21,10 +21,17 @@ from phaseprune.comparison.compare import compare
 from phaseprune.comparison.orders import draw_seed, method_names
 from phaseprune.comparison.result import conclude_task
 from phaseprune.decision.collapse import Retained, collapse_kind, fit_fall, retained
-from phaseprune.decision.comparison import Cell, compare_cells, paired_p, standings
-from phaseprune.decision.corrections import holm
-from phaseprune.decision.cost_front import Retaining, front, gains, mean_p
-from phaseprune.decision.paired import mcnemar
+from phaseprune.decision.comparison import (
+    Cell,
+    Retaining,
+    compare_cells,
+    front,
+    gains,
+    mean_p,
+    paired_p,
+    standings,
+)
+from phaseprune.decision.tests import holm, mcnemar
 from phaseprune.decoder.load import load_model
 from phaseprune.errors import UserError
 from phaseprune.methods.rank import rank_blocks

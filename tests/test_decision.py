@@ -24,16 +24,16 @@ from phaseprune.decision.curve import (
     rise_p_value,
     step_gain,
 )
-from phaseprune.decision.decisions import Decisions
-from phaseprune.decision.frequency import gold_frequency, option_frequency
-from phaseprune.decision.intervals import bootstrap_mean, wilson
-from phaseprune.decision.margin import (
+from phaseprune.decision.decisions import (
+    Decisions,
     decision_margin,
     decision_representation,
     decisions,
     gold_loss,
     margins_of_options,
 )
+from phaseprune.decision.frequency import gold_frequency, option_frequency
+from phaseprune.decision.intervals import bootstrap_mean, wilson
 from phaseprune.decision.transition import find_transition, gold_p_values, permuted_golds
 from populations import READOUTS, Population, step, straight_leads
 

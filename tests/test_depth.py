@@ -8,10 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from phaseprune.decision.decisions import Decisions
-from phaseprune.decision.depth import decision_depths
-from phaseprune.decision.groups import group_trajectories
-from phaseprune.decision.trace import summarize
+from phaseprune.decision.decisions import Decisions, decision_depths
+from phaseprune.decision.trace import group_trajectories, summarize
 from phaseprune.report.depth_figures import decision_depth_figure, group_margins_figure
 from phaseprune.report.depth_words import depth_lines
 from phaseprune.report.html import render_report

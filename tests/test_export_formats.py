@@ -207,6 +207,9 @@ def test_a_checkpoint_with_code_of_its_own(tmp_path):
         load_model(str(folder))
     export(load_model(str(folder), trust_remote_code=True), [1], tmp_path / "out")
     again = load_model(str(tmp_path / "out"), trust_remote_code=True)
+    in_memory = load_model(again.model, again.tokenizer)
+    with pytest.raises(UserError, match="code of its own, whose files a model in memory"):
+        export(in_memory, [1], tmp_path / "from memory")
     assert len(again.blocks) == 4 and type(again.model).__name__ == "OwnForCausalLM"
 
 

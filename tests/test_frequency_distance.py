@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from phaseprune import trace
 from phaseprune.cli.main import app
 from phaseprune.decision.decisions import Decisions
-from phaseprune.decision.frequency_distance import frequency_distance, output_frequency
+from phaseprune.decision.frequency import frequency_distance, output_frequency
 from phaseprune.decision.intervals import resamples
 from phaseprune.decision.trace import summarize
 from phaseprune.decision.transition import Transition

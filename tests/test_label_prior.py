@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from phaseprune.decision.decisions import Decisions
-from phaseprune.decision.label_prior import FEWEST, FOLDS, label_prior
+from phaseprune.decision.decisions import FEWEST, FOLDS, Decisions, label_prior
 from phaseprune.decision.transition import find_transition, gold_p_values
 
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from scipy import stats
 
-from phaseprune.decision.corrections import holm
-from phaseprune.decision.lens import compare_lenses
-from phaseprune.decision.trace import Interval
+from phaseprune.decision.intervals import Interval
+from phaseprune.decision.tests import holm
+from phaseprune.decision.trace import compare_lenses
 from phaseprune.decoder.lens import TunedLens, identity_lens
 from phaseprune.decoder.readout import read_logits
 from phaseprune.errors import UserError

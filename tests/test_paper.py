@@ -28,6 +28,7 @@ from phaseprune.replication.settings import (
     settings_of,
 )
 from phaseprune.replication.words import shown_name
+from phaseprune.results import open_run
 
 #: As small as every experiment still says something on the bundled model.
 SMALL = Settings(
@@ -385,6 +386,9 @@ def test_all_experiments_are_done_and_every_claim_is_judged(run):
         assert finding.verdict in judges.VERDICTS and finding.text.endswith(".")
     saved = json.loads((run.path / "paper.json").read_text())
     assert saved == run.to_dict() == open_paper(run.path).to_dict()
+    opened = open_run(run.path)
+    assert opened == run and opened.state == "finished" and len(repr(run)) < 300
+    assert run.to_frame()["verdict"].tolist() == [f.verdict for f in task.findings.values()]
     # Silent blocks are dearer on the bundled model, but next to the transition they are not: its
     # first blocks are what is dear.
     assert task.findings["phases_differ"].verdict == "partly"

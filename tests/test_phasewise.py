@@ -12,13 +12,15 @@ from hypothesis import strategies as st
 from phase_samples import phase_sample, transition_at, truths
 from phaseprune.cli.main import main
 from phaseprune.decision.intervals import questions_needed
-from phaseprune.decision.phase_jump import block_costs, fit_jump
-from phaseprune.decision.phase_verdict import Control, phase_verdict
 from phaseprune.decision.phases import (
+    Control,
     Difference,
     Estimate,
     Sets,
+    block_costs,
     compare_phases,
+    fit_jump,
+    phase_verdict,
     retained_of_sets,
 )
 from phaseprune.decoder.load import load_model

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from phaseprune.cli.main import main
-from phaseprune.decision.planning import (
+from phaseprune.decision.rankings import (
     LIMITS,
     LOOKED_AT,
     OFF_BY,

@@ -14,10 +14,9 @@ from conftest import QUESTIONS, make_tokenizer, write_jsonl
 from phaseprune.cli.main import main
 from phaseprune.errors import UserError
 from phaseprune.questions.catalog import load_task
-from phaseprune.questions.encode import encode_pair, encode_task
+from phaseprune.questions.encode import encode_pair, encode_task, pieces
 from phaseprune.questions.prompts import put
 from phaseprune.questions.question import Question, Task
-from phaseprune.questions.tokens import pieces
 from phaseprune.report.words import input_lines, unequal_options_line
 from phaseprune.sweep.measure import prepare, trace
 from phaseprune.sweep.recorded import trace_run

@@ -11,8 +11,8 @@ from scipy import stats
 
 from phaseprune.cli.main import main
 from phaseprune.decision.collapse import retained
-from phaseprune.decision.margin_shift import margin_shift, paired_t
 from phaseprune.decision.recovery import find_levelling, retained_curve, trend
+from phaseprune.decision.tests import margin_shift, paired_t
 from phaseprune.errors import UserError
 from phaseprune.healing.ladder import heal_ladder
 from phaseprune.pruning.prune import prune

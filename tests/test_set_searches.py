@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from phaseprune.comparison.compare import compare
 from phaseprune.comparison.orders import chosen_sets, method_names, wanted_rankings
 from phaseprune.comparison.pruned import Pruned
-from phaseprune.decision import evolution as draws
-from phaseprune.decision.surrogate import greedy_order, make_surrogate
+from phaseprune.decision import rankings as draws
+from phaseprune.decision.rankings import greedy_order, make_surrogate
 from phaseprune.decoder.load import load_model
 from phaseprune.errors import UserError
 from phaseprune.methods import beam, costs, evolution, pairwise

@@ -12,9 +12,11 @@ from scipy import stats
 from scipy.spatial.distance import jensenshannon
 
 from conftest import QUESTIONS, write_jsonl
-from phaseprune.decision.cka import cka, hsic_vectors, jackknife
 from phaseprune.decision.similarity import (
+    cka,
     cosine_similarity,
+    hsic_vectors,
+    jackknife,
     js_similarity,
     over_readouts,
     unrelated,

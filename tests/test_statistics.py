@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from phaseprune.decision.corrections import benjamini_hochberg, holm
-from phaseprune.decision.paired import compare_paired, mcnemar
+from phaseprune.decision.tests import benjamini_hochberg, compare_paired, holm, mcnemar
 from phaseprune.decision.transition import PERMUTATIONS, find_transition
 from populations import Population
 from populations import step as lead_step

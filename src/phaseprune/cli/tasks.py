@@ -30,8 +30,7 @@ def tasks(
     from phaseprune.decoder.load import load_tokenizer, silence_transformers
     from phaseprune.decoder.source import find_source
     from phaseprune.questions.catalog import load_task
-    from phaseprune.questions.encode import encode_task, option_pairs
-    from phaseprune.questions.tokens import option_tokens
+    from phaseprune.questions.encode import encode_task, option_pairs, option_tokens
 
     task = load_task(name, **prompt.keywords())
     silence_transformers()

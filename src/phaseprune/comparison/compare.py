@@ -19,16 +19,17 @@ from phaseprune.probes.phasewise import check_draws
 from phaseprune.progress import Progress, silent
 from phaseprune.questions.question import Task
 from phaseprune.questions.split import split
-from phaseprune.runs.atomic import write_json
+from phaseprune.runs.atomic import read_json, write_json
 from phaseprune.runs.directory import RunDirectory
 from phaseprune.runs.folders import task_folders
+from phaseprune.runs.result import Result, bounds, draw, named, number
 from phaseprune.sweep.recorded import tasks_identity
 
 DEFAULT_DRAWS = 10
 
 
-@dataclass(frozen=True)
-class Compared:
+@dataclass(frozen=True, repr=False)
+class Compared(Result):
     """Methods held against each other on one or several tasks.
 
     Attributes:
@@ -45,9 +46,48 @@ class Compared:
 
     def plot(self, task: int = 0):
         """A matplotlib figure of retained accuracy by method and number of removed blocks."""
-        from phaseprune.report.figures import compare_figure
+        return draw("compare_figure", self.result["tasks"][task])
 
-        return compare_figure(self.result["tasks"][task])
+    def _lines(self) -> list[str]:
+        tasks = self.result["tasks"]
+        lines = [f"{self.result['model']}, {len(tasks)} {'task' if len(tasks) == 1 else 'tasks'}"]
+        for told in tasks:
+            last = told["common_numbers"][-1:]  # before accuracy falls
+            best = [one for one in told["by_removed"] if one["removed_blocks"] in last]
+            at = "".join(
+                f"; best without {one['removed_blocks']} blocks: {named(one['best'], 3)}"
+                for one in best
+            )
+            lines.append(f"{told['task']}: {len(told['methods'])} methods, "
+                         f"{told['evaluation_questions']} questions, full accuracy "
+                         f"{number(told['full']['accuracy'])}{at}")  # fmt: skip
+        return lines
+
+    def _rows(self) -> list[dict[str, Any]]:
+        """A row a task, method and number of removed blocks."""
+        return [
+            {
+                "task": told["task"],
+                "method": one["method"],
+                "removed_blocks": cell["removed_blocks"],
+                "accuracy": cell["accuracy"],
+                **bounds("accuracy", cell["accuracy_ci"]),
+                "retained": cell["retained"],
+                **bounds("retained", cell["retained_ci"]),
+                "decision_margin": cell["decision_margin"],
+                "collapsed": cell["collapsed"],
+                "sets": cell["sets"],
+                "block_passes": one["block_passes"],
+            }
+            for told in self.result["tasks"]
+            for one in told["methods"]
+            for cell in one["cells"]
+        ]
+
+
+def read_compared(run: RunDirectory) -> Compared:
+    """The comparison that a finished run holds."""
+    return Compared(read_json(run.path / "compare.json"), "finished")
 
 
 def compare(

@@ -11,8 +11,7 @@ import numpy as np
 from phaseprune.comparison.orders import chosen_sets
 from phaseprune.comparison.pruned import Pruned, of_line
 from phaseprune.decision.collapse import Fall, Retained, collapse_kind, fit_fall
-from phaseprune.decision.comparison import Cell, compare_cells, standings
-from phaseprune.decision.cost_front import Retaining, front, gains
+from phaseprune.decision.comparison import Cell, Retaining, compare_cells, front, gains, standings
 from phaseprune.decision.decisions import read_right
 from phaseprune.decision.guards import drawn_figures, short_figures
 from phaseprune.decision.intervals import wilson

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from phaseprune.decision.corrections import holm
 from phaseprune.decision.curve import SIGNIFICANCE, step_gain
 from phaseprune.decision.decisions import Decisions
 from phaseprune.decision.frequency import gold_frequency, option_frequency, total_variation
 from phaseprune.decision.intervals import percentiles, resamples
+from phaseprune.decision.tests import holm
 from phaseprune.decision.transition import PERMUTATIONS, Transition, find_transition
 
 #: Permutations a step: the smallest p-value must stay well below the level after the correction.

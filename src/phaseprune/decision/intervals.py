@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -14,6 +16,19 @@ DRAWS = 2000
 POWER = 0.8
 #: Of more than so many times the questions at hand, nothing can be said.
 MOST_TIMES = 100
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean a readout with its 95 % bounds, each ``[R]``."""
+
+    mean: np.ndarray
+    ci_low: np.ndarray
+    ci_high: np.ndarray
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {name: value.tolist() for name, value in asdict(self).items()}
 
 
 def wilson(successes: np.ndarray, trials: int, confidence: float = CONFIDENCE) -> np.ndarray:

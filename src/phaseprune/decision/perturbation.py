@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from phaseprune.decision.intervals import bootstrap_mean, percentiles, resamples, wilson
-from phaseprune.decision.trace import Interval
+from phaseprune.decision.intervals import Interval, bootstrap_mean, percentiles, resamples, wilson
 from phaseprune.decision.transition import Transition
 
 #: What readers of the paper report, to be held against; it is no input of any figure.

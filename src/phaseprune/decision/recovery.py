@@ -59,7 +59,7 @@ class Levelling:
 
 
 @dataclass(frozen=True)
-class Curve:
+class RecoveryCurve:
     """Retained accuracy at several depths.
 
     Attributes:
@@ -75,7 +75,7 @@ class Curve:
 
 def retained_curve(
     correct: np.ndarray, full: np.ndarray, chances: np.ndarray, seed: int
-) -> Curve | None:
+) -> RecoveryCurve | None:
     """Retained accuracy, over questions in pairs and over seeds.
 
     Args:
@@ -107,17 +107,17 @@ def retained_curve(
     bounds = percentiles(samples)
     if seeds == 1:  # as everywhere that one model is told of
         bounds = np.array([ratio(one[0], bottom).ci for one in above]).T
-    return Curve(values, bounds, samples)
+    return RecoveryCurve(values, bounds, samples)
 
 
-def trend(depths: Sequence[int], curve: Curve) -> tuple[float, tuple[float, float]]:
+def trend(depths: Sequence[int], curve: RecoveryCurve) -> tuple[float, tuple[float, float]]:
     """Slope of the straight line through a curve, retained a block, and its 95 % interval."""
     centred = np.asarray(depths, float) - np.mean(depths)
     weights = centred / (centred**2).sum()
     return float(curve.values @ weights), tuple(map(float, percentiles(curve.draws @ weights)))
 
 
-def find_levelling(depths: Sequence[int], curve: Curve) -> Levelling:
+def find_levelling(depths: Sequence[int], curve: RecoveryCurve) -> Levelling:
     """Fit a broken line, test it against a straight one, and bound its knot.
 
     The line is y = a + b d + c max(d - k, 0) by least squares, k on a grid between the second and

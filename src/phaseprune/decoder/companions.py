@@ -1,7 +1,8 @@
 """What stands beside the weights: tokenizer, chat template, generation settings, licence.
 
 Pruning changes none of it, so each file of the source is copied byte for byte. Only where the
-source has no such files (GGUF) are they written anew, in words that older programs read.
+source has no such files (GGUF, a model in memory) are they written anew, in words that older
+programs read.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def write_companions(decoder: Decoder, out: Path) -> None:
         decoder: the loaded full model.
         out: the directory of the export, with its ``config.json``.
     """
-    source = None if decoder.source.gguf_file else decoder.source.directory
+    source = decoder.source.directory if decoder.source.is_checkpoint else None
     if source is not None:
         _copy(source, out, PROCESSOR_FILES)
         _copy(source, out, ("*.py",))

@@ -132,7 +132,7 @@ def _write(
         return _exported_before(decoder, remove, out, halves, merged)
     gone = set(whole_blocks(remove))
     kept = [block for block in range(blocks) if block not in gone]
-    _refuse_quantised(decoder)
+    _refuse_unwritable(decoder)
     original = _original(decoder)
     pruned = prune(original, kept)
     config = pruned.config
@@ -240,7 +240,7 @@ def check_exportable(decoder: Decoder, deleting: bool = True) -> str | None:
         UserError: a quantised checkpoint, a model whose blocks are bound to their positions, or a
             budget in which the exported model has no room beside the full one.
     """
-    _refuse_quantised(decoder)
+    _refuse_unwritable(decoder)
     refuse_comparing(decoder)
     if not deleting:
         return None
@@ -300,7 +300,7 @@ def warnings_beforehand(
 
 def is_a_part(decoder: Decoder) -> bool:
     """Whether the loaded model is only the text part of what the checkpoint holds."""
-    if decoder.source.gguf_file:
+    if not decoder.source.is_checkpoint:
         return False
     return _stated(decoder).get("model_type") != decoder.config.model_type
 
@@ -314,7 +314,7 @@ def _write_config(
     decoder: Decoder, original: Original, config, kept: Sequence[int], dtype: torch.dtype, out: Path
 ) -> None:
     stated, code = None, {}
-    if not decoder.source.gguf_file:
+    if decoder.source.is_checkpoint:
         stated = _stated(decoder)
         on_hub = decoder.source.name if decoder.source.on_hub else None
         code = own_code(stated, decoder.source.directory, on_hub)
@@ -328,7 +328,13 @@ def _write_config(
     write_text(out / "config.json", json.dumps(edited | code, indent=2, ensure_ascii=False) + "\n")
 
 
-def _refuse_quantised(decoder: Decoder) -> None:
+def _refuse_unwritable(decoder: Decoder) -> None:
+    """Refuse a checkpoint that no plain one can be made of: quantised, or without its own code."""
+    if runs_own_code(decoder) and not decoder.source.is_checkpoint:
+        raise UserError(
+            f"{decoder.name}: the model runs code of its own, whose files a model in memory does "
+            "not bring; save it with save_pretrained and load that directory"
+        )
     text = decoder.config.get_text_config(decoder=True)
     quantised = any(getattr(c, "quantization_config", None) for c in (decoder.config, text))
     if quantised and not decoder.source.gguf_file:

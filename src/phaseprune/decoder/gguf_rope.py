@@ -68,7 +68,7 @@ class _Scaling:
     long: np.ndarray | None
 
 
-def settle_rope(config: Any, header: GgufHeader, read_by_theirs: Collection[str]) -> None:
+def settle_rope(config: Any, header: GgufHeader, read_by_theirs: Collection[str]) -> None:  # noqa: C901
     """Have a configuration's rope parameters say what the file says.
 
     Args:

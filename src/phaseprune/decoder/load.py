@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -32,6 +33,7 @@ from phaseprune.decoder.gguf_keys import settle_config
 from phaseprune.decoder.gguf_rope import check_rotations
 from phaseprune.decoder.gguf_tensors import check_tensors
 from phaseprune.decoder.gguf_tokenizer import settle_tokenizer
+from phaseprune.decoder.in_memory import InMemory, in_memory
 from phaseprune.decoder.json_file import read_json_object
 from phaseprune.decoder.load_errors import first_line, load_errors
 from phaseprune.decoder.load_streamed import load_streamed, streaming_problem
@@ -65,7 +67,8 @@ _FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
 
 
 def load_model(
-    name: str,
+    name: str | Path | nn.Module,
+    tokenizer: Any = None,
     *,
     device: str | DeviceMap = "auto",
     dtype: str = "auto",
@@ -78,7 +81,10 @@ def load_model(
     """Load a decoder and check it.
 
     Args:
-        name: hub id, local directory, local ``.gguf`` file, or ``demo``.
+        name: hub id, local directory, local ``.gguf`` file, or ``demo``; or a causal language model
+            of transformers that is in memory, whole and on one device. That is run where and as it
+            is, in eval mode and without gradients.
+        tokenizer: of a model in memory, its own; the one by the name is loaded otherwise.
         device: ``auto`` takes an accelerator where there is one; ``map`` spreads the model over
             all, host memory and disk, as does a dictionary of devices by module path (transformers'
             ``device_map``).
@@ -100,6 +106,19 @@ def load_model(
     """
     check_options(load_model, locals())
     max_memory = None if max_memory is None else parse_bytes(max_memory)
+    if not isinstance(name, str | Path):
+        options = {"device": device, "dtype": dtype, "revision": revision, "stream": stream,
+                   "trust_remote_code": trust_remote_code}  # fmt: skip
+        source = in_memory(name, tokenizer, options)
+        return _checked(
+            source, name, tokenizer, locate_blocks(name, name.config, blocks), max_memory
+        )
+    if tokenizer is not None:
+        raise UserError(
+            f"{name}: a model by name is loaded with its own tokenizer; leave tokenizer out, or "
+            "give the model itself (AutoModelForCausalLM.from_pretrained)"
+        )
+    name = str(name)
     source = find_source(name, revision)
     config = read_config(source, trust_remote_code)
     if blocks is None:
@@ -112,10 +131,25 @@ def load_model(
         source, config, device, dtype, trust_remote_code, stream, max_memory,
         lambda model: locate_blocks(model, config, blocks),
     )  # fmt: skip
-    blocks_path = locate_blocks(model, config, blocks)
+    return _checked(
+        source, model, tokenizer, locate_blocks(model, config, blocks), max_memory, read_blocks,
+        device if _is_map(device) else None,
+    )  # fmt: skip
+
+
+def _checked(
+    source: Source,
+    model: nn.Module,
+    tokenizer: Any,
+    blocks_path: str,
+    max_memory: int | None,
+    stream: BlockStream | None = None,
+    device_map: DeviceMap | None = None,
+) -> Decoder:
+    """The decoder that a loaded model is, once it is found to be one."""
     found = model.get_submodule(blocks_path)
     decoder = Decoder(
-        name=name,
+        name=source.name,
         model=model,
         tokenizer=tokenizer,
         source=source,
@@ -125,10 +159,11 @@ def load_model(
         head=find_head(model),
         input_name=find_input_name(found),
         max_memory=max_memory,
-        stream=read_blocks,
-        device_map=device if _is_map(device) else None,
+        stream=stream,
+        trained=isinstance(source, InMemory),
+        device_map=device_map,
     )
-    check_ids(name, tokenizer, model.get_input_embeddings().weight.shape[0])
+    check_ids(source.name, tokenizer, model.get_input_embeddings().weight.shape[0])
     if has_own_head(decoder):
         state_own_head(decoder.config)
     check_weights(decoder)

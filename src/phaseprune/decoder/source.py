@@ -54,6 +54,11 @@ class Source:
     revision: str | None = None
 
     @property
+    def is_checkpoint(self) -> bool:
+        """Whether these are the files of a Hugging Face checkpoint, which exports copy."""
+        return self.gguf_file is None
+
+    @property
     def gguf_header(self) -> GgufHeader:
         """What the GGUF file says; only of a source that is one.
 
@@ -83,7 +88,6 @@ class Source:
                 digest.update(hashlib.file_digest(handle, "sha256").digest()
                               if hasattr(hashlib, "file_digest") else _digest(handle))
         return digest.hexdigest()
-
 
     @property
     def tokenizer_fingerprint(self) -> str | None:

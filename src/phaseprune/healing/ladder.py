@@ -12,21 +12,28 @@ from typing import Any
 
 import numpy as np
 
-from phaseprune.decision.corrections import holm
-from phaseprune.decision.recovery import Curve, Levelling, find_levelling, retained_curve, trend
+from phaseprune.decision.recovery import (
+    Levelling,
+    RecoveryCurve,
+    find_levelling,
+    retained_curve,
+    trend,
+)
+from phaseprune.decision.tests import holm
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.errors import UserError
 from phaseprune.healing.heal import check_name, heal_step
 from phaseprune.healing.recipe import Recipe
-from phaseprune.healing.result import Healing
+from phaseprune.healing.result import Healing, read_healing
 from phaseprune.healing.sources import Sources, prepare_sources
 from phaseprune.progress import Progress, silent
-from phaseprune.runs.atomic import write_json
+from phaseprune.runs.atomic import read_json, write_json
 from phaseprune.runs.directory import RunDirectory
+from phaseprune.runs.result import Result, bounds, draw, number
 
 
-@dataclass(frozen=True)
-class Ladder:
+@dataclass(frozen=True, repr=False)
+class Ladder(Result):
     """Several depths of one pruning run, healed alike.
 
     Attributes:
@@ -52,16 +59,16 @@ class Ladder:
         return np.array([len(healing.kept) for healing in self.first])
 
     @cached_property
-    def before(self) -> Curve | None:
+    def before(self) -> RecoveryCurve | None:
         """Retained before healing."""
         return self._curve([[row[0].before.correct] for row in self.healed])
 
     @cached_property
-    def after(self) -> Curve | None:
+    def after(self) -> RecoveryCurve | None:
         """Retained after it."""
         return self._curve([[healing.after.correct for healing in row] for row in self.healed])
 
-    def _curve(self, correct: list[list[np.ndarray]]) -> Curve | None:
+    def _curve(self, correct: list[list[np.ndarray]]) -> RecoveryCurve | None:
         one = self.first[0]
         return retained_curve(np.array(correct), one.full_correct, one.chances, one.seed)
 
@@ -123,9 +130,52 @@ class Ladder:
 
     def plot(self):
         """A matplotlib figure of retained accuracy against remaining depth."""
-        from phaseprune.report.heal_figures import recovery_figure
+        return draw("recovery_figure", self.to_dict())
 
-        return recovery_figure(self.to_dict())
+    def _lines(self) -> list[str]:
+        one, levelling = self.first[0], self.levelling
+        lines = [
+            f"{len(self.healed)} depths of {self.blocks} blocks, {len(self.healed[0])} "
+            f"{'seed' if len(self.healed[0]) == 1 else 'seeds'} "
+            f"({len(one.full_correct)} questions; {one.recipe['method']}, "
+            f"{one.recipe['objective']})"
+        ]
+        if self.before is not None and self.after is not None:
+            lines += [
+                f"{len(healing.kept)} blocks remain: retained {number(before)} -> {number(after)}"
+                for healing, before, after in zip(
+                    self.first, self.before.values, self.after.values, strict=True
+                )
+            ]
+        at = "levels off" if levelling.found else f"no levelling off: {levelling.reason}"
+        return [*lines, at]
+
+    def _rows(self) -> list[dict[str, Any]]:
+        """A row a depth."""
+        rows = []
+        for place, row in enumerate(self.healed):
+            told = self._row(place, row)
+            before, after = told.pop("retained_before"), told.pop("retained_after")
+            left = {
+                "remaining": told.pop("remaining"),
+                "retained_before": before["value"],
+                "retained_after": after["value"],
+                **bounds("retained_after", after["ci"]),
+                "p_value": told.pop("p_value"),
+            }
+            rows.append(left | {k: v for k, v in told.items() if not isinstance(v, list)})
+        return rows
+
+
+def read_healing_ladder(run: RunDirectory) -> Ladder:
+    """What a finished directory of ``heal --ladder`` holds, beside the healings that it names."""
+    content = read_json(run.path / "ladder.json")
+    beside = run.path.resolve().parent
+    healed = tuple(
+        tuple(read_healing(RunDirectory(beside / Path(path).name)) for path in depth["paths"])
+        for depth in content["depths"]
+    )
+    return Ladder(healed, content["blocks"], content["path"], "finished")
 
 
 def heal_ladder(
@@ -248,7 +298,7 @@ def _default_name(identity: dict[str, Any]) -> str:
     return f"ladder-{identity['options']['method']}-{identity['options']['objective']}-{digest}"
 
 
-def _point(curve: Curve | None, number: int) -> dict[str, Any]:
+def _point(curve: RecoveryCurve | None, number: int) -> dict[str, Any]:
     if curve is None:
         return {"value": None, "ci": None}
     return {"value": float(curve.values[number]), "ci": curve.ci[:, number].tolist()}

@@ -20,6 +20,7 @@ from phaseprune.decoder.source import find_source
 from phaseprune.errors import UserError
 from phaseprune.option_types import option_types
 from phaseprune.questions.catalog import load_task
+from phaseprune.questions.given import GIVEN
 from phaseprune.questions.question import Question, Task
 from phaseprune.questions.split import split
 from phaseprune.runs.directory import RunDirectory, model_difference
@@ -138,6 +139,11 @@ def open_run(path: str | Path, model: str | None = None, revision: str | None = 
 def _questions(path: str | Path, manifest: dict[str, Any]) -> tuple[Task, Task]:
     """The calibration and evaluation questions, drawn as the run drew them."""
     told = manifest["task"]
+    if (manifest.get("task_settings") or {}).get(GIVEN):
+        raise UserError(
+            f"the questions of {path} were given in Python, and healing loads them again; write "
+            "them to a file of questions and prune with that"
+        )
     settings = manifest.get("task_settings") or {
         name: told[name] for name in ("scoring", "length_norm", "probability")
     }
@@ -165,6 +171,11 @@ def _check_model(
 ) -> str:
     """The name of the full model, found and unchanged."""
     told = manifest["model"]
+    if told.get("in_memory"):
+        raise UserError(
+            f"the full model of {path} was given in memory, and healing loads it again; save it "
+            "with save_pretrained and prune that directory"
+        )
     name = model or told["name"]
     try:
         identity = find_source(name, revision).identity

@@ -10,10 +10,15 @@ from typing import Any
 import numpy as np
 
 from phaseprune.decision.collapse import Retained, retained
+from phaseprune.decision.decisions import read_right
 from phaseprune.decision.intervals import bootstrap_mean, wilson
-from phaseprune.decision.margin_shift import MarginShift, margin_shift
-from phaseprune.decision.paired import Paired, compare_paired
+from phaseprune.decision.tests import MarginShift, Paired, compare_paired, margin_shift
+from phaseprune.errors import UserError
 from phaseprune.runs.arrays import read_arrays, write_arrays
+from phaseprune.runs.atomic import read_json
+from phaseprune.runs.directory import RunDirectory
+from phaseprune.runs.result import Result, draw, named, number, of_interval, with_bounds
+from phaseprune.runs.scores import read_all_scores
 
 
 @dataclass(frozen=True)
@@ -43,8 +48,8 @@ class Measured:
         }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Healing:
+@dataclass(frozen=True, repr=False)
+class Healing(Result):
     """A pruned model before and after fine-tuning, on the run's evaluation questions.
 
     Attributes:
@@ -132,9 +137,74 @@ class Healing:
 
     def plot(self):
         """A matplotlib figure of DM by readout before and after."""
-        from phaseprune.report.heal_figures import margin_change_figure
+        return draw("margin_change_figure", self.to_dict())
 
-        return margin_change_figure(self.to_dict())
+    def _lines(self) -> list[str]:
+        before, after, change = self.retained_before, self.retained_after, self.change
+        return [
+            f"step {self.step}, without {named(self.removed)} ({len(self.full_correct)} questions; "
+            f"{self.recipe['method']}, {self.recipe['objective']})",
+            f"accuracy {number(self.before.correct.mean())} -> "
+            f"{number(self.after.correct.mean())} (full {number(self.full_correct.mean())}), "
+            f"p = {change.p_value:.2g}",
+            f"retained {with_bounds(before.value, before.ci)} -> "
+            f"{with_bounds(after.value, after.ci)}",
+            f"checkpoint {self.export['path']}",
+        ]
+
+    def _rows(self) -> list[dict[str, Any]]:
+        """A row a readout of the pruned model."""
+        change = self.margin_change
+        return [
+            {
+                "readout": place,
+                "block": self.kept[place - 1] if place else None,
+                "decision_margin_before": float(self.before.margins[:, place].mean()),
+                "decision_margin_after": float(self.after.margins[:, place].mean()),
+                **of_interval("change", change, place),
+                "p_value": float(change.p_value[place]),
+            }
+            for place in range(self.before.margins.shape[1])
+        ]
+
+
+def read_healing(run: RunDirectory) -> Healing:
+    """What a finished directory of ``heal`` holds, within its run of ``prune``.
+
+    Raises:
+        UserError: the run that it healed is not around it, as RUN/heal/NAME.
+    """
+    pruned = RunDirectory(run.path.resolve().parent.parent)
+    content, result = read_json(run.path / "heal.json"), run.manifest["result"]
+    try:
+        steps, seed = pruned.steps(), pruned.manifest["seed"]
+        full, chances = read_right(steps[0]["evaluation"]["correct"]), _chances(pruned)
+    except (UserError, LookupError):
+        raise UserError(
+            f"{run.path}: the run of prune that it healed is not around it (as RUN/heal/NAME); "
+            "move it back there"
+        ) from None
+    before, after = read_measured(run.path / "measured.safetensors")
+    return Healing(
+        step=content["step"],
+        removed=content["removed"],
+        kept=content["kept"],
+        before=before,
+        after=after,
+        full_correct=full,
+        chances=chances,
+        seed=seed,
+        recipe=content["recipe"],
+        training=result["training"],
+        export=result["export"],
+        path=content["path"],
+        state="finished",
+    )
+
+
+def _chances(run: RunDirectory) -> np.ndarray:
+    """``[Q]`` 1/k of a run's evaluation questions."""
+    return 1 / read_all_scores(run.scores_path).options
 
 
 def write_measured(path: Path, before: Measured, after: Measured) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from phaseprune.decision.evolution import offspring, stage_ends
+from phaseprune.decision.rankings import offspring, stage_ends
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.methods.chunks import Chunk, make_chunks, on_each
 from phaseprune.methods.costs import FIRST_DRAWN, OFFSPRING, SEEN, SURVIVORS, generations

@@ -10,7 +10,7 @@ import numpy as np
 
 from phaseprune.decision import rankings
 from phaseprune.decision.laco import Merge, gone
-from phaseprune.decision.surrogate import greedy_order
+from phaseprune.decision.rankings import greedy_order
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.decoder.weight_scores import magnitudes, taylor_scores
 from phaseprune.methods import laco

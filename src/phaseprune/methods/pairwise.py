@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from phaseprune.decision.surrogate import Surrogate, make_surrogate
+from phaseprune.decision.rankings import Surrogate, make_surrogate
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.methods.judge import Judge
 from phaseprune.methods.objectives import SIGNS

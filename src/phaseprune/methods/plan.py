@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 import time
 from collections.abc import Collection, Sequence
@@ -14,22 +13,29 @@ import numpy as np
 
 from phaseprune.decision.collapse import Retained, retained
 from phaseprune.decision.decisions import Decisions
-from phaseprune.decision.planning import LIMITS, READ_OFF, plan_order, predict_budget
-from phaseprune.decision.rankings import check_number, removable
+from phaseprune.decision.rankings import (
+    LIMITS,
+    READ_OFF,
+    check_number,
+    plan_order,
+    predict_budget,
+    removable,
+)
 from phaseprune.decision.trace import Trace
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.progress import Progress, silent
 from phaseprune.questions.question import Task
-from phaseprune.runs.atomic import write_json
+from phaseprune.runs.atomic import read_json, write_json
 from phaseprune.runs.directory import RunDirectory
+from phaseprune.runs.result import Result, bounds, draw, named
 from phaseprune.runs.scores import write_scores
 from phaseprune.sweep.measure import prepare, summarize_scores
-from phaseprune.sweep.recorded import recorded_trace, run_identity
+from phaseprune.sweep.recorded import read_trace, recorded_trace, run_identity
 from phaseprune.sweep.residuals import Residuals, take_residuals
 
 
-@dataclass(frozen=True)
-class Plan:
+@dataclass(frozen=True, repr=False)
+class Plan(Result):
     """An order of removal and a budget.
 
     Attributes:
@@ -56,11 +62,41 @@ class Plan:
         """The content of ``plan.json``: plain JSON values."""
         return self.result
 
+    def _lines(self) -> list[str]:
+        told, budget = self.result, self.result["budget"]
+        can_go = "no budget: the model is not above chance"
+        if budget["blocks"] is not None:
+            can_go = (
+                f"{budget['blocks']} of {told['blocks']} blocks can go (predicted; "
+                f"{budget['low']} to {budget['high']}), bound by {budget['bound_by']}"
+            )
+        return [
+            f"{told['model']} on {told['task']} ({told['questions']} questions, "
+            f"{told['scoring']})",
+            can_go,
+            f"order {named(self.order)}",
+        ]
+
+    def _rows(self) -> list[dict[str, Any]]:
+        """A row a block of the order."""
+        rows = []
+        for row in self.result["rows"]:
+            read = dict(row["read_off"])
+            own = {name: value for name, value in row.items() if name != "read_off"}
+            ci = bounds("retained", read.pop("retained_ci"))
+            debiased = read.pop("retained_debiased_ci", None)
+            more = bounds("retained_debiased", debiased) if "retained_debiased" in read else {}
+            rows.append(own | read | ci | more)
+        return rows
+
     def plot(self):
         """A matplotlib figure of what is predicted against the number of removed blocks."""
-        from phaseprune.report.plan_figures import plan_figure
+        return draw("plan_figure", self.result)
 
-        return plan_figure(self.result)
+
+def read_plan(run: RunDirectory) -> Plan:
+    """The plan that a finished run holds."""
+    return Plan(read_trace(run), read_json(run.path / "plan.json"), "finished")
 
 
 def plan(
@@ -100,7 +136,7 @@ def plan(
         counts = {"evaluation_questions": len(task.questions), **prepared.input_counts}
         with run.open(identity, {"arguments": arguments, **counts}) as state:
             if state == "finished":
-                result = json.loads((run.path / "plan.json").read_text(encoding="utf-8"))
+                result = read_json(run.path / "plan.json")
                 return Plan(recorded_trace(run, decoder, prepared, seed), result, state)
             began = time.perf_counter()
             found = take_residuals(decoder, prepared, seed=seed, progress=progress)
@@ -176,7 +212,7 @@ def left_of(read: Decisions) -> list[Retained]:
 def order_of(
     found: Residuals, candidates: tuple[int, ...], number: int, progress: Progress = silent
 ) -> tuple[tuple[int, ...], np.ndarray]:
-    """``planning.plan_order`` of what one walk has kept; ``progress`` is told of each block."""
+    """``rankings.plan_order`` of what one walk has kept; ``progress`` is told of each block."""
 
     def margins(sets: Sequence[tuple[int, ...]]) -> np.ndarray:
         read = read_decisions(found, sets).margins.mean(axis=0)
@@ -188,7 +224,7 @@ def order_of(
 
 
 def budget_of(found: Residuals, order: tuple[int, ...], seed: int) -> dict[str, Any]:
-    """``planning.predict_budget`` of an order of what one walk has kept."""
+    """``rankings.predict_budget`` of an order of what one walk has kept."""
     left = [one.value for one in read_order(found, order, seed)[1]]
     return predict_budget(found.changes.influence, order, left)
 

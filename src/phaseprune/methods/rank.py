@@ -30,10 +30,11 @@ from phaseprune.methods.registry import (
 )
 from phaseprune.progress import Progress, silent
 from phaseprune.questions.question import Task
+from phaseprune.runs.result import Result, named
 
 
-@dataclass(frozen=True)
-class Ranking:
+@dataclass(frozen=True, repr=False)
+class Ranking(Result):
     """The order in which a method removes blocks.
 
     Attributes:
@@ -69,6 +70,26 @@ class Ranking:
     by_number: tuple[tuple[int, ...], ...] | None = None
     merges: tuple[Merge, ...] | None = None
     budget: dict[str, Any] | None = None
+
+    def _lines(self) -> list[str]:
+        on = f", chosen on {self.chosen_on}" if self.chosen_on else ""
+        kept = f"; protected: {named(self.protect)}" if self.protect else ""
+        return [
+            f"{self.model}, by {self.method}{on}",
+            f"order {named(self.order)}{kept}",
+        ]
+
+    def _rows(self) -> list[dict[str, Any]]:
+        """A row a block, those of the order first."""
+        rest = [block for block in range(len(self.scores)) if block not in self.order]
+        return [
+            {
+                "block": block,
+                "removed_as": place if place <= len(self.order) else None,
+                "score": float(self.scores[block]) if np.isfinite(self.scores[block]) else None,
+            }
+            for place, block in enumerate([*self.order, *rest], start=1)
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; None for a score that is not there, or infinite."""

@@ -9,17 +9,19 @@ from typing import Any
 
 import numpy as np
 
+from phaseprune.decision.intervals import Interval
 from phaseprune.decision.perturbation import accuracy_with_interval, mean_with_interval
-from phaseprune.decision.trace import Interval, Trace
+from phaseprune.decision.trace import Trace
 from phaseprune.decision.transition import Transition
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.errors import UserError, near_matches
-from phaseprune.probes.parts import Part, measured_parts, parts_trace, refuse_few
+from phaseprune.probes.parts import Part, measured_parts, parts_trace, read_parts, refuse_few
 from phaseprune.progress import Progress, silent
 from phaseprune.questions.question import Task
 from phaseprune.questions.split import split
 from phaseprune.runs.atomic import write_json
 from phaseprune.runs.directory import RunDirectory
+from phaseprune.runs.result import Result, draw, number, of_interval
 from phaseprune.sweep.ablated import (
     KINDS,
     ablated_blocks,
@@ -29,11 +31,11 @@ from phaseprune.sweep.ablated import (
 )
 from phaseprune.sweep.branches import branch_scores
 from phaseprune.sweep.measure import Prepared, prepare
-from phaseprune.sweep.recorded import phases_option, run_identity
+from phaseprune.sweep.recorded import phases_option, read_trace, run_identity
 
 
-@dataclass(frozen=True)
-class Ablation:
+@dataclass(frozen=True, repr=False)
+class Ablation(Result):
     """What an ablation of each block does to the decisions at the output, beside its removal.
 
     Attributes:
@@ -85,9 +87,42 @@ class Ablation:
 
     def plot(self):
         """A matplotlib figure of the Decision Margin by the ablated block."""
-        from phaseprune.report.ablation_figures import ablation_figure
+        return draw("ablation_figure", self.to_dict())
 
-        return ablation_figure(self.to_dict())
+    def _lines(self) -> list[str]:
+        trace, margin = self.trace, self.decision_margin.mean
+        worst = int(margin.argmin())
+        return [
+            f"{trace.model} on {trace.task} ({len(trace.question_ids)} questions, "
+            f"{trace.scoring}; {self.kind})",
+            f"the Decision Margin falls most at block {self.blocks[worst]}, from "
+            f"{number(trace.decision_margin.mean[-1], '+')} to {number(margin[worst], '+')}",
+            f"removal costs more at {int((self.difference.ci_low > 0).sum())} of "
+            f"{len(self.blocks)} blocks, less at {int((self.difference.ci_high < 0).sum())}",
+        ]
+
+    def _rows(self) -> list[dict[str, Any]]:
+        """A row a block."""
+        return [
+            {
+                "block": block,
+                "phase": self.trace.transition.phase(block),
+                **of_interval("decision_margin", self.decision_margin, place),
+                **of_interval("removal_margin", self.removal_margin, place),
+                **of_interval("difference", self.difference, place),
+                **of_interval("accuracy", self.accuracy, place),
+                **of_interval("removal_accuracy", self.removal_accuracy, place),
+            }
+            for place, block in enumerate(self.blocks.tolist())
+        ]
+
+
+def read_ablation(run: RunDirectory) -> Ablation:
+    """What a finished run holds; the figures are those of its parts."""
+    manifest, trace = run.manifest, read_trace(run)
+    kind = manifest["options"]["kind"]
+    order = ablation_order(kind, len(trace.readouts) - 1)
+    return _summary(kind, trace, read_parts(run), order, manifest, manifest["seed"], "finished")
 
 
 def check_kind(kind: str) -> None:

@@ -9,15 +9,17 @@ from typing import Any
 import numpy as np
 
 from phaseprune.decision.collapse import Retained, retained
-from phaseprune.decision.corrections import holm
-from phaseprune.decision.decisions import Decisions
-from phaseprune.decision.intervals import bootstrap_mean, wilson
-from phaseprune.decision.margin import decision_representation
+from phaseprune.decision.decisions import Decisions, decision_representation
+from phaseprune.decision.intervals import Interval, bootstrap_mean, wilson
 from phaseprune.decision.similarity import Alike, Minibatches, compare
-from phaseprune.decision.trace import Interval
+from phaseprune.decision.tests import holm
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.probes.minibatches import Seen
 from phaseprune.questions.question import Task
+from phaseprune.runs.atomic import read_json
+from phaseprune.runs.directory import RunDirectory
+from phaseprune.runs.plain import rebuilt
+from phaseprune.runs.result import Result, draw, named, number, of_interval, with_bounds
 from phaseprune.sweep.measure import Prepared
 
 #: Level of the test of the gap, after Holm's correction over the pruned models.
@@ -66,8 +68,8 @@ class PrunedModel:
         }
 
 
-@dataclass(frozen=True)
-class Similarity:
+@dataclass(frozen=True, repr=False)
+class Similarity(Result):
     """Pruned models beside the full one, on the same questions.
 
     ``minibatch`` is the number of questions of the smallest minibatch, ``full`` the full model's
@@ -96,9 +98,55 @@ class Similarity:
 
     def plot(self):
         """A matplotlib figure: similarity by removed blocks, or by readout of a single model."""
-        from phaseprune.report.similarity_figures import similarity_figure
+        return draw("similarity_figure", self.to_dict())
 
-        return similarity_figure(self.to_dict())
+    def _lines(self) -> list[str]:
+        last = self.models[-1]
+        alike = last.alike
+        telling = {"states": "states are the more alike", "decisions": "decisions are the more "
+                   "alike", None: "neither is significantly more alike"}  # fmt: skip
+        return [
+            f"{self.model} on {self.task} ({self.questions} questions, {self.scoring}), "
+            f"{len(self.models)} pruned {'model' if len(self.models) == 1 else 'models'}",
+            f"without {named(last.removed)}: CKA at the output {number(alike.cka_output.mean)}, "
+            f"decisions beyond chance {number(alike.js_beyond_chance.mean)} "
+            f"({telling[last.more_alike]})",
+            f"retained {with_bounds(last.retained.value, last.retained.ci)}",
+        ]
+
+    def _rows(self) -> list[dict[str, Any]]:
+        """A row a pruned model."""
+        return [
+            {
+                "removed_blocks": len(one.removed),
+                "removed": list(one.removed),
+                "accuracy": one.accuracy,
+                "retained": one.retained.value,
+                **of_interval("cka_output", one.alike.cka_output, ()),
+                **of_interval("js_beyond_chance", one.alike.js_beyond_chance, ()),
+                **of_interval("gap", one.alike.gap, ()),
+                "gap_p_holm": one.gap_p_holm,
+                "more_alike": one.more_alike,
+                "decision_margin": one.decision_margin,
+            }
+            for one in self.models
+        ]
+
+
+def read_similarity(run: RunDirectory) -> Similarity:
+    """What a finished run holds."""
+    content = read_json(run.path / "similarity.json")
+    models = tuple(_read_model(one) for one in content["models"])
+    full = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in content["full"].items()
+    }
+    return Similarity(**content | {"models": models, "full": full, "state": "finished"})
+
+
+def _read_model(content: dict[str, Any]) -> PrunedModel:
+    left = {"value": content["retained"], "ci": content["retained_ci"]}
+    return rebuilt(PrunedModel, content | {"alike": content, "retained": left})
 
 
 def summarize(

@@ -15,8 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from phaseprune.decision.cka import hsic_vectors
-from phaseprune.decision.similarity import LEAST_GROUPS
+from phaseprune.decision.similarity import LEAST_GROUPS, hsic_vectors
 from phaseprune.decoder.budget import in_words
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.errors import UserError

@@ -81,6 +81,27 @@ def measured_parts(
             write_with(path, lambda temporary, part=part: _write(temporary, part))
             run.add_timings(measure=time.perf_counter() - began)
         parts.append(part)
+    return _together(parts)
+
+
+def read_parts(run: RunDirectory) -> Part:
+    """All parts that a finished run holds.
+
+    Raises:
+        UserError: one is missing or damaged.
+    """
+    parts = []
+    for first in range(0, run.manifest["evaluation_questions"], PART):
+        path = run.path / "parts" / f"{first:06d}.npz"
+        part = _read(path)
+        if part is None:
+            raise UserError(f"{path}: cannot be read; delete the run and give its command again")
+        parts.append(part)
+    return _together(parts)
+
+
+def _together(parts: list[Part]) -> Part:
+    """Parts behind each other, scores padded with ``-inf`` to the most options."""
     width = max(part["base"].shape[-1] for part in parts)
     for part in parts:
         missing = width - part["base"].shape[-1]

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from phaseprune.decision.intervals import Interval
 from phaseprune.decision.perturbation import (
     PAPER,
     Curve,
@@ -20,27 +21,28 @@ from phaseprune.decision.perturbation import (
     phase_curves,
     phase_difference,
 )
-from phaseprune.decision.trace import Interval, Trace
+from phaseprune.decision.trace import Trace
 from phaseprune.decision.transition import Transition
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.errors import UserError
-from phaseprune.probes.parts import Part, measured_parts, parts_trace, refuse_few
+from phaseprune.probes.parts import Part, measured_parts, parts_trace, read_parts, refuse_few
 from phaseprune.progress import Progress, silent
 from phaseprune.questions.question import Task
 from phaseprune.runs.atomic import write_json
 from phaseprune.runs.directory import RunDirectory
+from phaseprune.runs.result import Result, draw, of_interval, transition_line
 from phaseprune.sweep.branches import branch_scores
 from phaseprune.sweep.measure import Prepared, prepare
 from phaseprune.sweep.perturbed import noise_births
-from phaseprune.sweep.recorded import phases_option, run_identity
+from phaseprune.sweep.recorded import phases_option, read_trace, run_identity
 
 #: Variances sigma^2 = eps^2 of the noise, in units of the variance of a token's state.
 DEFAULT_NOISE = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 DEFAULT_SEEDS = 3
 
 
-@dataclass(frozen=True)
-class Perturbation:
+@dataclass(frozen=True, repr=False)
+class Perturbation(Result):
     """What noise at each readout does to the decisions at the output.
 
     Attributes:
@@ -94,9 +96,43 @@ class Perturbation:
 
     def plot(self):
         """A matplotlib figure of the Decision Margin by the readout of the noise."""
-        from phaseprune.report.perturbation_figures import perturbation_figure
+        return draw("perturbation_figure", self.to_dict())
 
-        return perturbation_figure(self.to_dict())
+    def _lines(self) -> list[str]:
+        trace = self.trace
+        lines = [
+            f"{trace.model} on {trace.task} ({len(trace.question_ids)} questions, "
+            f"{trace.scoring}; {self.noise_seeds} draws of noise)"
+        ]
+        for phase, one in self.by_phase.items():
+            half = one.halving
+            found = f"sigma^2 = {(half.value or 0):.2g} halves the Decision Margin"
+            lines.append(f"{phase.capitalize()} Phase: {half.reason or found}")
+        if not self.by_phase:
+            lines.append(transition_line(trace.transition.to_dict(), len(trace.readouts) - 1))
+        return lines
+
+    def _rows(self) -> list[dict[str, Any]]:
+        """A row a readout and level of noise."""
+        return [
+            {
+                "readout": readout,
+                "noise": float(level),
+                **of_interval("decision_margin", self.decision_margin, (readout, place)),
+                **of_interval("accuracy", self.accuracy, (readout, place)),
+            }
+            for readout in range(len(self.by_readout))
+            for place, level in enumerate(self.noise)
+        ]
+
+
+def read_perturbation(run: RunDirectory) -> Perturbation:
+    """What a finished run holds; the figures are those of its parts."""
+    manifest = run.manifest
+    options, seed = manifest["options"], manifest["seed"]
+    return _summary(
+        read_trace(run), read_parts(run), options["noise"], options["noise_seeds"], seed, "finished"
+    )
 
 
 def most_passes(levels: int, seeds: int, blocks: int) -> int:

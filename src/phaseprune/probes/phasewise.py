@@ -28,15 +28,22 @@ from phaseprune.progress import Progress, silent
 from phaseprune.questions.question import Task
 from phaseprune.questions.split import split
 from phaseprune.runs.directory import RunDirectory
+from phaseprune.runs.result import Result, bounds, draw, with_bounds
 from phaseprune.sweep.measure import Prepared, prepare
-from phaseprune.sweep.recorded import phases_option, recorded_trace, run_identity, sides_counted
+from phaseprune.sweep.recorded import (
+    phases_option,
+    read_trace,
+    recorded_trace,
+    run_identity,
+    sides_counted,
+)
 from phaseprune.sweep.sets import set_scores
 
 DEFAULT_DRAWS = 20
 
 
-@dataclass(frozen=True)
-class Phasewise:
+@dataclass(frozen=True, repr=False)
+class Phasewise(Result):
     """Random sets removed by phase, and how the phases differ.
 
     Attributes:
@@ -58,9 +65,43 @@ class Phasewise:
 
     def plot(self):
         """A matplotlib figure of retained accuracy by phase and number of removed blocks."""
-        from phaseprune.report.figures import phasewise_figure
+        return draw("phasewise_figure", self.result)
 
-        return phasewise_figure(self.result)
+    def _lines(self) -> list[str]:
+        told, of = self.result, self.result["pooled"]
+        phases = {name: len(blocks) for name, blocks in told["phases"].items()}
+        return [
+            f"{self.trace.model} on {self.trace.task} ({told['questions']} questions, "
+            f"{self.trace.scoring})",
+            f"{phases['silent']} Silent and {phases['decisive']} Decisive blocks, "
+            f"1 to {told['most']} removed at once, {len(self.lines) - 1} sets",
+            "retained without Decisive less without Silent blocks: "
+            f"{with_bounds(of['difference'], of['difference_ci'])}, p = {of['p_value']:.2g}",
+            f"that Silent blocks matter and Decisive ones hardly: {told['verdict']}",
+        ]
+
+    def _rows(self) -> list[dict[str, Any]]:
+        """A row a number of removed blocks and kind of set."""
+        return [
+            {
+                "removed_blocks": row["removed_blocks"],
+                "kind": kind,
+                "sets": of["sets"],
+                "accuracy": of["accuracy"],
+                "retained": of["retained"],
+                **bounds("retained", of["retained_ci"]),
+                "decision_margin": of["decision_margin"],
+                "all_sets": of["all_sets"],
+            }
+            for row in self.result["by_removed"]
+            for kind, of in row.items()
+            if isinstance(of, dict)
+        ]
+
+
+def read_phasewise(run: RunDirectory) -> Phasewise:
+    """What a finished run holds."""
+    return Phasewise(read_trace(run), run.candidates(), run.manifest["result"], "finished")
 
 
 def phasewise(

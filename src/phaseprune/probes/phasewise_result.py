@@ -10,15 +10,21 @@ import numpy as np
 
 from phaseprune.decision.decisions import read_right, written_right
 from phaseprune.decision.intervals import questions_needed, wilson
-from phaseprune.decision.phase_jump import Coefficient, Costs, Jump, block_costs, fit_jump
-from phaseprune.decision.phase_verdict import Control, controls_of, phase_verdict
 from phaseprune.decision.phases import (
     SIGNIFICANCE,
-    Comparison,
+    Coefficient,
     Contrast,
+    Control,
+    Costs,
     Difference,
+    Jump,
+    PhaseComparison,
     Sets,
+    block_costs,
     compare_phases,
+    controls_of,
+    fit_jump,
+    phase_verdict,
     retained_of_sets,
 )
 from phaseprune.decision.transition import Transition
@@ -48,7 +54,7 @@ class _Measured:
     full: np.ndarray
     margin: float
     chances: np.ndarray
-    compared: Comparison
+    compared: PhaseComparison
     costs: Costs
     jump: Jump | None
 

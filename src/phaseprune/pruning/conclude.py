@@ -9,7 +9,7 @@ import numpy as np
 from phaseprune.decision.collapse import Fall, fit_fall, largest_loss
 from phaseprune.decision.dynamics import run_dynamics
 from phaseprune.decision.guards import short_figures
-from phaseprune.decision.paired import mcnemar
+from phaseprune.decision.tests import mcnemar
 from phaseprune.pruning.step import Search, Step
 
 

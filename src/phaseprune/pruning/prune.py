@@ -29,13 +29,16 @@ from phaseprune.pruning.steps import open_search, run_steps
 from phaseprune.pruning.stopping import stop_rule
 from phaseprune.pruning.tasks_choice import check_tasks
 from phaseprune.questions.question import Task
+from phaseprune.runs.directory import RunDirectory
+from phaseprune.runs.result import Result, bounds, draw, named, number, with_bounds
+from phaseprune.sweep.recorded import read_trace
 
 if TYPE_CHECKING:
     from phaseprune.pruning.tasks_together import TasksPruning
 
 
-@dataclass(frozen=True)
-class Pruning:
+@dataclass(frozen=True, repr=False)
+class Pruning(Result):
     """A pruning run: the full model's trace, the steps, and what they come to.
 
     ``result`` is that of the manifest: the chosen step, the blocks removed up to it in order,
@@ -64,11 +67,51 @@ class Pruning:
             "chosen_by": self.chosen_by,
         }
 
+    def _lines(self) -> list[str]:
+        told, trace = self.result, self.trace
+        collapsed = f"; collapsed ({told['collapsed_how'] or 'of texts'})"
+        return [
+            f"{trace.model} on {trace.task} ({len(trace.question_ids)} evaluation questions, "
+            f"{trace.scoring})",
+            f"removed {len(self.removed)}: {named(self.removed)}",
+            f"accuracy {number(told['full']['accuracy'])} -> "
+            f"{number(told['pruned']['accuracy'])}, retained "
+            f"{with_bounds(told['retained'], told['retained_ci'])}"
+            + (collapsed if told["collapsed"] else ""),
+        ]
+
+    def _rows(self) -> list[dict[str, Any]]:
+        """A row a step, the first of the full model."""
+        return [
+            {
+                "step": step.step,
+                "removed": step.removed,
+                "phase": step.phase,
+                "accuracy": step.evaluation["accuracy"],
+                **bounds("accuracy", step.evaluation["ci"]),
+                "retained": step.retained,
+                "collapsed": step.collapsed,
+                **bounds("retained", step.retained_ci),
+                "decision_margin": step.evaluation["decision_margin"],
+                "objective": step.objective,
+                "chosen": step.step == self.result["chosen_step"],
+                "block_passes": step.block_passes,
+                "seconds": step.seconds,
+            }
+            for step in self.steps
+        ]
+
     def plot(self):
         """A matplotlib figure of accuracy against removed blocks."""
-        from phaseprune.report.figures import pruning_figure
+        return draw("pruning_figure", [step.to_dict() for step in self.steps], self.result)
 
-        return pruning_figure([step.to_dict() for step in self.steps], self.result)
+
+def read_pruning(run: RunDirectory) -> Pruning:
+    """What a finished run holds."""
+    manifest, steps = run.manifest, [Step(**line) for line in run.steps()]
+    return Pruning(
+        read_trace(run), steps, manifest["result"], "finished", manifest.get("chosen_by")
+    )
 
 
 def prune(

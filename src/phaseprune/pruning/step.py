@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 
 from phaseprune.decision.collapse import collapse_kind, retained
-from phaseprune.decision.decisions import Decisions, read_right, written_right
+from phaseprune.decision.decisions import Decisions, mean_prior, read_right, written_right
 from phaseprune.decision.dynamics import step_dynamics
 from phaseprune.decision.intervals import bootstrap_mean, wilson
-from phaseprune.decision.label_prior import mean_prior
 from phaseprune.decision.transition import Transition
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.decoder.patterns import Pattern

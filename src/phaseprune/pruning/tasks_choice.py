@@ -15,7 +15,7 @@ from phaseprune.runs.folders import TAKEN, task_folders
 DEFAULT_COMBINE = COMBINES[0]
 
 
-def check_tasks(
+def check_tasks(  # noqa: C901
     tasks: int, weights: Sequence[float] | None, combine: str | None, choice: Choice,
     granularity: str = "block",
 ) -> None:  # fmt: skip

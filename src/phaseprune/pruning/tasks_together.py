@@ -16,7 +16,7 @@ from phaseprune.methods.plain_text import read_text
 from phaseprune.methods.rank import free_blocks
 from phaseprune.probes.guards import Guard, open_guard
 from phaseprune.progress import Progress
-from phaseprune.pruning.prune import Pruning
+from phaseprune.pruning.prune import Pruning, read_pruning
 from phaseprune.pruning.step import Step
 from phaseprune.pruning.steps import open_search
 from phaseprune.pruning.stopping import Stop, stop_rule
@@ -32,6 +32,7 @@ from phaseprune.questions.question import Task
 from phaseprune.questions.split import split
 from phaseprune.runs.directory import RunDirectory
 from phaseprune.runs.folders import PRUNE_TASKS
+from phaseprune.runs.result import Result, bounds, draw, named, number, with_bounds
 from phaseprune.sweep.kept import Kept
 from phaseprune.sweep.measure import Prepared, prepare
 from phaseprune.sweep.memory import kept_budget
@@ -43,8 +44,8 @@ from phaseprune.sweep.recorded import (
 )
 
 
-@dataclass(frozen=True)
-class TasksPruning:
+@dataclass(frozen=True, repr=False)
+class TasksPruning(Result):
     """A pruning run with several tasks.
 
     Attributes:
@@ -77,10 +78,52 @@ class TasksPruning:
 
     def plot(self):
         """A matplotlib figure: retained by task, and each task's phases with the order."""
-        from phaseprune.report.figures import tasks_figure
-
         traces = {folder: one.trace.to_dict() for folder, one in self.tasks.items()}
-        return tasks_figure([step.to_dict() for step in self.steps], traces, self.result)
+        return draw("tasks_figure", [step.to_dict() for step in self.steps], traces, self.result)
+
+    def _lines(self) -> list[str]:
+        told = self.result
+        model = next(iter(self.tasks.values())).trace.model
+        return [
+            f"{model} on {named([*self.tasks])}, by the {told['combine']} of them",
+            f"removed {len(self.removed)}: {named(self.removed)}",
+            f"retained of all {with_bounds(told['retained'], told['retained_ci'])}",
+            *(
+                f"{folder}: accuracy {number(one['full']['accuracy'])} -> "
+                f"{number(one['pruned']['accuracy'])}, retained "
+                f"{with_bounds(one['retained'], one['retained_ci'])}"
+                for folder, one in told["tasks"].items()
+            ),
+        ]
+
+    def _rows(self) -> list[dict[str, Any]]:
+        """A row a step and task."""
+        return [
+            {
+                "step": step.step,
+                "task": folder,
+                "removed": step.removed,
+                "phase": own["phase"],
+                "accuracy": own["accuracy"],
+                "retained": own["retained"],
+                "collapsed": own["collapsed"],
+                "retained_of_all": step.retained,
+                **bounds("accuracy", own["ci"]),
+                **bounds("retained", own["retained_ci"]),
+                "decision_margin": own["decision_margin"],
+                "chosen": step.step == self.result["chosen_step"],
+            }
+            for step in self.steps
+            for folder, own in step.tasks.items()
+        ]
+
+
+def read_tasks_pruning(run: RunDirectory) -> TasksPruning:
+    """What a finished run of several tasks holds."""
+    manifest = run.manifest
+    each = {folder: read_pruning(RunDirectory(run.path / folder)) for folder in manifest["tasks"]}
+    steps = [TasksStep(**line) for line in run.steps()]
+    return TasksPruning(each, steps, manifest["result"], "finished", manifest["chosen_by"])
 
 
 def prune_tasks(

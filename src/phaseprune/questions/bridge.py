@@ -19,8 +19,7 @@ from typing import Any
 import numpy as np
 
 from phaseprune.errors import UserError, near_matches
-from phaseprune.questions.prompts import Prompt
-from phaseprune.questions.question import Question
+from phaseprune.questions.question import Prompt, Question
 
 PREFIX = "lm_eval:"
 #: lm-eval's own default for drawing examples; our ``--seed`` is added, so 0 draws as lm-eval does.

@@ -9,16 +9,24 @@ from pathlib import Path
 from typing import Any
 
 from phaseprune.errors import UserError, near_matches
-from phaseprune.option_types import check_options
+from phaseprune.option_types import check_options, checked
 from phaseprune.questions import bridge
 from phaseprune.questions.benchmarks import Benchmark, find_benchmark, task_names
-from phaseprune.questions.files import read_file, read_questions
+from phaseprune.questions.files import QuestionFile, read_file, read_questions
 from phaseprune.questions.formats import SUFFIXES, suffix_of
+from phaseprune.questions.given import GIVEN, default_name, read_given
 from phaseprune.questions.hub import read_split
 from phaseprune.questions.prompts import LABEL_STYLES
-from phaseprune.questions.question import SCORINGS, Question, Shots, Task
+from phaseprune.questions.question import (
+    SCORINGS,
+    SHOT_ORDERS,
+    Question,
+    Shots,
+    Task,
+    choose_shots,
+    shuffle_options,
+)
 from phaseprune.questions.schemas import parse_columns
-from phaseprune.questions.shots import SHOT_ORDERS, choose_shots, shuffle_options
 
 #: Bundled tasks: name -> (file in ``phaseprune.demo``, one line about it, scoring).
 BUNDLED = {
@@ -34,7 +42,8 @@ PROBABILITIES = ("options", "vocabulary")
 
 
 def load_task(
-    name: str,
+    questions: Any,
+    name: str | None = None,
     *,
     scoring: str | None = None,
     limit: int | None = None,
@@ -55,8 +64,11 @@ def load_task(
     """Load a task.
 
     Args:
-        name: a bundled name (``demo``), a benchmark's (``benchmarks.BENCHMARKS``),
-            ``lm_eval:NAME``, or the path of a file of questions (``formats.SUFFIXES``).
+        questions: a bundled name (``demo``), a benchmark's (``benchmarks.BENCHMARKS``),
+            ``lm_eval:NAME``, or the path of a file of questions (``formats.SUFFIXES``); or the
+            questions themselves: a list of mappings or of ``Question``s, a pandas DataFrame, or a
+            ``datasets.Dataset``, whose rows are recognised as those of files are.
+        name: what questions that are given themselves are called; by default after their content.
         scoring: ``letter`` or ``text``; by default the task's own, ``letter`` for files.
         limit: only the first so many questions; of a benchmark with subjects, of each subject.
         length_norm: ``none``, ``chars``, ``bytes`` or ``tokens`` (text scoring).
@@ -82,36 +94,17 @@ def load_task(
         UserError: unknown name (with near matches), unreadable file, options that do not go
             together.
     """
-    check_options(load_task, locals())
-    settings = _plain_settings(locals())
-    _one_of("scoring", scoring, (None, *SCORINGS))
-    _one_of("length-norm", length_norm, LENGTH_NORMS)
-    _one_of("probability", probability, PROBABILITIES)
-    _one_of("labels", labels, (None, *LABEL_STYLES))
-    _one_of("shot-order", shot_order, SHOT_ORDERS)
-    if limit is not None and limit < 1:
-        raise UserError(f"--limit must be at least 1 and is {limit}")
-    if shots is not None and shots < 0:
-        raise UserError(f"--shots must be at least 0 and is {shots}")
-    parse_columns(columns)
-    if shots_from is not None and not shots:
-        raise UserError("--shots-from says where examples are from; say how many with --shots")
-    if name.startswith(bridge.PREFIX):
-        not_for_bridge = {
-            "scoring letter": scoring == "letter", "labels": labels,
-            "shots-from": shots_from, "shuffle": shuffle, "permute": permute,
-            "columns": columns, "data-dir": data_dir,
-            "shot-order random": shot_order != "first",
-        }  # fmt: skip
-        bridge.refuse(name, not_for_bridge)
-        _check_scoring("text", length_norm, probability, None)
-        questions, prompt = bridge.read_task(name, lm_eval_path, limit, shots, seed, chat)
-        return Task(
-            name, questions, "text", length_norm, prompt=prompt, chat=chat, settings=settings
-        )
+    options = locals()
+    _check_options(options)
+    settings = _plain_settings(options)
+    name, read = _named(questions, name, columns)
+    if read is not None:
+        settings = {GIVEN: True} | settings
+    elif name.startswith(bridge.PREFIX):
+        return _of_lm_eval(name, options, settings)
     if lm_eval_path is not None:
         raise UserError(f"--lm-eval-path is for tasks {bridge.PREFIX}NAME, and this is {name}")
-    benchmark = find_benchmark(name)
+    benchmark = find_benchmark(name) if read is None else None
     entry = benchmark[0] if benchmark else None
     scoring = scoring or (entry.scoring if entry else _default_scoring(name))
     _check_scoring(scoring, length_norm, probability, labels)
@@ -124,33 +117,93 @@ def load_task(
         raise UserError(f"--columns says what the fields of a file are, and {name} is none; leave "
                         "it out")  # fmt: skip
     data_dir = Path(data_dir) if data_dir is not None else None
-    read = None
     if entry:
-        questions = read_split(name, *benchmark, entry.split, data_dir)
-        questions = _first_of_each(questions, limit)
-    elif name in BUNDLED:
-        questions = read_questions(_path(name))[:limit]
+        asked = read_split(name, *benchmark, entry.split, data_dir)
+        asked = _first_of_each(asked, limit)
+    elif read is None and name in BUNDLED:
+        asked = read_questions(_path(name))[:limit]
     else:
-        read = read_file(_path(name), columns)
-        questions = read.questions[:limit]
+        read = read or read_file(_path(name), columns)
+        asked = read.questions[:limit]
     shuffle = shuffle or _must_shuffle(entry, scoring)
     examples = None
     if shots:
         pool, where = _shot_pool(name, benchmark, shots_from, data_dir, columns)
-        examples = choose_shots(pool, questions, shots, shot_order, seed, where)
+        examples = choose_shots(pool, asked, shots, shot_order, seed, where)
     if shuffle:
-        questions = shuffle_options(questions, seed)
+        asked = shuffle_options(asked, seed)
         examples = examples and Shots(
             {g: tuple(shuffle_options(q, seed)) for g, q in examples.by_group.items()},
             examples.order,
         )
     default_labels = entry.labels if entry and scoring == "letter" else "A"
     return Task(
-        name, tuple(questions), scoring, length_norm, probability,
+        name, tuple(asked), scoring, length_norm, probability,
         prompt=entry.prompt if entry else None, labels=labels or default_labels, shots=examples,
         chat=chat, shuffled=seed if shuffle else None, permute=permute, settings=settings,
         recognised=read and read.recognised, notes=read.notes if read else (),
     )  # fmt: skip
+
+
+def _check_options(options: Mapping[str, Any]) -> None:
+    """Refuse options of ``load_task`` that do not do, whatever the task is."""
+    check_options(load_task, options)
+    _one_of("scoring", options["scoring"], (None, *SCORINGS))
+    _one_of("length-norm", options["length_norm"], LENGTH_NORMS)
+    _one_of("probability", options["probability"], PROBABILITIES)
+    _one_of("labels", options["labels"], (None, *LABEL_STYLES))
+    _one_of("shot-order", options["shot_order"], SHOT_ORDERS)
+    limit, shots = options["limit"], options["shots"]
+    if limit is not None and limit < 1:
+        raise UserError(f"--limit must be at least 1 and is {limit}")
+    if shots is not None and shots < 0:
+        raise UserError(f"--shots must be at least 0 and is {shots}")
+    parse_columns(options["columns"])
+    if options["shots_from"] is not None and not shots:
+        raise UserError("--shots-from says where examples are from; say how many with --shots")
+
+
+def _named(
+    questions: Any, name: str | None, columns: Mapping[str, Any] | str | None
+) -> tuple[str, QuestionFile | None]:
+    """The name of a task, and its questions where they are given themselves."""
+    if not isinstance(questions, str | Path):
+        read = read_given(questions, columns)
+        return _own_name(name) or default_name(read.questions), read
+    if name is not None:
+        raise UserError(f"name {name!r} is for questions that are given themselves, and "
+                        f"{questions} has a name; leave it out")  # fmt: skip
+    return str(questions), None
+
+
+def _of_lm_eval(name: str, options: Mapping[str, Any], settings: dict[str, Any]) -> Task:
+    """A task whose prompts lm-eval makes."""
+    bridge.refuse(name, {
+        "scoring letter": options["scoring"] == "letter",
+        **{
+            option: options[option.replace("-", "_")]
+            for option in ("labels", "shots-from", "shuffle", "permute", "columns", "data-dir")
+        },
+        "shot-order random": options["shot_order"] != "first",
+    })  # fmt: skip
+    length_norm, chat = options["length_norm"], options["chat"]
+    _check_scoring("text", length_norm, options["probability"], None)
+    asked, prompt = bridge.read_task(
+        name, options["lm_eval_path"], options["limit"], options["shots"], options["seed"], chat
+    )
+    return Task(name, asked, "text", length_norm, prompt=prompt, chat=chat, settings=settings)
+
+
+def _own_name(name: str | None) -> str | None:
+    """A name for questions that are given themselves, refused where it stands for others."""
+    if name is None:
+        return None
+    checked("name", str, name)
+    if not name.strip() or name in BUNDLED or name.startswith(bridge.PREFIX) or (
+        name in task_names()
+    ):  # fmt: skip
+        raise UserError(f"name {name!r} is that of another task, or none; give another")
+    return name
 
 
 def _plain_settings(given: dict[str, Any]) -> dict[str, Any]:
@@ -160,7 +213,7 @@ def _plain_settings(given: dict[str, Any]) -> dict[str, Any]:
     return {
         name: next((make(value) for kind, make in plain.items() if isinstance(value, kind)), value)
         for name, value in given.items()
-        if name != "name" and value != defaults[name].default
+        if name not in ("questions", "name") and value != defaults[name].default
     }
 
 

@@ -27,7 +27,7 @@ from phaseprune.questions.formats import (
     read_table,
     suffix_of,
 )
-from phaseprune.questions.question import Question
+from phaseprune.questions.question import Question, shuffle_options
 from phaseprune.questions.rows import (
     MOST_OPTIONS,
     ON,
@@ -39,7 +39,6 @@ from phaseprune.questions.rows import (
     word_of,
 )
 from phaseprune.questions.schemas import Schema
-from phaseprune.questions.shots import shuffle_options
 
 #: Rows by which columns are proposed.
 _LOOKED_AT = 50
@@ -98,7 +97,33 @@ def read_file(path: Path, columns: str | Mapping[str, Any] | None = None) -> Que
         schema = _schema(path, rows, given) if rows else None
     if not rows:
         raise UserError(f"{path}: the file holds no questions; give one question a row")
-    records = [Record(row, f"{path}, {place}") for place, row in rows]
+    return _questions(path, rows, schema, given)
+
+
+def read_rows(
+    where: str, rows: Rows, columns: str | Mapping[str, Any] | None = None
+) -> QuestionFile:
+    """The questions of rows that stand in no file.
+
+    Args:
+        where: what they are called in errors.
+        rows: with their places.
+        columns: as of ``read_file``.
+
+    Raises:
+        UserError: as ``read_file``.
+    """
+    given = schemas.parse_columns(columns)
+    if not rows:
+        raise UserError(f"{where}: there are none; give one question a row")
+    return _questions(where, rows, _schema(where, rows, given), given)
+
+
+def _questions(
+    where: str | Path, rows: Rows, schema: Schema, given: Mapping[str, Any]
+) -> QuestionFile:
+    """The questions of rows of a schema."""
+    records = [Record(row, f"{where}, {place}") for place, row in rows]
     items = [_items(schema, record) for record in records]
     answers, notes = _answers([item for several in items for item in several], schema, given)
     questions: list[Question] = []
@@ -111,7 +136,7 @@ def read_file(path: Path, columns: str | Mapping[str, Any] | None = None) -> Que
             questions.append(
                 Question(own, item.text, item.options.texts, answer, group, item.pairs)
             )
-    notes += _doubled(questions) + _labels_twice(questions)
+    notes += doubled_ids(questions) + _labels_twice(questions)
     if schema.one_place:
         questions = shuffle_options(questions, 0)
         notes.append(
@@ -175,7 +200,7 @@ def _without_header(records: Sequence[Sequence[str]]) -> list[str] | None:
     return None
 
 
-def _schema(path: Path, rows: Rows, given: Mapping[str, Any]) -> Schema:
+def _schema(path: str | Path, rows: Rows, given: Mapping[str, Any]) -> Schema:
     """What a file's rows are, by the first of them.
 
     Raises:
@@ -196,7 +221,7 @@ def _schema(path: Path, rows: Rows, given: Mapping[str, Any]) -> Schema:
     raise _not_recognised(path, rows, found, f"not recognised: {what} missing")
 
 
-def _not_recognised(path: Path, rows: Rows, found: Mapping[str, Any], what: str) -> UserError:
+def _not_recognised(path: str | Path, rows: Rows, found: Mapping[str, Any], what: str) -> UserError:
     place, row = rows[0]
     numbered = all(name.isdigit() for name in row)
     fields = [f"{name} {shown(row[name])}" if numbered else str(name) for name in row]
@@ -422,7 +447,8 @@ def _one_based(items: Sequence[Item]) -> str:
     return f"{min(numbers)} to {max(numbers)}, never 0"
 
 
-def _doubled(questions: Sequence[Question]) -> list[str]:
+def doubled_ids(questions: Sequence[Question]) -> list[str]:
+    """A note on ids that stand at several questions; none where there are no such."""
     counts = Counter(question.id for question in questions)
     twice = [name for name, count in counts.items() if count > 1]
     if not twice:

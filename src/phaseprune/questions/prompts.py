@@ -7,11 +7,11 @@ its ARC. docs/questions.md shows both.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from string import ascii_lowercase, ascii_uppercase
 
-from phaseprune.questions.question import Question, Task
+from phaseprune.questions.question import DEFAULT_PROMPTS, Prompt, Question, Task
 
 #: Label styles, each named by its first label: the labels and what stands behind one in a list.
 LABEL_STYLES: dict[str, tuple[Sequence[str], str]] = {
@@ -23,37 +23,6 @@ LABEL_STYLES: dict[str, tuple[Sequence[str], str]] = {
 }
 #: Between solved examples.
 EXAMPLE_DELIMITER = "\n\n"
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """Templates of one way to put a question.
-
-    Attributes:
-        name: recorded in a manifest, as ``mmlu`` in ``letter/mmlu``.
-        text: the context where options are scored as texts; has ``{question}`` and may have
-            ``{options}``.
-        letter: the context where labels are scored; has ``{question}`` and ``{options}``, which
-            are one line an option.
-        description: stands before everything else; may have ``{group}``.
-        strip: whether white space around the question goes where labels are scored.
-        groups: what ``{group}`` is for a group, where that is not its name.
-        delimiter: stands between a question and its answer.
-        messages: whether the contexts of questions' ``pairs`` are JSON lists of chat messages.
-    """
-
-    name: str
-    text: str = "Question: {question}\nAnswer:"
-    letter: str = "{question}\n{options}\nAnswer:"
-    description: str = ""
-    strip: bool = True
-    groups: Mapping[str, str] = field(default_factory=dict)
-    delimiter: str = " "
-    messages: bool = False
-
-
-#: The prompts of questions that come without one of their own.
-DEFAULT_PROMPTS = {"letter": Prompt("mmlu"), "text": Prompt("arc")}
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Question, Shots and Task."""
+"""Question, Prompt, Shots and Task; what of them is drawn by seed."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import permutations
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from phaseprune.questions.prompts import Prompt
+from phaseprune.errors import UserError
 
 SCORINGS = ("letter", "text")
+SHOT_ORDERS = ("first", "random")
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,37 @@ class Question:
 
 
 @dataclass(frozen=True)
+class Prompt:
+    """Templates of one way to put a question.
+
+    Attributes:
+        name: recorded in a manifest, as ``mmlu`` in ``letter/mmlu``.
+        text: the context where options are scored as texts; has ``{question}`` and may have
+            ``{options}``.
+        letter: the context where labels are scored; has ``{question}`` and ``{options}``, which
+            are one line an option.
+        description: stands before everything else; may have ``{group}``.
+        strip: whether white space around the question goes where labels are scored.
+        groups: what ``{group}`` is for a group, where that is not its name.
+        delimiter: stands between a question and its answer.
+        messages: whether the contexts of questions' ``pairs`` are JSON lists of chat messages.
+    """
+
+    name: str
+    text: str = "Question: {question}\nAnswer:"
+    letter: str = "{question}\n{options}\nAnswer:"
+    description: str = ""
+    strip: bool = True
+    groups: Mapping[str, str] = field(default_factory=dict)
+    delimiter: str = " "
+    messages: bool = False
+
+
+#: The prompts of questions that come without one of their own.
+DEFAULT_PROMPTS = {"letter": Prompt("mmlu"), "text": Prompt("arc")}
+
+
+@dataclass(frozen=True)
 class Shots:
     """Solved examples that stand before each question (few-shot).
 
@@ -81,7 +112,7 @@ class Shots:
         return self.by_group.get(question.group) or self.by_group[None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Task:
     """Questions and how they are scored.
 
@@ -126,8 +157,8 @@ class Task:
     @property
     def prompt_format(self) -> str:
         """How questions are put, in words, as ``text/arc + 5 first shots``."""
-        own = {"letter": "mmlu", "text": "arc"}[self.scoring]
-        parts = [f"{self.scoring}/{self.prompt.name if self.prompt else own}"]
+        prompt = self.prompt or DEFAULT_PROMPTS[self.scoring]
+        parts = [f"{self.scoring}/{prompt.name}"]
         if self.scoring == "letter" and self.labels != "A":
             parts.append(f"labels {self.labels}")
         if self.shots:
@@ -221,6 +252,9 @@ class Task:
         """Mean of 1/k."""
         return float((1 / self.options).mean())
 
+    def __repr__(self) -> str:
+        return f"Task: {self.name} ({len(self.questions)} questions, {self.prompt_format})"
+
     def with_questions(self, questions: Sequence[Question]) -> Task:
         """The same task over other questions."""
         return replace(self, questions=tuple(questions))
@@ -228,6 +262,64 @@ class Task:
     def head(self, limit: int | None) -> Task:
         """The first ``limit`` questions (all for None), as lm-eval's ``--limit`` takes them."""
         return self if limit is None else self.with_questions(self.questions[:limit])
+
+
+def choose_shots(
+    pool: Sequence[Question],
+    scored: Sequence[Question],
+    count: int,
+    order: str,
+    seed: int,
+    where: str,
+) -> Shots:
+    """Choose the examples that stand before the scored questions.
+
+    If every group of the scored questions has examples of its own in the pool (MMLU's subjects
+    do), each gets its own group's; otherwise all get the same ones. All questions of a group share
+    their examples, and thus the beginning of their prompts.
+
+    Args:
+        pool: solved questions to choose from.
+        scored: the questions that will be scored; one of them is never an example.
+        count: how many examples.
+        order: ``first`` takes the first ones, ``random`` draws them by seed.
+        seed: of the draw.
+        where: where the pool is from, for errors.
+
+    Raises:
+        UserError: the pool has too few questions that are not scored.
+    """
+    contents = {question.content for question in scored}
+    usable = [question for question in pool if question.content not in contents]
+    groups = sorted({question.group for question in scored}, key=str)
+    grouped = {group: [q for q in usable if q.group == group] for group in groups}
+    if None in groups or not all(grouped.values()):
+        grouped = {None: usable}
+    chosen = {}
+    for group, examples in grouped.items():
+        if len(examples) < count:
+            of = f" of {group}" if group else ""
+            raise UserError(
+                f"{where} has {len(examples)} usable examples{of} and --shots {count} needs "
+                f"{count} (questions that are scored are never examples); ask for fewer shots"
+            )
+        if order == "random":
+            drawn = np.random.default_rng(seed).choice(len(examples), count, replace=False)
+            examples = [examples[i] for i in drawn]
+        chosen[group] = tuple(examples[:count])
+    return Shots(chosen, order)
+
+
+def shuffle_options(questions: Sequence[Question], seed: int) -> list[Question]:
+    """Each question with its options in an order drawn from the seed and its own content.
+
+    The order does not depend on the other questions, so ``--limit`` does not change it.
+    """
+    shuffled = []
+    for question in questions:
+        draw = np.random.default_rng([seed, int(question.content[:12], 16)])
+        shuffled.append(question.reordered(draw.permutation(len(question.choices)).tolist()))
+    return shuffled
 
 
 def _digest(questions) -> str:

@@ -11,8 +11,7 @@ from phaseprune.questions import bridge
 from phaseprune.questions.benchmarks import find_benchmark
 from phaseprune.questions.files import read_questions
 from phaseprune.questions.hub import read_split
-from phaseprune.questions.question import Question, Task
-from phaseprune.questions.shots import shuffle_options
+from phaseprune.questions.question import Question, Task, shuffle_options
 
 #: The training part of the bundled tasks: name -> file in ``phaseprune.demo``.
 BUNDLED_TRAINING = {"demo": "training.parquet"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from phaseprune.replication.settings import Settings, resolve
 from phaseprune.runs.atomic import write_json
 from phaseprune.runs.directory import RunDirectory
 from phaseprune.runs.folders import task_folders
+from phaseprune.runs.result import Result, named
 from phaseprune.sweep.recorded import run_identity
 
 #: Without what these say there is nothing to report, so their errors end the run.
@@ -55,8 +57,8 @@ class PaperTask:
         }
 
 
-@dataclass(frozen=True)
-class Paper:
+@dataclass(frozen=True, repr=False)
+class Paper(Result):
     """All experiments on one model, held against the paper.
 
     Attributes:
@@ -87,6 +89,21 @@ class Paper:
         from phaseprune.replication.figures import verdicts_figure
 
         return verdicts_figure(self.to_dict())
+
+    def _lines(self) -> list[str]:
+        lines = [f"{self.model}, {self.blocks} blocks, {len(CLAIMS)} claims of arXiv 2605.07271"]
+        for task in self.tasks:
+            counts = Counter(finding.verdict for finding in task.findings.values())
+            lines.append(f"{task.name}: {named([f'{n} {v}' for v, n in counts.most_common()])}")
+        return lines
+
+    def _rows(self) -> list[dict[str, Any]]:
+        """A row a task and claim."""
+        return [
+            {"task": task.name, "claim": name, **finding.to_dict()}
+            for task in self.tasks
+            for name, finding in task.findings.items()
+        ]
 
 
 def paper(
@@ -212,6 +229,11 @@ def _no_training(job: Job) -> str | None:
     except UserError as error:
         return str(error)
     return None
+
+
+def read_paper(run: RunDirectory) -> Paper:
+    """What a finished run holds."""
+    return open_paper(run.path)
 
 
 def open_paper(path: str | Path) -> Paper:

@@ -99,7 +99,7 @@ class Settings:
         }
 
 
-def resolve(settings: Settings, blocks: int) -> Settings:
+def resolve(settings: Settings, blocks: int) -> Settings:  # noqa: C901
     """Settings with the defaults that depend on the number of blocks, checked.
 
     Raises:
@@ -176,10 +176,9 @@ def configured_types() -> dict[str, Any]:
     Settings may be left open, as on the command line.
     """
     from phaseprune.decoder.load import load_model
-    from phaseprune.replication.paper import paper
 
     settings = {name: kind | None for name, kind in option_types(Settings).items()}
-    whole = {name: option_types(paper)[name] for name in ("out", "seed")}
+    whole = {"out": str | Path, "seed": int}  # as of ``paper``
     return whole | option_types(load_model) | option_types(load_task) | settings
 
 

@@ -4,12 +4,17 @@ Matplotlib's object-oriented interface only: no pyplot, no global state. Texts t
 outside (option labels, reasons) are never read as mathematics.
 """
 
+from phaseprune.report.ablation_figures import ablation_figure
 from phaseprune.report.compare_figures import compare_figure
 from phaseprune.report.depth_figures import decision_depth_figure, group_margins_figure
 from phaseprune.report.dynamics_figures import dynamics_figure
 from phaseprune.report.guard_figures import guards_figure
+from phaseprune.report.heal_figures import margin_change_figure, recovery_figure
+from phaseprune.report.perturbation_figures import perturbation_figure
 from phaseprune.report.phasewise_figures import phasewise_figure
+from phaseprune.report.plan_figures import plan_figure
 from phaseprune.report.prune_figures import margin_heatmap_figure, pruning_figure
+from phaseprune.report.similarity_figures import similarity_figure
 from phaseprune.report.tasks_figure import tasks_figure
 from phaseprune.report.trace_figures import (
     accuracy_by_readout_figure,
@@ -18,6 +23,7 @@ from phaseprune.report.trace_figures import (
 )
 
 __all__ = [
+    "ablation_figure",
     "accuracy_by_readout_figure",
     "compare_figure",
     "decision_depth_figure",
@@ -25,9 +31,14 @@ __all__ = [
     "dynamics_figure",
     "group_margins_figure",
     "guards_figure",
+    "margin_change_figure",
     "margin_heatmap_figure",
     "option_frequency_figure",
+    "perturbation_figure",
     "phasewise_figure",
+    "plan_figure",
     "pruning_figure",
+    "recovery_figure",
+    "similarity_figure",
     "tasks_figure",
 ]

@@ -7,8 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
-from phaseprune.decision.phase_verdict import SMALL
-from phaseprune.decision.phases import SIGNIFICANCE
+from phaseprune.decision.phases import SIGNIFICANCE, SMALL
 from phaseprune.report.tables import add_row, interval_cell, new_table
 from phaseprune.report.words import DASH, PHASE_NAMES, blocks_in_words, percent, plural
 

@@ -44,6 +44,18 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
+def read_json(path: Path) -> Any:
+    """Read what ``write_json`` wrote.
+
+    Raises:
+        UserError: it is not there or cannot be read.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({error})") from None
+
+
 def append_json_lines(path: Path, values: Iterable[Any]) -> None:
     """Append one JSON line a value in a single flushed write.
 

@@ -3,13 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from phaseprune.errors import UserError
 from phaseprune.runs.atomic import write_with
+
+
+@dataclass(frozen=True)
+class Scores:
+    """A file of scores, read without its questions.
+
+    Attributes:
+        question_ids: ``[Q]``.
+        options: ``[Q]`` number of options.
+        gold: ``[Q]`` right options.
+        score: ``[Q, R, K]``, ``-inf`` where an option is absent.
+        probability: ``[Q, R, K]``, 0 where an option is absent.
+    """
+
+    question_ids: tuple[str, ...]
+    options: np.ndarray
+    gold: np.ndarray
+    score: np.ndarray
+    probability: np.ndarray
 
 
 def write_scores(
@@ -48,3 +69,32 @@ def read_scores(path: Path, options: np.ndarray, readouts: int) -> np.ndarray:
     present = np.broadcast_to((np.arange(width) < options[:, None])[:, None], scores.shape)
     scores[present] = pq.read_table(path, columns=["score"])["score"].to_numpy()
     return scores
+
+
+def read_all_scores(path: Path) -> Scores:
+    """What a file says of its questions by itself.
+
+    Raises:
+        UserError: it cannot be read, or is of a version that did not write which option is right.
+    """
+    try:
+        table = pq.read_table(path)
+        found = {name: table[name].to_numpy() for name in table.column_names}
+        ids, gold = found["question_id"], found["gold"]
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from None
+    except KeyError:
+        raise UserError(
+            f"{path} does not say which options are right (it is of an older version); give the "
+            "command again with another --out"
+        ) from None
+    at_first = found["readout"] == 0
+    # In the order of ``write_scores`` a question begins with its first option at readout 0.
+    begins = np.flatnonzero(at_first & (found["option"] == 0))
+    options = np.add.reduceat(at_first.astype(int), begins)
+    shape = len(begins), int(found["readout"].max()) + 1, int(options.max())
+    present = np.broadcast_to((np.arange(shape[2]) < options[:, None])[:, None], shape)
+    score, probability = np.full(shape, -np.inf), np.zeros(shape)
+    score[present], probability[present] = found["score"], found["probability"]
+    golds = found["option"][at_first & gold]
+    return Scores(tuple(ids[begins].tolist()), options, golds, score, probability)

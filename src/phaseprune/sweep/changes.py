@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from phaseprune.decision.cka import LEAST_EXAMPLES, cka, hsic_vectors
+from phaseprune.decision.similarity import LEAST_EXAMPLES, cka, hsic_vectors
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.errors import UserError
 from phaseprune.progress import Progress, silent

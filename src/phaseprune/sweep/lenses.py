@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from phaseprune.decision.lens import compare_lenses
-from phaseprune.decision.trace import Trace
+from phaseprune.decision.trace import Trace, compare_lenses
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.decoder.lens import TunedLens
 from phaseprune.errors import UserError, near_matches

@@ -8,14 +8,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from phaseprune.decision.decisions import Decisions
 from phaseprune.decision.trace import Trace
 from phaseprune.decision.transition import Transition
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.progress import Progress, silent
 from phaseprune.questions.question import Task
-from phaseprune.runs.atomic import write_json
+from phaseprune.runs.atomic import read_json, write_json
 from phaseprune.runs.directory import RunDirectory
-from phaseprune.runs.scores import read_scores, write_scores
+from phaseprune.runs.scores import read_all_scores, read_scores, write_scores
 from phaseprune.sweep.lenses import split_for, tuned_trace
 from phaseprune.sweep.measure import Prepared, prepare, summarize_scores
 from phaseprune.sweep.walk import trace_scores
@@ -154,3 +157,22 @@ def with_phases(trace: Trace, transition: Transition | None) -> Trace:
 def phases_option(transition: Transition | None) -> dict[str, Any]:
     """What a run's identity says of phases that were found on other questions."""
     return {} if transition is None else {"phases_from": transition.readout}
+
+
+def read_trace(run: RunDirectory) -> Trace:
+    """The trace that a run has written, without a model or its questions.
+
+    Of texts that are compared by length, ``decisions.scores`` are log-probabilities: the scores
+    less a constant for each question and readout, on which no decision depends.
+
+    Raises:
+        UserError: it has none, or files that cannot be read.
+    """
+    content = read_json(run.trace_path)
+    kept, task = read_all_scores(run.scores_path), run.manifest["task"]
+    plain = task["length_norm"] == "none"
+    with np.errstate(divide="ignore"):
+        scores = kept.score if plain else np.log(kept.probability)
+    given = None if plain and task["probability"] == "options" else kept.probability
+    decisions = Decisions(scores, kept.gold, kept.options, given, content["scoring"] == "letter")
+    return Trace.from_dict(content, kept.question_ids, decisions, kept.score)

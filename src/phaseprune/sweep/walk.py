@@ -41,7 +41,7 @@ class Sweep:
 
 
 @torch.no_grad()
-def trace_scores(
+def trace_scores(  # noqa: C901
     decoder: Decoder,
     rows: Rows,
     needs_vocabulary: bool,
