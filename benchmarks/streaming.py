@@ -139,13 +139,13 @@ def child(what: str, folder: Path, stream: bool) -> None:
 
 
 def _reads(decoder) -> list[int]:
-    return [] if decoder.stream is None else decoder.stream.reads
+    return getattr(decoder.placement, "reads", [])
 
 
 def _counters(decoder) -> tuple[int, int]:
     """Bytes that our reader read, and those that the kernel counts for this process."""
     kernel = int(re.search(r"rchar: (\d+)", Path("/proc/self/io").read_text())[1])
-    return 0 if decoder.stream is None else decoder.stream.reader.bytes_read, kernel
+    return 0 if decoder.placement.in_place else decoder.placement.reader.bytes_read, kernel
 
 
 def measured(what: str, folder: Path, stream: bool) -> dict:

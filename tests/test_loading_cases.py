@@ -457,16 +457,16 @@ def test_the_model_is_loaded_once(tiny_dirs, monkeypatch):
 
 
 def test_streamed_models_are_looked_at_on_real_prompts_too(tiny_dirs, monkeypatch):
-    from phaseprune.decoder import verify_streamed
+    from phaseprune.decoder import verify
 
     seen_rows = []
-    real = verify_streamed.look_on
+    real = verify.look_on
 
     def look(decoder, prompts):
         seen_rows.append(prompts)
         return real(decoder, prompts)
 
-    monkeypatch.setattr(verify_streamed, "look_on", look)
+    monkeypatch.setattr(verify, "look_on", look)
     decoder = load_model(str(tiny_dirs["llama"]), stream=True)
     assert seen_rows[0].shape == (3, 12) and decoder.pipeline.difference is None
 

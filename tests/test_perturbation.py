@@ -221,11 +221,11 @@ def test_a_streamed_model_and_a_small_budget_give_the_same(
     directory = str(tiny_dirs["llama"])
     whole = perturb(tiny["llama"], small_task, noise=[0.1], noise_seeds=2)
     streamed = load_model(directory, stream=True)
-    reads = len(streamed.stream.reads)
+    reads = len(streamed.placement.reads)
     found = perturb(streamed, small_task, noise=[0.1], noise_seeds=2)
     np.testing.assert_allclose(found.margins, whole.margins, atol=1e-4)
     # One walk of one shard reads each block once (and trying out packed rows once more).
-    assert streamed.stream.reads[reads:].count(3) == 2
+    assert streamed.placement.reads[reads:].count(3) == 2
     monkeypatch.setattr("phaseprune.sweep.memory.state_budget", lambda decoder: 250_000)
     assert len(prepare(tiny["llama"], small_task, streams=13).rows.shards) > 1
     found = perturb(tiny["llama"], small_task, noise=[0.1], noise_seeds=2)

@@ -90,7 +90,7 @@ def test_many_small_shards_give_the_same(tiny, small_task, monkeypatch):
 
 def test_a_streamed_model_gives_the_same(tiny, tiny_dirs, small_task):
     streamed = load_model(str(tiny_dirs["llama"]), stream=True)
-    assert streamed.stream is not None
+    assert not streamed.placement.in_place
     swept = [
         set_scores(decoder, prepared.rows, prepared.needs_vocabulary, SETS[1:])
         for decoder in (tiny["llama"], streamed)

@@ -123,8 +123,8 @@ def _read(
 ):  # fmt: skip
     """What the model's files tell without the weights, and its tokenizer (None: none is there)."""
     with nullcontext() if screen.quiet else screen.err.status(f"reading {model} …"):
-        from phaseprune.decoder.device_map import MAP, refuse_unmappable
         from phaseprune.decoder.load import load_tokenizer, read_config, silence_transformers
+        from phaseprune.decoder.mapped import MAP, refuse_unmappable
         from phaseprune.decoder.preflight import preflight
         from phaseprune.decoder.source import find_source
 
@@ -172,8 +172,8 @@ def _streaming_line(
 ) -> None:
     from phaseprune.cli import check_words as words
     from phaseprune.decoder.budget import parse_bytes
-    from phaseprune.decoder.device_map import MAP
     from phaseprune.decoder.load import pick_device, pick_dtype
+    from phaseprune.decoder.mapped import MAP
 
     chosen = pick_dtype(dtype, pick_device(device))
     budget = None if max_memory is None else parse_bytes(max_memory)

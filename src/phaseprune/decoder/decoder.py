@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -12,9 +12,8 @@ import torch
 from torch import nn
 
 from phaseprune.decoder.context import context_limit
-from phaseprune.decoder.device_map import DeviceMap, fetched, held_bytes, runs_on
+from phaseprune.decoder.placement import Placement
 from phaseprune.decoder.source import Source
-from phaseprune.decoder.streaming import BlockStream
 
 if TYPE_CHECKING:
     from phaseprune.decoder.own_pipeline import Pipeline
@@ -33,6 +32,7 @@ class Decoder:
         blocks_path: their module path, as ``model.layers``.
         norm_path: the final norm's, for display; the readout runs the model's own code.
         head: the output head.
+        placement: where its weights are.
         input_name: what a block calls the hidden state that it is given.
         output_length: 0 where blocks return a tensor, else the length of the tuple they return.
         packed_length: the most tokens of a sequence that the model runs exactly in a packed row
@@ -40,9 +40,7 @@ class Decoder:
         reads_alone: whether a block of a packed row can be run for its read tokens alone.
         readout_difference: max |readout at L - the model's logits|, measured at load.
         max_memory: bytes that a run may take, weights included; None for what is free.
-        stream: reads blocks when they run; None where all weights are in memory.
         trained: whether the weights in memory are no longer those of the files.
-        device_map: what was asked for; None where the model is on one device.
         pipeline: what running real prompts through the checkpoint's own pipeline showed at load.
         position_limit: rows of the model's table of positions; None where it has none.
         block_names: what ``blocks`` are in words where they are none (``decoder.halved``).
@@ -56,15 +54,14 @@ class Decoder:
     blocks_path: str
     norm_path: str | None
     head: nn.Module = field(repr=False)
+    placement: Placement = field(repr=False)
     input_name: str = "hidden_states"
     output_length: int = 0
     packed_length: int | None = None
     reads_alone: bool = False
     readout_difference: float = float("nan")
     max_memory: int | None = None
-    stream: BlockStream | None = field(default=None, repr=False)
     trained: bool = False
-    device_map: DeviceMap | None = None
     block_names: Sequence[str] | None = field(default=None, repr=False)
     pipeline: Pipeline | None = field(default=None, repr=False)
     position_limit: int | None = None
@@ -88,8 +85,7 @@ class Decoder:
     @property
     def device(self) -> torch.device:
         """Where tokens, states and logits are; blocks may run elsewhere."""
-        spread = runs_on(self.model)
-        return spread or next(p for p in self.model.parameters() if not p.is_meta).device
+        return self.placement.device
 
     @property
     def dtype(self) -> torch.dtype:
@@ -109,12 +105,7 @@ class Decoder:
     @property
     def weight_bytes(self) -> int:
         """Of the weights in memory, at most."""
-        if self.stream is not None:
-            return self.stream.held_bytes
-        if self.device_map is not None:
-            parts = [*self.blocks, self.head, self.model.get_input_embeddings()]
-            return held_bytes(self.model, parts, self.device)
-        return sum(parameter.nbytes for parameter in self.model.parameters())
+        return self.placement.held_bytes
 
     @property
     def stated_length(self) -> int:
@@ -131,23 +122,12 @@ class Decoder:
         return self.block_names[block] if self.block_names else f"block {block}"
 
     def resident(self, block: int, then: int | None = None) -> AbstractContextManager[None]:
-        """Have a block's weights where it runs while the context lasts.
-
-        Args:
-            block: which.
-            then: the block that will be asked for next, to be read meanwhile.
-        """
-        if self.stream is not None:
-            return self.stream.resident(block, then)
-        return nullcontext() if self.device_map is None else fetched(self.blocks[block])
-
-    def head_resident(self) -> AbstractContextManager[None]:
-        """The same of the head, which a vocabulary read in parts needs again and again."""
-        return nullcontext() if self.device_map is None else fetched(self.head)
+        """Have a block's weights where it runs while the context lasts (``Placement.resident``)."""
+        return self.placement.resident(block, then)
 
     def block_device(self, block: int) -> torch.device:
         """Where a block runs."""
-        return runs_on(self.blocks[block]) or self.device
+        return self.placement.block_device(block)
 
     def block_output(self, hidden: torch.Tensor):
         """A hidden state in the form in which this model's blocks return it (tensor or tuple)."""

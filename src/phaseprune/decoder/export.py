@@ -14,7 +14,6 @@ import torch
 from phaseprune.decision.laco import Mixtures, written
 from phaseprune.decoder.companions import own_code, write_companions
 from phaseprune.decoder.decoder import Decoder
-from phaseprune.decoder.device_map import parameter_count
 from phaseprune.decoder.export_notes import mergekit_yaml, model_card
 from phaseprune.decoder.items import Item, check_items, lone_halves, parse_item, whole_blocks
 from phaseprune.decoder.json_file import read_json_object
@@ -26,10 +25,10 @@ from phaseprune.decoder.patterns import (
     llama_cpp_warnings,
     patterns_of_llama_cpp,
 )
+from phaseprune.decoder.placement import parameter_count
 from phaseprune.decoder.pruned_config import Original, export_limits, prune, read_original
 from phaseprune.decoder.pruned_weights import write_kept_weights
 from phaseprune.decoder.reload import ExportMismatch, compare_with_skipping, runs_own_code
-from phaseprune.decoder.reload_streamed import refuse_comparing
 from phaseprune.decoder.stated_config import edited_config, text_part
 from phaseprune.decoder.sublayers import Halves, find_halves
 from phaseprune.decoder.zeroed import measure_zeroed
@@ -235,7 +234,7 @@ def check_exportable(decoder: Decoder, deleting: bool = True) -> str | None:
             budget in which the exported model has no room beside the full one.
     """
     _refuse_quantised(decoder)
-    refuse_comparing(decoder)
+    decoder.placement.refuse_comparing(decoder.name, decoder.dtype, decoder.max_memory)
     if not deleting:
         return None
     some, words = export_limits(_original(decoder))

@@ -12,14 +12,6 @@ from torch import nn
 from phaseprune.decoder.budget import fits, in_words, parse_bytes
 from phaseprune.decoder.checkpoint import Checkpoint, read_checkpoint
 from phaseprune.decoder.decoder import Decoder
-from phaseprune.decoder.device_map import (
-    MAP,
-    DeviceMap,
-    load_mapped,
-    main_device,
-    refuse_unmappable,
-    require_accelerate,
-)
 from phaseprune.decoder.discover import (
     count_blocks,
     find_final_norm,
@@ -29,19 +21,29 @@ from phaseprune.decoder.discover import (
     refuse_many_blocks,
 )
 from phaseprune.decoder.gguf_keys import settle_config
-from phaseprune.decoder.gguf_rope import check_rotations
 from phaseprune.decoder.gguf_tensors import check_tensors
 from phaseprune.decoder.gguf_tokenizer import settle_tokenizer
 from phaseprune.decoder.json_file import read_json_object
 from phaseprune.decoder.load_errors import first_line, load_errors
-from phaseprune.decoder.load_streamed import load_streamed, streaming_problem
-from phaseprune.decoder.own_pipeline import check_ids, compare_pipelines
+from phaseprune.decoder.mapped import (
+    Mapped,
+    is_map,
+    main_device,
+    refuse_unmappable,
+    require_accelerate,
+)
+from phaseprune.decoder.own_pipeline import check_ids, compare_pipelines, prompt_rows
+from phaseprune.decoder.placement import DeviceMap, Loading, Placement, Resident
 from phaseprune.decoder.shards import plain_index
 from phaseprune.decoder.skeleton import build_empty
 from phaseprune.decoder.source import Source, find_source
-from phaseprune.decoder.streaming import BlockStream
-from phaseprune.decoder.verify import check_block_weights, check_readout, check_weights
-from phaseprune.decoder.verify_streamed import check_readout_streamed
+from phaseprune.decoder.streamed import Streamed, streaming_problem
+from phaseprune.decoder.verify import (
+    PROBE_TOKENS,
+    check_block_weights,
+    check_readout,
+    check_weights,
+)
 from phaseprune.errors import UserError, near_matches, shown
 from phaseprune.option_types import check_options, checked
 
@@ -108,35 +110,30 @@ def load_model(
     tokenizer = load_tokenizer(source, trust_remote_code)
     if source.gguf_file:
         _check_gguf_tensors(source, config)
-    model, read_blocks = _load_weights(
+    placement = _place(
         source, config, device, dtype, trust_remote_code, stream, max_memory,
         lambda model: locate_blocks(model, config, blocks),
     )  # fmt: skip
-    blocks_path = locate_blocks(model, config, blocks)
-    found = model.get_submodule(blocks_path)
+    model = placement.model
     decoder = Decoder(
         name=name,
         model=model,
         tokenizer=tokenizer,
         source=source,
-        blocks=found,
-        blocks_path=blocks_path,
-        norm_path=find_final_norm(model, blocks_path),
+        blocks=placement.blocks,
+        blocks_path=placement.blocks_path,
+        norm_path=find_final_norm(model, placement.blocks_path),
         head=find_head(model),
-        input_name=find_input_name(found),
+        placement=placement,
+        input_name=find_input_name(placement.blocks),
         max_memory=max_memory,
-        stream=read_blocks,
-        device_map=device if _is_map(device) else None,
     )
     check_ids(name, tokenizer, model.get_input_embeddings().weight.shape[0])
     if has_own_head(decoder):
         state_own_head(decoder.config)
     check_weights(decoder)
-    if decoder.stream is not None:
-        decoder.stream.check = lambda block: check_block_weights(decoder, block)
-    in_place = decoder.stream is None and decoder.device_map is None
-    check = check_readout if in_place else check_readout_streamed
-    decoder.readout_difference = check(decoder)
+    placement.on_read = lambda block: check_block_weights(decoder, block)
+    decoder.readout_difference = check_readout(decoder, prompt_rows(decoder, PROBE_TOKENS))
     decoder.pipeline = compare_pipelines(decoder)
     return decoder
 
@@ -250,7 +247,7 @@ def state_own_head(config) -> None:
             level.tie_word_embeddings = False
 
 
-def _load_weights(
+def _place(
     source: Source,
     config,
     device: str | DeviceMap,
@@ -259,8 +256,8 @@ def _load_weights(
     stream: bool | None,
     max_memory: int | None,
     find: Callable[[nn.Module], str],
-) -> tuple[nn.Module, BlockStream | None]:
-    """The model, and what reads its blocks where they are streamed.
+) -> Placement:
+    """Load the weights where they are to be.
 
     Args:
         source: the files.
@@ -272,47 +269,26 @@ def _load_weights(
         max_memory: in bytes.
         find: gives the path of a model's blocks.
     """
-    mapped = device if _is_map(device) else None
+    mapped = device if is_map(device) else None
     device = pick_device(device)
     chosen = pick_dtype(dtype, device)
     if mapped is not None:
         refuse_unmappable(source, config, stream)
+    loading = Loading(
+        source, device, chosen, trust_remote_code, find, max_memory, mapped, config
+    )  # fmt: skip
     with load_errors(source), plain_index(source):
-        blocks = None
-        if mapped is not None:
-            model, report = load_mapped(
-                source.directory, mapped, chosen, trust_remote_code, find, max_memory
-            )
-        elif _is_streamed(source, config, device, chosen, stream, max_memory):
-            model, report, blocks = load_streamed(
-                source, device, chosen, trust_remote_code, find, max_memory
-            )
-        else:
-            model, report = _load_whole(source, config, chosen, trust_remote_code)
-            model = model.to(device).eval().requires_grad_(False)
+        kind: type[Placement] = Mapped if mapped is not None else Resident
+        if mapped is None and _is_streamed(source, config, device, chosen, stream, max_memory):
+            kind = Streamed
+        placement, report = kind.load(loading)
     missing = sorted(report["missing_keys"])
     if missing:
         raise UserError(
             f"{source.name}: the checkpoint lacks {len(missing)} of the model's weights, the first "
             f"{missing[0]}; they would be random, so give a complete checkpoint"
         )
-    return model, blocks
-
-
-def _load_whole(source: Source, config, dtype: torch.dtype | None, trust_remote_code: bool):
-    from transformers import AutoModelForCausalLM
-
-    gguf = {"gguf_file": source.gguf_file, "config": config}  # as it was settled
-    model, report = AutoModelForCausalLM.from_pretrained(
-        source.directory,
-        dtype=dtype or "auto",
-        trust_remote_code=trust_remote_code,
-        output_loading_info=True,
-        **(gguf if source.gguf_file else {"use_safetensors": True}),
-    )
-    if source.gguf_file:
-        check_rotations(model, config, source.gguf_header)
-    return model, report
+    return placement
 
 
 def _is_streamed(
@@ -356,17 +332,13 @@ def pick_dtype(dtype: str, device: str) -> torch.dtype | None:
     return DTYPES.get(dtype, torch.float32 if on_cpu else None)
 
 
-def _is_map(device: str | DeviceMap) -> bool:
-    return not isinstance(device, str) or device == MAP
-
-
 def pick_device(name: str | DeviceMap) -> str:
     """The device that ``--device`` means; of a map, where most runs.
 
     Raises:
         UserError: it cannot be used here.
     """
-    if _is_map(name):
+    if is_map(name):
         require_accelerate()
         name = main_device(name, pick_device("auto"))
     if name == "auto":

@@ -95,14 +95,13 @@ def compare_pipelines(decoder: Decoder) -> Pipeline:
     """Run the prompts through both.
 
     Where blocks are not in memory the logits are not compared here: real prompts are among the rows
-    of the load-time walk (``verify_streamed``).
+    of the load-time walk (``verify.check_readout``).
 
     Raises:
         UserError: logits differ, and what of the tokenizer's output makes them.
     """
     tokenizer = decoder.tokenizer
     rows = decoder.model.get_input_embeddings().weight.shape[0]
-    in_place = decoder.stream is None and decoder.device_map is None
     remarks, differences = [], []
     begins = None
     for context, continuation in PROMPTS:
@@ -113,7 +112,7 @@ def compare_pipelines(decoder: Decoder) -> Pipeline:
         if not theirs or max(theirs) >= rows:
             continue
         begins = begins or _special_start(tokenizer, theirs)
-        if in_place:
+        if decoder.placement.in_place:
             differences.append(_difference(decoder, context + continuation, remarks))
     limit = decoder.position_limit
     if limit is not None and limit < decoder.stated_length:

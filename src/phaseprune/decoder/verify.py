@@ -8,9 +8,15 @@ from typing import Any
 
 import torch
 
-from phaseprune.decoder.blocks import Calls, record_calls, run_block, skipped_blocks
+from phaseprune.decoder.blocks import (
+    Calls,
+    record_calls,
+    replaced_blocks,
+    run_block,
+    skipped_blocks,
+    split_call,
+)
 from phaseprune.decoder.decoder import Decoder
-from phaseprune.decoder.device_map import fetched
 from phaseprune.decoder.readout import read_logits
 from phaseprune.decoder.watch import Watched, handed_on, refused, watch
 from phaseprune.errors import UserError
@@ -32,7 +38,7 @@ def check_weights(decoder: Decoder) -> None:
         UserError: names the block (or the module outside the blocks) and the tensor.
     """
     for path, module in decoder.model.named_modules():
-        with fetched(module, recurse=False):
+        with decoder.placement.fetched(module, recurse=False):
             own = module.named_parameters(path, recurse=False)
             _refuse_not_finite(decoder, ((n, p) for n, p in own if not p.is_meta))
 
@@ -124,35 +130,42 @@ def _in_dtype(decoder: Decoder) -> str:
 
 
 @torch.no_grad()
-def check_readout(decoder: Decoder) -> float:
+def check_readout(decoder: Decoder, prompts: torch.Tensor | None = None) -> float:
     """Demand that replaying the blocks and reading out at L gives the model's own logits.
 
     Also finds out how the blocks return their output, and demands that skipping single blocks in
     replayed streams is what skipping them in the model is.
 
+    Args:
+        decoder: the model.
+        prompts: ``[R, PROBE_TOKENS]`` beginnings of real prompts, which are run too where blocks
+            are fetched to run (elsewhere ``own_pipeline`` runs them whole).
+
     Returns:
-        The largest absolute difference of the logits on random tokens.
+        The largest absolute difference of the logits on random tokens (and the prompts).
 
     Raises:
         UserError: the logits differ, a later token changes an earlier logit, or the blocks hand on
             more than the hidden state.
     """
+    if not decoder.placement.in_place:
+        return _check_fetched(decoder, prompts)
     tokens, altered, watched = look_on(decoder)
     expected = watched.logits
     tolerance = TOLERANCE[decoder.dtype] * max(1.0, float(expected.abs().max()))
     changed = decoder.model(input_ids=altered, use_cache=False).logits.float() - expected
-    refuse_acausal(decoder, changed, tolerance)
-    calls = record_independent(decoder, watched, tokens)
+    _refuse_acausal(decoder, changed, tolerance)
+    calls = _record_independent(decoder, watched, tokens)
     skips = sorted({0, len(decoder.blocks) // 2, len(decoder.blocks) - 1})
-    *streams, hidden = try_alone(decoder, lambda: _streams(decoder, calls, skips))
-    difference = try_alone(decoder, lambda: readout_difference(decoder, hidden, expected))
-    refuse_readout(decoder, difference, tolerance)
+    *streams, hidden = _try_alone(decoder, lambda: _streams(decoder, calls, skips))
+    difference = _try_alone(decoder, lambda: readout_difference(decoder, hidden, expected))
+    _refuse_readout(decoder, difference, tolerance)
     for block, stream in zip(skips, streams, strict=True):
         _check_skip(decoder, tokens, block, stream)
     return difference
 
 
-def refuse_acausal(decoder: Decoder, changed: torch.Tensor, tolerance: float) -> None:
+def _refuse_acausal(decoder: Decoder, changed: torch.Tensor, tolerance: float) -> None:
     """Refuse a model whose logits change (by ``changed``) before the token that was altered."""
     if float(changed[:, :-1].abs().max()) > tolerance:
         raise UserError(
@@ -161,9 +174,9 @@ def refuse_acausal(decoder: Decoder, changed: torch.Tensor, tolerance: float) ->
         )
 
 
-def record_independent(decoder: Decoder, watched: Watched, tokens: torch.Tensor) -> Calls:
+def _record_independent(decoder: Decoder, watched: Watched, tokens: torch.Tensor) -> Calls:
     """How the model calls its blocks, which is refused where they hand on more than the state."""
-    calls = try_alone(decoder, lambda: record_calls(decoder, tokens))
+    calls = _try_alone(decoder, lambda: record_calls(decoder, tokens))
     more = handed_on(decoder, watched, calls)
     if more:
         raise UserError(
@@ -175,7 +188,7 @@ def record_independent(decoder: Decoder, watched: Watched, tokens: torch.Tensor)
     return calls
 
 
-def refuse_readout(decoder: Decoder, difference: float, tolerance: float) -> None:
+def _refuse_readout(decoder: Decoder, difference: float, tolerance: float) -> None:
     """Refuse a model whose readout at L is not its own logits."""
     if not difference <= tolerance:
         raise UserError(
@@ -214,7 +227,7 @@ def check_calls(decoder: Decoder, watched: Watched, tokens: torch.Tensor) -> Non
         )
 
 
-def try_alone(decoder: Decoder, run: Callable[[], Any]) -> Any:
+def _try_alone(decoder: Decoder, run: Callable[[], Any]) -> Any:
     """What ``run`` gives, which runs blocks one by one; an error of theirs is a refusal."""
     what = f"{decoder.name}: the blocks of {decoder.blocks_path} cannot be run one by one"
     so = f", so this {decoder.family} architecture cannot be traced; {OTHER_BLOCKS}"
@@ -230,10 +243,10 @@ def _check_skip(decoder: Decoder, tokens: torch.Tensor, block: int, stream: torc
     )
     with refused(what, ", so its blocks cannot be pruned"), skipped_blocks(decoder, {block}):
         expected = decoder.model(input_ids=tokens, use_cache=False).logits.float()
-    refuse_other_skip(decoder, block, stream, expected)
+    _refuse_other_skip(decoder, block, stream, expected)
 
 
-def refuse_other_skip(
+def _refuse_other_skip(
     decoder: Decoder, block: int, stream: torch.Tensor, expected: torch.Tensor
 ) -> None:
     """Refuse a model whose replayed stream without a block is not its own forward without it."""
@@ -278,3 +291,69 @@ def _streams(decoder: Decoder, calls: Calls, skips: Sequence[int]) -> list[torch
             streams.append(base)
         base = run_block(decoder, index, base.clone(), calls)
     return [*streams, base]
+
+
+def _check_fetched(decoder: Decoder, prompts: torch.Tensor | None) -> float:
+    """The same where blocks are fetched to run, in two walks over them.
+
+    One is a forward of the model's own that is looked on at. In the other every comparison is a few
+    rows of one more forward; the replayed streams run beside it, block by block, while a block's
+    weights are in memory.
+    """
+    tokens, altered, watched = look_on(decoder, prompts)
+    calls = _record_independent(decoder, watched, tokens)
+    skips = sorted({0, len(decoder.blocks) // 2, len(decoder.blocks) - 1})
+
+    logits, (whole, *streams) = _try_alone(
+        decoder, lambda: _side_by_side(decoder, calls, tokens, altered, skips)
+    )
+    expected, changed, *skipped = logits.split(len(tokens))
+    tolerance = TOLERANCE[decoder.dtype] * max(1.0, float(expected.abs().max()))
+    _refuse_acausal(decoder, changed - expected, tolerance)
+    difference = max(
+        readout_difference(decoder, whole, own) for own in (expected, watched.logits)
+    )
+    _refuse_readout(decoder, difference, tolerance)
+    for block, stream, own in zip(skips, streams, skipped, strict=True):
+        _refuse_other_skip(decoder, block, stream, own)
+    return difference
+
+
+def _side_by_side(
+    decoder: Decoder, calls: Calls, tokens: torch.Tensor, altered: torch.Tensor, skips: list[int]
+) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """The model's own forward, and replayed streams beside it.
+
+    Returns:
+        Float32 logits of the tokens, of the altered ones, and of the tokens without each block of
+        ``skips``; and the last states of the replayed streams: of all blocks, and without each.
+    """
+    rows = len(tokens)
+    streams = [calls.embedded]
+    last = len(decoder.blocks) - 1
+
+    def beside(index: int) -> Callable:
+        forward = decoder.blocks[index].forward
+
+        def hidden_of(output):
+            return output[0] if isinstance(output, tuple | list) else output
+
+        def both(*args, **kwargs):
+            given, _, _ = split_call(decoder, args, kwargs)
+            given = given.clone()  # blocks may write into what they are given
+            rest, named = calls.arguments[index]
+            with decoder.resident(index, index + 1 if index < last else None):
+                born = [streams[0].clone()] if index in skips else []
+                streams[:] = [hidden_of(forward(s.clone(), *rest, **named)) for s in streams] + born
+                out = hidden_of(forward(*args, **kwargs)).clone()
+            if index in skips:
+                first = rows * (2 + skips.index(index))
+                out[first : first + rows] = given[first : first + rows]
+            return decoder.block_output(out)
+
+        return both
+
+    together = torch.cat([tokens, altered, *[tokens] * len(skips)])
+    with replaced_blocks(decoder, beside):
+        logits = decoder.model(input_ids=together, use_cache=False).logits.float()
+    return logits, [stream.to(decoder.device) for stream in streams]

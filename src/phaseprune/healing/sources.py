@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from phaseprune.decoder.decoder import Decoder
-from phaseprune.decoder.device_map import MAP
+from phaseprune.decoder.mapped import MAP
 from phaseprune.errors import UserError
 from phaseprune.healing.data import Material, question_material, text_material
 from phaseprune.healing.pruned import PrunedRun, open_run

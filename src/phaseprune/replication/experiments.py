@@ -142,7 +142,7 @@ def _phasewise(job: Job) -> None:
 def _heal(job: Job) -> None:
     told = job.told("heal")
     del told["out"]
-    whole = job.decoder.stream is None and job.decoder.device_map is None
+    whole = job.decoder.placement.in_place
     heal_ladder(
         job.folder / "prune", job.settings.ladder, seeds=job.settings.heal_seeds,
         train=job.settings.train, drop_overlap=True, name=LADDER.name, model=job.decoder.name,

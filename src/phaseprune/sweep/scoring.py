@@ -34,7 +34,7 @@ def add_scores(
         first = torch.arange(streams, device=flat.device)[:, None] * reads
         places = (first + shard.entry_reads).flatten()
         targets = shard.entry_targets.repeat(streams)
-        with decoder.head_resident():
+        with decoder.placement.fetched(decoder.head):  # once, for all of its parts
             values = log_probabilities(decoder, flat, places, targets)
         values = values.view(streams, -1)
     else:
