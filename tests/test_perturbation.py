@@ -116,7 +116,7 @@ def test_noise_does_not_depend_on_rows_batches_or_shards(tiny, small_task, monke
     for other in others:
         np.testing.assert_allclose(other.scores, first.scores, atol=3e-4)
         assert other.block_passes == first.block_passes
-    monkeypatch.setattr("phaseprune.sweep.branches.batch_tokens", lambda decoder: 1)
+    monkeypatch.setattr("phaseprune.sweep.walk.batch_tokens", lambda decoder: 1)
     one_by_one = branch_scores(decoder, layouts[0], vocabulary, births)
     np.testing.assert_allclose(one_by_one.scores, first.scores, atol=3e-4)
 

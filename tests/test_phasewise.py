@@ -36,9 +36,7 @@ from phaseprune.report.phasewise_words import (
 )
 from phaseprune.runs.directory import RunDirectory
 from phaseprune.sweep.measure import prepare, trace
-from phaseprune.sweep.sets import set_scores
-from phaseprune.sweep.side_by_side import block_passes, branch
-from phaseprune.sweep.walk import trace_scores
+from phaseprune.sweep.walk import block_passes, branch, set_scores, trace_scores
 from test_sweep import count_tokens, naive_scores, without
 
 SETS = [(), (0,), (0, 1), (1, 4), (4,), (0, 1, 2, 3), (2, 3, 4), (0, 4), (1, 2, 3, 4), (0, 1)]

@@ -30,7 +30,7 @@ from phaseprune.questions.split import split
 from phaseprune.runs.directory import RunDirectory
 from phaseprune.sweep.measure import Prepared, prepare
 from phaseprune.sweep.recorded import phases_option, recorded_trace, run_identity, sides_counted
-from phaseprune.sweep.sets import set_scores
+from phaseprune.sweep.walk import set_scores
 
 DEFAULT_DRAWS = 20
 

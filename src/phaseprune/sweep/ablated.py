@@ -13,11 +13,10 @@ import torch
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.progress import Progress, silent
 from phaseprune.sweep.branches import Births, Born
-from phaseprune.sweep.memory import batch_tokens
 from phaseprune.sweep.rows import Rows
-from phaseprune.sweep.states import States, Walker
+from phaseprune.sweep.states import States, Walker, by_token
 from phaseprune.sweep.tokens import token_keys
-from phaseprune.sweep.walk import PassCounter
+from phaseprune.sweep.walk import PassCounter, walk
 
 KINDS = ("mean", "swap", "repeat")
 
@@ -43,14 +42,15 @@ def mean_contributions(
         for batch, keys in zip(shard.batches, token_keys(shard), strict=True):
             new = [n for n, key in enumerate(keys) if key is not None and _is_new(key, seen)]
             places.append(torch.tensor(new, dtype=torch.long, device=batch.input_ids.device))
-        walker = Walker(decoder, shard, batch_tokens(decoder), range(count))
-        states = walker.embedded()
-        for block in range(count):
-            after = walker.run(block, states, progress=tell)
-            for batch, chosen, old, new in zip(shard.batches, places, states, after, strict=True):
-                change = (new - old)[0] if batch.packing else (new - old)[0].flatten(0, 1)
-                sums[block] = sums[block] + change[chosen].cpu().double().sum(dim=0)
-            states = after
+        before = None
+        for here in walk(decoder, shard, whole=True, progress=tell):
+            if here.number:
+                for batch, chosen, old, new in zip(
+                    shard.batches, places, before, here.states, strict=True
+                ):
+                    change = by_token(batch, new - old)[0, chosen]
+                    sums[here.block] = sums[here.block] + change.cpu().double().sum(dim=0)
+            before = here.states
     return [(total / len(seen)).float() for total in sums]
 
 

@@ -1,6 +1,6 @@
 """A walk over the blocks in which other streams branch off from the unchanged model.
 
-Like a pruning step (``sweep.walk``), but what is born at a readout is said by the caller: the state
+Like a pruning step, but what is born at a readout is said by the caller: the state
 there with noise, without the block before it, with a block run twice. A stream that is born at
 readout r costs L - r block passes, and every block is run on all streams together.
 """
@@ -15,10 +15,10 @@ import torch
 
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.progress import Progress, silent
-from phaseprune.sweep.memory import batch_tokens
 from phaseprune.sweep.rows import Rows
+from phaseprune.sweep.scoring import read_into
 from phaseprune.sweep.states import States, Walker
-from phaseprune.sweep.walk import PassCounter, read_into
+from phaseprune.sweep.walk import PassCounter, walk
 
 #: Called as ``born(readout, base, reads, tell)``: the states of the streams that are born at a
 #: readout. ``base`` has the unchanged model's states by readout (one stream); with ``reads`` (at L)
@@ -94,35 +94,27 @@ def branch_scores(
     Raises:
         UserError: a stream gives NaN; names it and a question.
     """
-    count = len(decoder.blocks)
     questions, options = rows.shape
-    base_sums = torch.zeros(count + 1, questions * options, dtype=torch.float64)
-    sums = torch.zeros(births.streams - 1, questions * options, dtype=torch.float64)
+    room = [len(names) for names in births.names]
     names = [name for some in births.names for name in some]
+    base_sums = torch.zeros(len(room), questions * options, dtype=torch.float64)
+    sums = torch.zeros(len(names), questions * options, dtype=torch.float64)
     tell = PassCounter(progress, label, births.block_passes * len(rows.batches))
     for shard in rows.shards:
-        walker = Walker(decoder, shard, batch_tokens(decoder), range(count))
-        born = births.begin(walker)
         base: dict[int, States] = {}
-        states = walker.embedded()
-        for readout in range(count + 1):
-            joining, last = len(births.names[readout]), readout == count
-            if readout:
-                states = walker.run(readout - 1, states, room=joining, reads=last, progress=tell)
-            elif joining:
-                states = [torch.cat([one, one.expand(joining, *one.shape[1:])]) for one in states]
-            base[readout] = [one[:1].clone() for one in states]
-            base.pop(readout - births.back - 1, None)
-            at_reads = base[readout] if last else walker.at_reads(base[readout])
-            read_into(decoder, shard, at_reads, needs_vocabulary, base_sums[readout : readout + 1],
-                      [readout - 1], options)  # fmt: skip
-            if joining:
-                new = born(readout, base, last, tell)
-                for one, joined in zip(states, new, strict=True):
-                    one[-joining:] = joined
-        if names:
-            read_into(decoder, shard, [one[1:] for one in states], needs_vocabulary, sums, names,
-                      options)  # fmt: skip
+        born: Born | None = None
+        for here in walk(decoder, shard, room=room, progress=tell):
+            number = here.number
+            read_into(decoder, shard, here.at_reads(slice(1)), needs_vocabulary,
+                      base_sums[number : number + 1], [here.block], options)  # fmt: skip
+            born = born or births.begin(here.walker)
+            base[number] = [one[:1].clone() for one in here.states]
+            base.pop(number - births.back - 1, None)
+            if room[number]:
+                here.join(born(number, base, here.reads, tell))
+            if here.last and names:
+                read_into(decoder, shard, here.at_reads(slice(1, None)), needs_vocabulary, sums,
+                          names, options)  # fmt: skip
     return Branches(
         rows.scores(base_sums).transpose(1, 0, 2),
         rows.scores(sums).transpose(1, 0, 2),

@@ -24,9 +24,9 @@ from phaseprune.runs.scores import read_scores, write_scores
 from phaseprune.sweep.measure import Prepared, prepare, summarize_scores
 from phaseprune.sweep.measure import trace as trace_logit
 from phaseprune.sweep.rows import Rows
-from phaseprune.sweep.side_by_side import walk_models
+from phaseprune.sweep.scoring import read_into
 from phaseprune.sweep.tuned import LensFit, check_calibration, fit_lens
-from phaseprune.sweep.walk import PassCounter, read_into
+from phaseprune.sweep.walk import PassCounter, walk
 
 LENSES = ("logit", "tuned")
 
@@ -120,14 +120,11 @@ def scores_under_both(
     sums = torch.zeros(2, count + 1, questions * options, dtype=torch.float64)
     tell = PassCounter(progress, "trace", len(rows.batches) * count)
     for shard in rows.shards:
-
-        def see(readout: int, streams, states: torch.Tensor, shard=shard) -> None:
-            both = torch.cat([states, lens(readout, states)])
-            here = torch.zeros(2, questions * options, dtype=torch.float64)
-            read_into(decoder, shard, [both], needs_vocabulary, here, [readout - 1] * 2, options)
-            sums[:, readout] += here
-
-        walk_models(decoder, shard, [()], see, tell)
+        for here in walk(decoder, shard, progress=tell):
+            plain = here.at_reads()
+            both = torch.cat([plain, lens(here.number, plain)])
+            read_into(decoder, shard, both, needs_vocabulary, sums[:, here.number],
+                      [here.block] * 2, options)  # fmt: skip
     scores = sums.numpy().reshape(2, count + 1, questions, options).transpose(0, 2, 1, 3)
     # In the order in which scores are read back, so that means of them are rounded alike.
     scores = np.ascontiguousarray(scores) / rows.repeats[:, None, None]

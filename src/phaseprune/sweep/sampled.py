@@ -8,9 +8,9 @@ import torch
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.errors import UserError
 from phaseprune.progress import Progress, silent
-from phaseprune.sweep.memory import batch_tokens
 from phaseprune.sweep.rows import Batch, Rows
-from phaseprune.sweep.states import States, Walker
+from phaseprune.sweep.states import States, by_token
+from phaseprune.sweep.walk import PassCounter, walk
 
 
 def token_places(batch: Batch) -> np.ndarray:
@@ -72,22 +72,18 @@ def token_states(
     Raises:
         UserError: a family with several states a token, or NaN.
     """
-    blocks = len(decoder.blocks)
     drawn = iter(draw_tokens(rows, most, seed))
     found: list[torch.Tensor] = []
-    for number, shard in enumerate(rows.shards):
-        walker = Walker(decoder, shard, batch_tokens(decoder), range(blocks))
+    tell = PassCounter(progress, label, len(rows.batches) * len(decoder.blocks))
+    for shard in rows.shards:
         places = [
             torch.as_tensor(next(drawn), device=decoder.device, dtype=torch.long)
             for _ in shard.batches
         ]
-        states = walker.embedded()
-        taken = [_taken(shard.batches, states, places)]
-        for block in range(blocks):
-            states = walker.run(block, states)
-            taken.append(_taken(shard.batches, states, places))
-            progress(label, number * blocks + block + 1, len(rows.shards) * blocks)
-        found.append(torch.stack(taken))
+        found.append(torch.stack([
+            _taken(shard.batches, here.states, places)
+            for here in walk(decoder, shard, whole=True, progress=tell)
+        ]))  # fmt: skip
     together = torch.cat(found, dim=1)
     if together.dim() != 3:
         raise UserError(
@@ -106,8 +102,5 @@ def token_states(
 
 def _taken(batches: tuple[Batch, ...], states: States, places: list[torch.Tensor]) -> torch.Tensor:
     """``[T, D]`` states of the one stream at the chosen places of all batches."""
-    parts = []
-    for batch, state, at in zip(batches, states, places, strict=True):
-        tokens = state[0] if batch.packing else state[0].flatten(0, 1)
-        parts.append(tokens[at])
-    return torch.cat(parts)
+    parts = zip(batches, states, places, strict=True)
+    return torch.cat([by_token(batch, state)[0, at] for batch, state, at in parts])
