@@ -99,6 +99,7 @@ def child(what: str, folder: Path, stream: bool) -> None:
     from phaseprune.pruning import iterative
     from phaseprune.pruning.prune import prune
     from phaseprune.sweep import recorded
+    from phaseprune.sweep.trace import trace
 
     parts: list[dict] = []
     began = time.perf_counter()
@@ -130,7 +131,7 @@ def child(what: str, folder: Path, stream: bool) -> None:
     out = folder / f"{what}-{'streamed' if stream else 'resident'}"
     result = {}
     if what == "trace":
-        recorded.trace_run(decoder, task, out)
+        trace(decoder, task, out=out)
     elif what == "prune":
         prune(decoder, task, remove=1, calibration=2, evaluation=6, out=out)
     else:

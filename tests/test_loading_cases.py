@@ -30,7 +30,8 @@ from phaseprune.decoder.load import load_model
 from phaseprune.decoder.source import Source, find_source
 from phaseprune.errors import UserError
 from phaseprune.questions.catalog import load_task
-from phaseprune.sweep.measure import prepare, trace
+from phaseprune.sweep.measure import prepare
+from phaseprune.sweep.trace import trace
 from test_preflight import check, copy_of, seen
 
 INDEX = "model.safetensors.index.json"

@@ -35,7 +35,8 @@ from phaseprune.report.phasewise_words import (
     phasewise_lines,
 )
 from phaseprune.runs.directory import RunDirectory
-from phaseprune.sweep.measure import prepare, trace
+from phaseprune.sweep.measure import prepare
+from phaseprune.sweep.trace import trace
 from phaseprune.sweep.walk import block_passes, branch, set_scores, trace_scores
 from test_sweep import count_tokens, naive_scores, without
 

@@ -23,7 +23,7 @@ from phaseprune.decoder.preflight import preflight
 from phaseprune.decoder.source import Source, find_source
 from phaseprune.errors import UserError
 from phaseprune.questions.catalog import load_task
-from phaseprune.sweep.measure import trace
+from phaseprune.sweep.trace import trace
 
 BIG = LlamaConfig(
     vocab_size=128256, hidden_size=4096, intermediate_size=14336, num_hidden_layers=32,

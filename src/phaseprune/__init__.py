@@ -15,7 +15,7 @@ from importlib import import_module, metadata
 _PUBLIC = {
     "load_model": "phaseprune.decoder.load",
     "load_task": "phaseprune.questions.catalog",
-    "trace": "phaseprune.sweep.lenses",
+    "trace": "phaseprune.sweep.trace",
     "plan": "phaseprune.methods.plan",
     "prune": "phaseprune.pruning.prune",
     "perturb": "phaseprune.probes.perturbation",

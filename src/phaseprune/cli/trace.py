@@ -63,7 +63,8 @@ def trace(
     screen = Screen(as_json, quiet)
     task = task_name(model, task)
     settings = task_settings(locals())
-    from phaseprune.sweep.lenses import split_for
+    from phaseprune.sweep.trace import split_for
+    from phaseprune.sweep.trace import trace as measure
 
     questions = load_questions(screen, task, limit, settings)
     split_for(lens, questions, calibration, seed)  # refuses before the model is loaded
@@ -80,17 +81,16 @@ def trace(
     from phaseprune.report.transition_words import phases_line
     from phaseprune.report.words import groups_line, input_lines, unequal_options_line
     from phaseprune.runs.directory import RunDirectory
-    from phaseprune.sweep.recorded import trace_run
 
     run = run_path(out, "trace", model, task)
     with screen.progress() as progress:
-        traced, state = trace_run(
-            decoder, questions, run, lens=lens, calibration=calibration, seed=seed,
+        traced = measure(
+            decoder, questions, lens=lens, calibration=calibration, seed=seed, out=run,
             arguments=typed_command(), progress=progress,
         )  # fmt: skip
     report = write_report(run)
     result = traced.to_dict()
-    if state == "finished":
+    if traced.state == "finished":
         screen.note(f"{run} was finished before; this is its result")
     screen.say(trace_table(result))
     screen.say(phases_line(result))
