@@ -21,13 +21,18 @@ from phaseprune.questions.catalog import load_task
 from phaseprune.questions.encode import encode_pair, encode_task
 from phaseprune.questions.prompts import render
 from phaseprune.report.perturbation_tables import halving_cell, shown_levels
-from phaseprune.sweep.branches import branch_scores
+from phaseprune.sweep.branches import (
+    branch_scores,
+    noise_births,
+    perturbed,
+    prefix_key,
+    token_keys,
+    token_noise,
+)
 from phaseprune.sweep.measure import prepare
-from phaseprune.sweep.perturbed import noise_births, perturbed, token_noise
 from phaseprune.sweep.probe import ANY_LENGTH
 from phaseprune.sweep.rows import make_rows
 from phaseprune.sweep.states import Walker
-from phaseprune.sweep.tokens import prefix_key, token_keys
 from phaseprune.sweep.walk import trace_scores
 
 LEVELS, DRAWS, SEED = (0.02, 0.5), 2, 3

@@ -28,10 +28,9 @@ from phaseprune.questions.split import split
 from phaseprune.report import words
 from phaseprune.runs.directory import RunDirectory
 from phaseprune.sweep import precision
-from phaseprune.sweep.kept import Kept, counted_passes
+from phaseprune.sweep.kept import BASE, Kept, counted_passes, passes, schedule
 from phaseprune.sweep.measure import prepare
 from phaseprune.sweep.memory import stream_bytes
-from phaseprune.sweep.schedule import BASE, passes, schedule
 from phaseprune.sweep.walk import sweep_scores
 
 RACING = dict(remove=3, calibration=48, evaluation=40, search="racing", race_dtype="own")

@@ -29,9 +29,8 @@ from phaseprune.progress import Progress, silent
 from phaseprune.questions.question import Task
 from phaseprune.runs.atomic import write_json
 from phaseprune.runs.directory import RunDirectory
-from phaseprune.sweep.branches import branch_scores
+from phaseprune.sweep.branches import branch_scores, noise_births
 from phaseprune.sweep.measure import Prepared, prepare
-from phaseprune.sweep.perturbed import noise_births
 from phaseprune.sweep.recorded import phases_option, run_identity
 
 #: Variances sigma^2 = eps^2 of the noise, in units of the variance of a token's state.

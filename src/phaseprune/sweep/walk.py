@@ -18,10 +18,9 @@ import torch
 
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.progress import Progress, silent
-from phaseprune.sweep.kept import Kept
+from phaseprune.sweep.kept import BASE, Kept, Leg, passes, schedule
 from phaseprune.sweep.memory import batch_tokens, stream_bytes
 from phaseprune.sweep.rows import Rows, Shard
-from phaseprune.sweep.schedule import BASE, Leg, passes, schedule
 from phaseprune.sweep.scoring import read_into
 from phaseprune.sweep.states import States, Walker, products_in
 
