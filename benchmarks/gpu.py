@@ -46,7 +46,7 @@ from engine import operations
 from phaseprune.decoder.blocks import skipped_blocks
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.decoder.discover import find_final_norm, find_head, find_input_name, locate_blocks
-from phaseprune.decoder.packed_attention import _plain_attention
+from phaseprune.decoder.packed import _plain_attention
 from phaseprune.decoder.placement import Resident
 from phaseprune.decoder.source import Source
 from phaseprune.decoder.verify import check_readout, check_weights

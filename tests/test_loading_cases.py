@@ -24,7 +24,7 @@ from transformers import (
 from conftest import QUESTIONS, ROPE, make_tokenizer, save_tiny, write_jsonl
 from phaseprune.decoder import own_pipeline
 from phaseprune.decoder.checkpoint import read_checkpoint
-from phaseprune.decoder.context import context_limit
+from phaseprune.decoder.decoder import context_limit
 from phaseprune.decoder.export import export
 from phaseprune.decoder.load import load_model
 from phaseprune.decoder.source import Source, find_source

@@ -16,7 +16,7 @@ from phaseprune.decoder.export import check_exportable, export
 from phaseprune.decoder.load import load_model
 from phaseprune.decoder.source import find_source
 from phaseprune.decoder.streamed import Streamed
-from phaseprune.decoder.weight_reader import WeightReader
+from phaseprune.decoder.tensors import WeightReader
 from phaseprune.errors import UserError
 from phaseprune.pruning.prune import prune
 from phaseprune.questions.catalog import load_task

@@ -16,7 +16,6 @@ from phaseprune.decoder.companions import own_code, write_companions
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.decoder.export_notes import mergekit_yaml, model_card
 from phaseprune.decoder.items import Item, check_items, lone_halves, parse_item, whole_blocks
-from phaseprune.decoder.json_file import read_json_object
 from phaseprune.decoder.load import has_own_head, read_config, state_own_head
 from phaseprune.decoder.merged import check_mergeable, merged_blocks
 from phaseprune.decoder.patterns import (
@@ -29,6 +28,7 @@ from phaseprune.decoder.placement import parameter_count
 from phaseprune.decoder.pruned_config import Original, export_limits, prune, read_original
 from phaseprune.decoder.pruned_weights import write_kept_weights
 from phaseprune.decoder.reload import ExportMismatch, compare_with_skipping, runs_own_code
+from phaseprune.decoder.source import read_json_object
 from phaseprune.decoder.stated_config import edited_config, text_part
 from phaseprune.decoder.sublayers import Halves, find_halves
 from phaseprune.decoder.zeroed import measure_zeroed

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any
 
@@ -23,8 +26,6 @@ from phaseprune.decoder.discover import (
 from phaseprune.decoder.gguf_keys import settle_config
 from phaseprune.decoder.gguf_tensors import check_tensors
 from phaseprune.decoder.gguf_tokenizer import settle_tokenizer
-from phaseprune.decoder.json_file import read_json_object
-from phaseprune.decoder.load_errors import first_line, load_errors
 from phaseprune.decoder.mapped import (
     Mapped,
     is_map,
@@ -34,9 +35,17 @@ from phaseprune.decoder.mapped import (
 )
 from phaseprune.decoder.own_pipeline import check_ids, compare_pipelines, prompt_rows
 from phaseprune.decoder.placement import DeviceMap, Loading, Placement, Resident
-from phaseprune.decoder.shards import plain_index
 from phaseprune.decoder.skeleton import build_empty
-from phaseprune.decoder.source import Source, find_source
+from phaseprune.decoder.source import (
+    INDEX,
+    SINGLE,
+    Source,
+    find_source,
+    loaded_files,
+    read_index,
+    read_json_object,
+    weight_map,
+)
 from phaseprune.decoder.streamed import Streamed, streaming_problem
 from phaseprune.decoder.verify import (
     PROBE_TOKENS,
@@ -367,3 +376,64 @@ def silence_transformers() -> None:
 
 def _as_tuple(names) -> tuple[str, ...]:
     return (names,) if isinstance(names, str) else tuple(names)
+
+
+class load_errors:  # noqa: N801 - a context manager
+    """Turns what transformers raises for a bad checkpoint into one sentence."""
+
+    def __init__(self, source: Source, what: str = "it cannot be loaded"):
+        self.source, self.what = source, what
+
+    def __enter__(self) -> None:
+        self.logger = logging.getLogger("transformers")
+        self.level = self.logger.level
+        self.logger.setLevel(logging.ERROR)  # its report on missing weights is ours to make
+
+    def __exit__(self, kind, error, traceback) -> None:
+        self.logger.setLevel(self.level)
+        expected = isinstance(error, Exception) and not isinstance(
+            error, UserError | torch.OutOfMemoryError
+        )
+        if expected:  # readers of damaged files raise anything
+            hint = (
+                "; it needs the checkpoint's own code: add --trust-remote-code if you trust it"
+                if "trust_remote_code" in str(error)
+                else ""
+            )
+            raise UserError(
+                f"{self.source.name}: {self.what} ({first_line(error)}){hint}"
+            ) from error
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, on one line and not too long."""
+    text = re.sub(r"\s+", " ", str(error)).strip()
+    return text[:240] or type(error).__name__
+
+
+@contextmanager
+def plain_index(source: Source) -> Iterator[None]:
+    """Have transformers load by an index without ``metadata``, which is only a note of sizes."""
+    if source.gguf_file or not _lacks_metadata(source):
+        yield
+        return
+    from transformers import modeling_utils
+
+    names = weight_map(source)
+    files = [str(path) for path in loaded_files(source)]
+
+    def shards(*args, **kwargs):
+        return files, {"all_checkpoint_keys": [*names], "weight_map": dict(names)}
+
+    original = modeling_utils.get_checkpoint_shard_files
+    modeling_utils.get_checkpoint_shard_files = shards
+    try:
+        yield
+    finally:
+        modeling_utils.get_checkpoint_shard_files = original
+
+
+def _lacks_metadata(source: Source) -> bool:
+    if (source.directory / SINGLE).is_file() or not (source.directory / INDEX).is_file():
+        return False
+    return not isinstance(read_index(source).get("metadata"), dict)

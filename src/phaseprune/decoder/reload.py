@@ -10,7 +10,7 @@ import torch
 
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.decoder.items import Item, whole_blocks
-from phaseprune.decoder.load_errors import first_line
+from phaseprune.decoder.load import first_line
 from phaseprune.decoder.placement import Report, parameter_count
 from phaseprune.decoder.sublayers import Halves, skipped_items
 from phaseprune.decoder.verify import TOLERANCE

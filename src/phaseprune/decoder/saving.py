@@ -13,8 +13,7 @@ from typing import Any
 import torch
 
 from phaseprune.decoder.decoder import Decoder
-from phaseprune.decoder.load import load_model
-from phaseprune.decoder.load_errors import first_line
+from phaseprune.decoder.load import first_line, load_model
 from phaseprune.decoder.placement import parameter_count
 from phaseprune.decoder.reload import GENERATION_ERRORS, reload
 from phaseprune.decoder.source import find_source

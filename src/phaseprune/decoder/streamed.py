@@ -25,7 +25,7 @@ from phaseprune.decoder.checkpoint import loaded_files
 from phaseprune.decoder.names import block_of
 from phaseprune.decoder.placement import Loading, Placement, Report
 from phaseprune.decoder.source import Source
-from phaseprune.decoder.weight_reader import WeightReader
+from phaseprune.decoder.tensors import WeightReader
 from phaseprune.errors import UserError
 
 #: Tokens that a streamed model is let generate: each reads all blocks from disk.

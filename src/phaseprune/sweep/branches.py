@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from phaseprune.decoder.decoder import Decoder
-from phaseprune.decoder.packed_attention import Packing
+from phaseprune.decoder.packed import Packing
 from phaseprune.progress import Progress, silent
 from phaseprune.sweep.rows import Batch, Rows, Shard
 from phaseprune.sweep.scoring import read_into

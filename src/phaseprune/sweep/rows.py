@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from phaseprune.decoder.packed_attention import Asking, Group, Packing
+from phaseprune.decoder.packed import Asking, Group, Packing
 from phaseprune.questions.encode import EncodedQuestion
 
 PAD = 0
