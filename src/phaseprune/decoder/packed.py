@@ -1,9 +1,11 @@
 """Packed rows: the tokens of many sequences in one row, each computed once and none padded.
 
 Sequences that begin alike share the tokens that they have in common, so a row is a forest: every
-token sees what stands before it in its own sequences and nothing else. The model's own code runs;
-only its attention function is replaced. A row's hidden states may be those of several streams at
-once, ``[S, N, D]``.
+token sees what stands before it in its own sequences and nothing else. A row's hidden states may be
+those of several streams at once, ``[S, N, D]``. The model's own code runs; only its attention
+function is replaced, through transformers' registries of attention and mask functions. Which tokens
+see each other is asked of the model's own mask function (causal, sliding, chunked), evaluated on
+positions in place of indices.
 """
 
 from __future__ import annotations
