@@ -33,7 +33,7 @@ from phaseprune.decoder.mapped import (
     refuse_unmappable,
     require_accelerate,
 )
-from phaseprune.decoder.own_pipeline import check_ids, compare_pipelines, prompt_rows
+from phaseprune.decoder.own_pipeline import check_ids, compare_pipelines
 from phaseprune.decoder.placement import DeviceMap, Loading, Placement, Resident
 from phaseprune.decoder.skeleton import build_empty
 from phaseprune.decoder.source import (
@@ -47,12 +47,7 @@ from phaseprune.decoder.source import (
     weight_map,
 )
 from phaseprune.decoder.streamed import Streamed, streaming_problem
-from phaseprune.decoder.verify import (
-    PROBE_TOKENS,
-    check_block_weights,
-    check_readout,
-    check_weights,
-)
+from phaseprune.decoder.verify import check_block_weights, check_readout, check_weights
 from phaseprune.errors import UserError, near_matches, shown
 from phaseprune.option_types import check_options, checked
 
@@ -142,7 +137,7 @@ def load_model(
         state_own_head(decoder.config)
     check_weights(decoder)
     placement.on_read = lambda block: check_block_weights(decoder, block)
-    decoder.readout_difference = check_readout(decoder, prompt_rows(decoder, PROBE_TOKENS))
+    decoder.readout_difference = check_readout(decoder)
     decoder.pipeline = compare_pipelines(decoder)
     return decoder
 

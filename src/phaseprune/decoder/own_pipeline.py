@@ -19,16 +19,9 @@ from torch import nn
 from phaseprune.decoder.blocks import record_calls, run_block
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.decoder.readout import read_logits
-from phaseprune.decoder.verify import TOLERANCE
+from phaseprune.decoder.verify import PROMPTS, TOLERANCE
 from phaseprune.errors import UserError
 from phaseprune.questions.encode import encode_pair
-
-#: Context and continuation. The longest has its label where questions have it.
-PROMPTS = (
-    ("The capital of France is", " Paris"),
-    ("Question: What is the colour of the sky on a clear day?\nAnswer:", " blue"),
-    ("Which of these is a fruit?\nA. stone\nB. apple\nC. river\nD. cloud\nAnswer:", " B"),
-)
 
 
 @dataclass(frozen=True)
@@ -81,13 +74,6 @@ def check_ids(name: str, tokenizer: Any, rows: int) -> None:
             f"{rows} rows, so {len(plain)} ids from {first} on have none; give the tokenizer that "
             "belongs to these weights, or a checkpoint with as many embeddings"
         )
-
-
-def prompt_rows(decoder: Decoder, tokens: int) -> torch.Tensor:
-    """The beginnings of those real prompts that are long enough, ``[R, tokens]``."""
-    found = [decoder.tokenizer(context + answer)["input_ids"] for context, answer in PROMPTS]
-    rows = [ids[:tokens] for ids in found if len(ids) >= tokens]
-    return torch.tensor(rows, dtype=torch.long).reshape(-1, tokens)
 
 
 @torch.no_grad()

@@ -32,6 +32,12 @@ from phaseprune.errors import UserError
 #: Largest |difference| allowed, as a share of the largest |logit|, by the bits of the dtype.
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 PROBE_ROWS, PROBE_TOKENS = 2, 12
+#: Real prompts: context and continuation. The longest has its label where questions have it.
+PROMPTS = (
+    ("The capital of France is", " Paris"),
+    ("Question: What is the colour of the sky on a clear day?\nAnswer:", " blue"),
+    ("Which of these is a fruit?\nA. stone\nB. apple\nC. river\nD. cloud\nAnswer:", " B"),
+)
 #: Norms square what they are given: weights larger than this overflow (float16's own largest value
 #: is far below, and is met by looking at what blocks give).
 LARGEST_WEIGHT = 1e19
@@ -138,26 +144,22 @@ def _in_dtype(decoder: Decoder) -> str:
 
 
 @torch.no_grad()
-def check_readout(decoder: Decoder, prompts: torch.Tensor | None = None) -> float:
+def check_readout(decoder: Decoder) -> float:
     """Demand that replaying the blocks and reading out at L gives the model's own logits.
 
     Also finds out how the blocks return their output, and demands that skipping single blocks in
     replayed streams is what skipping them in the model is.
 
-    Args:
-        decoder: the model.
-        prompts: ``[R, PROBE_TOKENS]`` beginnings of real prompts, which are run too where blocks
-            are fetched to run (elsewhere ``own_pipeline`` runs them whole).
-
     Returns:
-        The largest absolute difference of the logits on random tokens (and the prompts).
+        The largest absolute difference of the logits on random tokens, and where blocks are fetched
+        to run also on the beginnings of real prompts (elsewhere ``own_pipeline`` runs those whole).
 
     Raises:
         UserError: the logits differ, a later token changes an earlier logit, or the blocks hand on
             more than the hidden state.
     """
     if not decoder.placement.in_place:
-        return _check_fetched(decoder, prompts)
+        return _check_fetched(decoder)
     tokens, altered, watched = look_on(decoder)
     expected = watched.logits
     tolerance = TOLERANCE[decoder.dtype] * max(1.0, float(expected.abs().max()))
@@ -301,14 +303,14 @@ def _streams(decoder: Decoder, calls: Calls, skips: Sequence[int]) -> list[torch
     return [*streams, base]
 
 
-def _check_fetched(decoder: Decoder, prompts: torch.Tensor | None) -> float:
+def _check_fetched(decoder: Decoder) -> float:
     """The same where blocks are fetched to run, in two walks over them.
 
     One is a forward of the model's own that is looked on at. In the other every comparison is a few
     rows of one more forward; the replayed streams run beside it, block by block, while a block's
     weights are in memory.
     """
-    tokens, altered, watched = look_on(decoder, prompts)
+    tokens, altered, watched = look_on(decoder, _prompt_rows(decoder))
     calls = _record_independent(decoder, watched, tokens)
     skips = sorted({0, len(decoder.blocks) // 2, len(decoder.blocks) - 1})
 
@@ -325,6 +327,13 @@ def _check_fetched(decoder: Decoder, prompts: torch.Tensor | None) -> float:
     for block, stream, own in zip(skips, streams, skipped, strict=True):
         _refuse_other_skip(decoder, block, stream, own)
     return difference
+
+
+def _prompt_rows(decoder: Decoder) -> torch.Tensor:
+    """``[R, PROBE_TOKENS]`` beginnings of those real prompts that are long enough."""
+    found = [decoder.tokenizer(context + answer)["input_ids"] for context, answer in PROMPTS]
+    rows = [ids[:PROBE_TOKENS] for ids in found if len(ids) >= PROBE_TOKENS]
+    return torch.tensor(rows, dtype=torch.long).reshape(-1, PROBE_TOKENS)
 
 
 def _side_by_side(
