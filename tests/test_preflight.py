@@ -348,7 +348,7 @@ def test_the_command_reads_no_weights_unless_asked(
 
     monkeypatch.setenv("COLUMNS", "200")
     with monkeypatch.context() as patched:
-        patched.setattr(load, "_load_weights", never)
+        patched.setattr(load, "_place", never)
         code, out, _ = check(patched, capsys, big, "--dtype", "bfloat16")
         assert code == 0 and "✗" not in out
         for line in (
