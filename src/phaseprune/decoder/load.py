@@ -154,7 +154,11 @@ def read_config(source: Source, trust_remote_code: bool = False):
     from transformers import AutoConfig
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CAUSAL
 
-    with load_errors(source):
+    what = "it cannot be loaded"
+    if source.gguf_file:
+        kind = source.gguf_header.architecture
+        what = f"transformers makes no configuration of this {kind} file"
+    with load_errors(source, what):
         config = AutoConfig.from_pretrained(
             source.directory,
             trust_remote_code=trust_remote_code,

@@ -63,7 +63,10 @@ class Loading:
         """
         from transformers import AutoModelForCausalLM
 
-        gguf = {"gguf_file": self.source.gguf_file, "config": self.config}
+        gguf = {
+            "gguf_file": self.source.gguf_file, "config": self.config,
+            "ignore_mismatched_sizes": True,  # they are refused in ``Resident``, by their names
+        }  # fmt: skip
         return AutoModelForCausalLM.from_pretrained(
             self.source.directory,
             dtype=self.dtype or "auto",
@@ -204,8 +207,15 @@ class Resident(Placement):
     def load(cls, loading: Loading) -> tuple[Placement, Report]:
         """Load all weights at once."""
         model, report = loading.from_pretrained()
-        if loading.source.gguf_file:
-            check_rotations(model, loading.config, loading.source.gguf_header)
+        source = loading.source
+        if source.gguf_file:
+            for name, read, wanted in sorted(report["mismatched_keys"]):
+                raise UserError(
+                    f"{source.name}: transformers reads {name} from this file in the shape "
+                    f"{list(read)}, and the model's is {list(wanted)}; give the model's own "
+                    "safetensors checkpoint"
+                )
+            check_rotations(model, loading.config, source.gguf_header)
         model = model.to(loading.device).eval().requires_grad_(False)
         return cls(model, loading.find_blocks(model)), report
 
