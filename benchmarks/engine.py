@@ -37,10 +37,10 @@ from phaseprune.methods.method import search_options
 from phaseprune.methods.objectives import SIGNS
 from phaseprune.methods.racing import make_racing, race_candidates
 from phaseprune.questions.encode import encode_task
+from phaseprune.sweep.estimate import faster_products
 from phaseprune.sweep.kept import Kept
 from phaseprune.sweep.measure import prepare
 from phaseprune.sweep.memory import kept_budget
-from phaseprune.sweep.precision import faster_products
 from phaseprune.sweep.rows import Batch, Rows
 from phaseprune.sweep.text import text_rows, text_windows
 from phaseprune.sweep.walk import sweep_scores

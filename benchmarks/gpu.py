@@ -46,7 +46,8 @@ from engine import operations
 from phaseprune.decoder.blocks import skipped_blocks
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.decoder.discover import find_final_norm, find_head, find_input_name, locate_blocks
-from phaseprune.decoder.packed_attention import _plain_attention
+from phaseprune.decoder.packed import _plain_attention
+from phaseprune.decoder.placement import Resident
 from phaseprune.decoder.source import Source
 from phaseprune.decoder.verify import check_readout, check_weights
 from phaseprune.questions.encode import EncodedQuestion
@@ -372,6 +373,7 @@ def in_memory(bench: Bench, dtype: torch.dtype) -> Decoder:
         name="random Llama", model=model, tokenizer=byte_tokenizer(),
         source=Source("random Llama", folder), blocks=blocks, blocks_path=path,
         norm_path=find_final_norm(model, path), head=find_head(model),
+        placement=Resident(model, path),
         input_name=find_input_name(blocks),
     )  # fmt: skip
 

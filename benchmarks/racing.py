@@ -27,10 +27,10 @@ from phaseprune.methods.method import search_options
 from phaseprune.methods.objectives import OBJECTIVES, by_question
 from phaseprune.methods.racing import Racing, make_racing, race_candidates
 from phaseprune.questions.split import split
+from phaseprune.sweep.estimate import faster_products
 from phaseprune.sweep.kept import Kept, counted_passes
 from phaseprune.sweep.measure import prepare
 from phaseprune.sweep.memory import kept_budget
-from phaseprune.sweep.precision import faster_products
 from phaseprune.sweep.walk import sweep_scores
 
 QUESTIONS = Path(__file__).resolve().parents[2] / "shared" / "data" / "arc_easy.test.jsonl"

@@ -47,9 +47,9 @@ class Run:
 
 
 def trace(decoder, task, out, progress, **options):
-    from phaseprune.sweep.recorded import trace_run
+    from phaseprune.sweep.trace import trace
 
-    trace_run(decoder, task, out, progress=progress, **options)
+    trace(decoder, task, out=out, progress=progress, **options)
 
 
 def prune(decoder, task, out, progress, **options):

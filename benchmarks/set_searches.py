@@ -17,7 +17,7 @@ from phaseprune import load_model, load_task, rank_blocks
 from phaseprune.methods.judge import Judge, question_judge
 from phaseprune.questions.split import split
 from phaseprune.sweep.measure import prepare
-from phaseprune.sweep.sets import set_scores
+from phaseprune.sweep.walk import set_scores
 
 METHODS = ["decision_margin", "beam", "pairwise", "evolutionary", "block_influence", "magnitude"]
 #: Sets that are walked together.

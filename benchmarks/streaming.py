@@ -99,6 +99,7 @@ def child(what: str, folder: Path, stream: bool) -> None:
     from phaseprune.pruning import iterative
     from phaseprune.pruning.prune import prune
     from phaseprune.sweep import recorded
+    from phaseprune.sweep.trace import trace
 
     parts: list[dict] = []
     began = time.perf_counter()
@@ -130,7 +131,7 @@ def child(what: str, folder: Path, stream: bool) -> None:
     out = folder / f"{what}-{'streamed' if stream else 'resident'}"
     result = {}
     if what == "trace":
-        recorded.trace_run(decoder, task, out)
+        trace(decoder, task, out=out)
     elif what == "prune":
         prune(decoder, task, remove=1, calibration=2, evaluation=6, out=out)
     else:
@@ -139,13 +140,13 @@ def child(what: str, folder: Path, stream: bool) -> None:
 
 
 def _reads(decoder) -> list[int]:
-    return [] if decoder.stream is None else decoder.stream.reads
+    return getattr(decoder.placement, "reads", [])
 
 
 def _counters(decoder) -> tuple[int, int]:
     """Bytes that our reader read, and those that the kernel counts for this process."""
     kernel = int(re.search(r"rchar: (\d+)", Path("/proc/self/io").read_text())[1])
-    return 0 if decoder.stream is None else decoder.stream.reader.bytes_read, kernel
+    return 0 if decoder.placement.in_place else decoder.placement.reader.bytes_read, kernel
 
 
 def measured(what: str, folder: Path, stream: bool) -> dict:

@@ -21,7 +21,8 @@ from phaseprune.decoder.load import load_model
 from phaseprune.errors import UserError
 from phaseprune.questions.catalog import load_task
 from phaseprune.questions.encode import encode_task
-from phaseprune.sweep.measure import prepare, trace
+from phaseprune.sweep.measure import prepare
+from phaseprune.sweep.trace import trace
 from phaseprune.sweep.walk import sweep_scores
 from tiny_configs import tiny_config
 

@@ -17,8 +17,13 @@ from phaseprune.probes.ablation import ablate
 from phaseprune.questions.catalog import load_task
 from phaseprune.questions.encode import encode_task
 from phaseprune.questions.split import split
-from phaseprune.sweep.ablated import KINDS, ablation_births, ablation_order, mean_contributions
-from phaseprune.sweep.branches import branch_scores
+from phaseprune.sweep.branches import (
+    KINDS,
+    ablation_births,
+    ablation_order,
+    branch_scores,
+    mean_contributions,
+)
 from phaseprune.sweep.measure import prepare
 from phaseprune.sweep.probe import ANY_LENGTH
 from phaseprune.sweep.rows import make_rows

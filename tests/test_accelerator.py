@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from phaseprune.decoder import packed_attention
+from phaseprune.decoder import packed as packed_module
 from phaseprune.decoder.budget import free_memory
 from phaseprune.decoder.load import load_model
 from phaseprune.sweep import scoring
@@ -61,14 +61,14 @@ def test_the_head_is_read_in_few_parts(tiny_dirs, monkeypatch, budget, parts):
 
 
 def test_kernels_with_a_plan_for_each_shape_are_not_used(tiny, small_task, monkeypatch):
-    seen, attend = [], packed_attention._plain_attention
+    seen, attend = [], packed_module._plain_attention
 
     def noted(*given):
         seen.append(torch.backends.cuda.cudnn_sdp_enabled())
         return attend(*given)
 
     before = torch.backends.cuda.cudnn_sdp_enabled()
-    monkeypatch.setattr(packed_attention, "_plain_attention", noted)
+    monkeypatch.setattr(packed_module, "_plain_attention", noted)
     prepared = prepare(tiny["llama"], small_task)
     trace_scores(tiny["llama"], prepared.rows, prepared.needs_vocabulary)
     assert seen and not any(seen)
@@ -77,7 +77,7 @@ def test_kernels_with_a_plan_for_each_shape_are_not_used(tiny, small_task, monke
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_what_is_masked_stays_finite_in_powers_of_two(dtype):
-    least = packed_attention._least(dtype)
+    least = packed_module._least(dtype)
     assert torch.tensor(least, dtype=dtype).isfinite()
     assert torch.tensor(least).to(torch.bfloat16).isfinite()
     assert (torch.tensor(least, dtype=torch.float32) * math.log2(math.e)).isfinite()

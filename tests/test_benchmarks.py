@@ -16,7 +16,7 @@ from phaseprune.errors import UserError
 from phaseprune.questions.benchmarks import BENCHMARKS, find_benchmark, task_names
 from phaseprune.questions.catalog import load_task
 from phaseprune.questions.prompts import Prompt, put
-from phaseprune.sweep.measure import trace
+from phaseprune.sweep.trace import trace
 
 if importlib.util.find_spec("datasets") is None and os.environ.get("CI") != "true":
     pytest.skip("datasets is not installed", allow_module_level=True)

@@ -15,7 +15,7 @@ from phaseprune.decoder.load import load_model
 from phaseprune.errors import UserError
 from phaseprune.questions.catalog import load_task
 from phaseprune.questions.encode import option_pairs
-from phaseprune.sweep.measure import trace
+from phaseprune.sweep.trace import trace
 
 if importlib.util.find_spec("lm_eval") is None and os.environ.get("CI") != "true":
     pytest.skip("lm_eval is not installed", allow_module_level=True)

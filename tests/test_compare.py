@@ -55,8 +55,8 @@ from phaseprune.report.compare_words import (
 from phaseprune.report.html import write_report
 from phaseprune.runs.atomic import read_json_lines
 from phaseprune.runs.directory import RunDirectory
-from phaseprune.sweep.measure import trace
-from phaseprune.sweep.side_by_side import block_passes
+from phaseprune.sweep.trace import trace
+from phaseprune.sweep.walk import block_passes
 from test_phasewise import Stopped
 from test_sweep import naive_scores, without
 

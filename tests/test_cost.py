@@ -22,12 +22,13 @@ from phaseprune.replication.cost import Shape, costs
 from phaseprune.replication.experiments import Job, run_experiment
 from phaseprune.replication.settings import EXPERIMENTS, Settings, resolve, settings_of
 from phaseprune.replication.sides import measure_sides, side_of
-from phaseprune.sweep import probe, walk
+from phaseprune.sweep import probe
+from phaseprune.sweep import scoring as scoring_module
 from phaseprune.sweep.estimate import Rates, estimate, measure_rates
 from phaseprune.sweep.measure import encode_inputs, prepare
 from phaseprune.sweep.memory import batch_tokens
-from phaseprune.sweep.side_by_side import block_passes
 from phaseprune.sweep.states import Walker
+from phaseprune.sweep.walk import block_passes
 
 CONFIGURATIONS = sorted((Path(__file__).parents[1] / "configs" / "paper").glob("*.yaml"))
 #: What the configurations name, and how many blocks these have.
@@ -52,7 +53,7 @@ class Counts:
 @pytest.fixture
 def counts(monkeypatch):
     found = Counts()
-    run, add_scores, logits = Walker.run, walk.add_scores, training.part_logits
+    run, add_scores, logits = Walker.run, scoring_module.add_scores, training.part_logits
 
     def counted_run(self, block, states, **options):
         tokens = sum(batch.input_ids.numel() for batch in self.shard.batches)
@@ -79,7 +80,7 @@ def counts(monkeypatch):
     trial = probe._trial  # of packed rows, once a loaded model
     monkeypatch.setattr(probe, "_trial", uncounted)
     monkeypatch.setattr(Walker, "run", counted_run)
-    monkeypatch.setattr(walk, "add_scores", counted_scores)
+    monkeypatch.setattr(scoring_module, "add_scores", counted_scores)
     monkeypatch.setattr(minibatches, "add_scores", counted_scores)
     monkeypatch.setattr(training, "part_logits", counted_logits)
     return found

@@ -99,7 +99,7 @@ def test_nan_weights_name_the_block(tiny_dirs, tmp_path, value):
 
 def test_nan_on_the_way_names_the_block_and_the_question(tiny_dirs, question_file):
     from phaseprune.questions.catalog import load_task
-    from phaseprune.sweep.measure import trace
+    from phaseprune.sweep.trace import trace
 
     decoder = load_model(str(tiny_dirs["llama"]))
     decoder.blocks[3].mlp.forward = lambda hidden: hidden * float("nan")
@@ -230,7 +230,7 @@ def test_half_precision_traces_alike(tiny_dirs, question_file):
     import numpy as np
 
     from phaseprune.questions.catalog import load_task
-    from phaseprune.sweep.measure import trace
+    from phaseprune.sweep.trace import trace
 
     task = load_task(str(question_file))
     exact = trace(load_model(str(tiny_dirs["llama"])), task)

@@ -11,7 +11,7 @@ import pytest
 
 import phaseprune
 from phaseprune.questions.catalog import load_task
-from phaseprune.sweep.measure import trace
+from phaseprune.sweep.trace import trace
 
 PACKAGE = Path(phaseprune.__file__).parent
 

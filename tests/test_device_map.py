@@ -20,16 +20,16 @@ from transformers import AutoModelForCausalLM, LlamaConfig, MixtralConfig
 from conftest import CONFIGS, ROPE, save_tiny
 from families import save_family
 from phaseprune.cli.main import main
-from phaseprune.decoder import device_map
-from phaseprune.decoder.device_map import (
+from phaseprune.decoder import mapped
+from phaseprune.decoder.export import export
+from phaseprune.decoder.load import load_model
+from phaseprune.decoder.mapped import (
     block_places,
     fetched,
     main_device,
     pruned_map,
     refuse_unmappable,
 )
-from phaseprune.decoder.export import export
-from phaseprune.decoder.load import load_model
 from phaseprune.decoder.source import Source
 from phaseprune.errors import UserError
 from phaseprune.methods.rank import rank_blocks
@@ -179,13 +179,13 @@ def test_a_walk_fetches_a_block_once_and_the_head_once_a_readout(
     prepared = prepare(decoder, load_task(str(question_file), scoring="text"))
     packed_length(decoder)
     monkeypatch.setattr(scoring, "LOGIT_ELEMENTS", scoring.READS * 32)  # ten parts of the head
-    before, fetch = [], device_map._fetched
+    before, fetch = [], mapped._fetched
 
     def note(module, hook):
         before.append(modules[module])
         return fetch(module, hook)
 
-    monkeypatch.setattr(device_map, "_fetched", note)
+    monkeypatch.setattr(mapped, "_fetched", note)
     sweep_scores(decoder, prepared.rows, True, range(BLOCKS))
     assert before.count("lm_head") == 1
     norms = [f"model.layers.{n}.input_layernorm" for n in range(BLOCKS)]
@@ -213,7 +213,7 @@ def test_the_map_that_accelerate_makes_keeps_to_the_budget(directories, question
     name = str(directories["qwen3"])
     resident = load_model(name)
     assert set(block_places(load_model(name, device="map").model, "model.layers")) == {"cpu"}
-    monkeypatch.setattr(device_map, "RESIDENT_SHARE", resident.weight_bytes * 0.7 / 2e9)
+    monkeypatch.setattr(mapped, "RESIDENT_SHARE", resident.weight_bytes * 0.7 / 2e9)
     spread = load_model(name, device="map", max_memory="2GB")
     places = block_places(spread.model, spread.blocks_path)
     assert set(places) == {"cpu", "disk"} and places == sorted(places)
@@ -228,7 +228,7 @@ def test_the_map_that_accelerate_makes_keeps_to_the_budget(directories, question
 def test_weights_that_loading_changed_are_deleted_with_the_model(
     directories, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(device_map.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(mapped.tempfile, "tempdir", str(tmp_path))
     decoder = load_model(str(directories["mixtral"]), device={"": "disk"})
     (folder,) = tmp_path.iterdir()
     assert any(folder.iterdir())  # the experts, merged
@@ -269,7 +269,7 @@ def test_what_cannot_be_spread_is_refused_before_any_work(directories, tmp_path,
         refuse_unmappable(Source(name, Path(name)), config, None)
     with pytest.raises(UserError, match="does not give any device"):
         load_model(name, device={"model.layers": "cpu", "model.norm": "disk"})
-    monkeypatch.setattr(device_map, "find_spec", lambda name: None)
+    monkeypatch.setattr(mapped, "find_spec", lambda name: None)
     for device in ("map", {"": "disk"}):
         with pytest.raises(UserError, match=r"needs accelerate.*pip install 'phaseprune\[map\]'"):
             load_model(name, device=device)
@@ -283,7 +283,7 @@ def test_the_device_that_most_runs_on():
 
 
 def test_the_commands_give_the_same_with_a_map(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(device_map, "_room", lambda most: {"cpu": 1_200_000})
+    monkeypatch.setattr(mapped, "_room", lambda most: {"cpu": 1_200_000})
     common = ["demo", "--limit", "60", "--json"]
 
     def run(*words):

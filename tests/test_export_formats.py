@@ -21,14 +21,14 @@ from transformers import (
 
 from conftest import ROPE, make_tokenizer, save_tiny
 from phaseprune.decoder.export import check_exportable, export
-from phaseprune.decoder.lazy_tensors import (
+from phaseprune.decoder.load import load_model
+from phaseprune.decoder.tensors import (
     DTYPES,
     LazyTensor,
     pieces,
     stored_tensors,
     write_safetensors,
 )
-from phaseprune.decoder.load import load_model
 from phaseprune.errors import UserError
 from tiny_configs import tiny_config
 

@@ -43,7 +43,8 @@ from phaseprune.report.html import write_report
 from phaseprune.runs.directory import RunDirectory
 from phaseprune.sweep.halves import open_halves, sweep_halves, trace_without
 from phaseprune.sweep.kept import Kept
-from phaseprune.sweep.measure import prepare, trace
+from phaseprune.sweep.measure import prepare
+from phaseprune.sweep.trace import trace
 from tiny_configs import tiny_config
 
 #: The modules whose output a block adds to its hidden state, of its attention and of its MLP.

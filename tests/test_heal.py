@@ -34,7 +34,7 @@ from phaseprune.questions.catalog import load_task
 from phaseprune.questions.question import Question, Task
 from phaseprune.questions.training import disjoint_training, overlapping, training_questions
 from phaseprune.runs.directory import RunDirectory
-from phaseprune.sweep.measure import trace
+from phaseprune.sweep.trace import trace
 
 QUICK = dict(steps=6, batch=4, lr=1e-2, check_every=2)
 TEXT = "the sky is blue and grass is green , white snow and black coal . " * 40

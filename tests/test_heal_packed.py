@@ -8,7 +8,7 @@ import torch
 from transformers import LlamaConfig
 
 from conftest import CONFIGS, QUESTIONS, ROPE, save_tiny, write_jsonl
-from phaseprune.decoder import packed_attention
+from phaseprune.decoder import packed as packed_rows
 from phaseprune.decoder.load import load_model
 from phaseprune.decoder.trainable import trainable, trained_weights
 from phaseprune.healing import data as data_module
@@ -138,7 +138,7 @@ def test_products_in_bfloat16(tiny_dirs, question_file, small_batches, family, m
 
 def test_what_hides_a_key_is_finite_in_bfloat16_too():
     for dtype in (torch.float32, torch.bfloat16):
-        least = torch.tensor(packed_attention._least(dtype), dtype=dtype).bfloat16()
+        least = torch.tensor(packed_rows._least(dtype), dtype=dtype).bfloat16()
         assert torch.isfinite(least) and least < -1e38
 
 
@@ -168,7 +168,7 @@ def test_plain_rows_where_packed_ones_are_not_exact(tiny_dirs):
         assert trained_length(llama, None, torch.float32) == ANY_LENGTH
 
 
-def _cut_off(query, key, value, mask, scale, plain=packed_attention._plain_attention):
+def _cut_off(query, key, value, mask, scale, plain=packed_rows._plain_attention):
     return plain(query, key.detach(), value, mask, scale)
 
 
@@ -182,7 +182,7 @@ def test_gradients_are_tried_and_not_supposed(tiny_dirs, monkeypatch, method, in
     decoder = load_model(str(tiny_dirs["llama"]))
     with trainable(decoder, method, 2, 0):
         assert trained_length(decoder, None, torch.float32) == ANY_LENGTH
-        monkeypatch.setattr(packed_attention, "_plain_attention", instead)
+        monkeypatch.setattr(packed_rows, "_plain_attention", instead)
         assert trained_length(decoder, None, torch.float32) == 0
 
 

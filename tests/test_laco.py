@@ -30,6 +30,7 @@ from phaseprune.decision.laco import LEAST, Merge, collapse, gone, largest_thres
 from phaseprune.decoder.blocks import skipped_blocks
 from phaseprune.decoder.export import export
 from phaseprune.decoder.load import load_model
+from phaseprune.decoder.mapped import Mapped
 from phaseprune.decoder.merged import check_mergeable, merged_blocks
 from phaseprune.decoder.pruned_weights import write_kept_weights
 from phaseprune.decoder.reload import ExportMismatch
@@ -432,7 +433,7 @@ def test_what_cannot_be_merged(ten, eight, eight_dir, task):  # noqa: F811
     with pytest.raises(UserError, match="quantised; give a checkpoint in 16 or 32 bits"):
         check_mergeable(quantised)
     spread = copy.copy(ten["llama"])
-    spread.device_map = SimpleNamespace()
+    spread.placement = Mapped(spread.model, spread.blocks_path, "map")
     with pytest.raises(UserError, match="spread by a device map"):
         check_mergeable(spread)
     check_mergeable(ten["gemma2"])

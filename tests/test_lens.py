@@ -12,19 +12,17 @@ from scipy import stats
 from phaseprune.decision.intervals import Interval
 from phaseprune.decision.tests import holm
 from phaseprune.decision.trace import compare_lenses
-from phaseprune.decoder.lens import TunedLens, identity_lens
 from phaseprune.decoder.readout import read_logits
 from phaseprune.errors import UserError
 from phaseprune.questions.catalog import load_task
 from phaseprune.questions.encode import encode_pair
 from phaseprune.questions.prompts import render
 from phaseprune.questions.split import split
-from phaseprune.sweep import lenses, tuned
-from phaseprune.sweep.lenses import scores_under_both, split_for, trace
+from phaseprune.sweep import trace as trace_module
+from phaseprune.sweep import tuned
 from phaseprune.sweep.measure import prepare
-from phaseprune.sweep.recorded import trace_run
-from phaseprune.sweep.sampled import token_states
-from phaseprune.sweep.tuned import fit_lens
+from phaseprune.sweep.trace import scores_under_both, split_for, trace
+from phaseprune.sweep.tuned import TunedLens, fit_lens, identity_lens, token_states
 from phaseprune.sweep.walk import trace_scores
 from test_cli import run, sentence  # noqa: F401 - a fixture
 
@@ -135,7 +133,7 @@ def test_training_lowers_it_also_without_least_squares(demo, sides, monkeypatch)
 def test_the_same_seed_gives_the_same_bytes(demo, tmp_path):
     task = load_task("demo", limit=60)
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        trace_run(demo, task, tmp_path / name, lens="tuned", seed=seed)
+        trace(demo, task, out=tmp_path / name, lens="tuned", seed=seed)
     for name in ("lens.safetensors", "trace.json", "scores.parquet", "scores_logit.parquet"):
         a, b, c = ((tmp_path / side / name).read_bytes() for side in "abc")
         assert a == b != c, name
@@ -143,25 +141,26 @@ def test_the_same_seed_gives_the_same_bytes(demo, tmp_path):
 
 def test_a_stopped_run_reads_its_lens_back(demo, tmp_path, monkeypatch):
     task = load_task("demo", limit=60)
-    really = lenses.scores_under_both
-    monkeypatch.setattr(lenses, "scores_under_both", lambda *a: (_ for _ in ()).throw(MemoryError))
+    really = trace_module.scores_under_both
+    dies = lambda *a: (_ for _ in ()).throw(MemoryError)  # noqa: E731
+    monkeypatch.setattr(trace_module, "scores_under_both", dies)
     with pytest.raises(MemoryError):
-        trace_run(demo, task, tmp_path / "r", lens="tuned")
+        trace(demo, task, out=tmp_path / "r", lens="tuned")
     assert (tmp_path / "r/lens.safetensors").is_file()
-    monkeypatch.setattr(lenses, "scores_under_both", really)
-    monkeypatch.setattr(lenses, "fit_lens", None)  # is not called again
-    traced, state = trace_run(demo, task, tmp_path / "r", lens="tuned")
-    assert state == "resumed"
-    again, state = trace_run(demo, task, tmp_path / "r", lens="tuned")
-    assert state == "finished" and again.to_dict() == traced.to_dict()
+    monkeypatch.setattr(trace_module, "scores_under_both", really)
+    monkeypatch.setattr(trace_module, "fit_lens", None)  # is not called again
+    traced = trace(demo, task, out=tmp_path / "r", lens="tuned")
+    assert traced.state == "resumed"
+    again = trace(demo, task, out=tmp_path / "r", lens="tuned")
+    assert again.state == "finished" and again.to_dict() == traced.to_dict()
     for other in ({}, {"lens": "tuned", "calibration": 15}):
         with pytest.raises(UserError, match="holds another run"):
-            trace_run(demo, task, tmp_path / "r", **other)
+            trace(demo, task, out=tmp_path / "r", **other)
 
 
 def test_a_trace_has_the_chosen_lens_and_the_other_one_beside_it(demo, tmp_path):
     task = load_task("demo", limit=90)
-    traced, _ = trace_run(demo, task, tmp_path / "r", lens="tuned", calibration=30)
+    traced = trace(demo, task, out=tmp_path / "r", lens="tuned", calibration=30)
     assert traced.to_dict() == trace(demo, task, lens="tuned", calibration=30).to_dict()
     fitted, evaluated = split_for("tuned", task, 30, 0)
     ids = pq.read_table(tmp_path / "r/scores.parquet")["question_id"].to_pylist()
@@ -243,9 +242,7 @@ def test_mistakes(run, words, says):  # noqa: F811
 
 
 def test_several_states_a_token_are_refused(demo, sides, monkeypatch):
-    from phaseprune.sweep import sampled
-
-    really = sampled._taken
-    monkeypatch.setattr(sampled, "_taken", lambda *a: really(*a)[:, None].expand(-1, 3, -1))
+    really = tuned._taken
+    monkeypatch.setattr(tuned, "_taken", lambda *a: really(*a)[:, None].expand(-1, 3, -1))
     with pytest.raises(UserError, match="this family has 3; use --lens logit"):
         fit_lens(demo, sides[0])

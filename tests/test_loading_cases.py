@@ -24,13 +24,14 @@ from transformers import (
 from conftest import QUESTIONS, ROPE, make_tokenizer, save_tiny, write_jsonl
 from phaseprune.decoder import own_pipeline
 from phaseprune.decoder.checkpoint import read_checkpoint
-from phaseprune.decoder.context import context_limit
+from phaseprune.decoder.decoder import context_limit
 from phaseprune.decoder.export import export
 from phaseprune.decoder.load import load_model
 from phaseprune.decoder.source import Source, find_source
 from phaseprune.errors import UserError
 from phaseprune.questions.catalog import load_task
-from phaseprune.sweep.measure import prepare, trace
+from phaseprune.sweep.measure import prepare
+from phaseprune.sweep.trace import trace
 from test_preflight import check, copy_of, seen
 
 INDEX = "model.safetensors.index.json"
@@ -457,16 +458,16 @@ def test_the_model_is_loaded_once(tiny_dirs, monkeypatch):
 
 
 def test_streamed_models_are_looked_at_on_real_prompts_too(tiny_dirs, monkeypatch):
-    from phaseprune.decoder import verify_streamed
+    from phaseprune.decoder import verify
 
     seen_rows = []
-    real = verify_streamed.look_on
+    real = verify.look_on
 
     def look(decoder, prompts):
         seen_rows.append(prompts)
         return real(decoder, prompts)
 
-    monkeypatch.setattr(verify_streamed, "look_on", look)
+    monkeypatch.setattr(verify, "look_on", look)
     decoder = load_model(str(tiny_dirs["llama"]), stream=True)
     assert seen_rows[0].shape == (3, 12) and decoder.pipeline.difference is None
 

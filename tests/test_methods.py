@@ -176,7 +176,7 @@ def test_the_same_packed_plain_in_shards_and_streamed(tiny, tiny_dirs, small_tas
     expected = block_changes(decoder, packed)
     streamed = load_model(str(tiny_dirs["llama"]), stream=True)
     same(block_changes(streamed, task_sequences(streamed, small_task)), expected)
-    assert streamed.stream.reads[-5:] == [0, 1, 2, 3, 4]
+    assert streamed.placement.reads[-5:] == [0, 1, 2, 3, 4]
     spread = load_model(str(tiny_dirs["llama"]), device={"": "disk"})
     same(block_changes(spread, task_sequences(spread, small_task)), expected)
     monkeypatch.setattr(changes, "shard_tokens", lambda decoder: 40)

@@ -21,13 +21,18 @@ from phaseprune.questions.catalog import load_task
 from phaseprune.questions.encode import encode_pair, encode_task
 from phaseprune.questions.prompts import render
 from phaseprune.report.perturbation_tables import halving_cell, shown_levels
-from phaseprune.sweep.branches import branch_scores
+from phaseprune.sweep.branches import (
+    branch_scores,
+    noise_births,
+    perturbed,
+    prefix_key,
+    token_keys,
+    token_noise,
+)
 from phaseprune.sweep.measure import prepare
-from phaseprune.sweep.perturbed import noise_births, perturbed, token_noise
 from phaseprune.sweep.probe import ANY_LENGTH
 from phaseprune.sweep.rows import make_rows
 from phaseprune.sweep.states import Walker
-from phaseprune.sweep.tokens import prefix_key, token_keys
 from phaseprune.sweep.walk import trace_scores
 
 LEVELS, DRAWS, SEED = (0.02, 0.5), 2, 3
@@ -116,7 +121,7 @@ def test_noise_does_not_depend_on_rows_batches_or_shards(tiny, small_task, monke
     for other in others:
         np.testing.assert_allclose(other.scores, first.scores, atol=3e-4)
         assert other.block_passes == first.block_passes
-    monkeypatch.setattr("phaseprune.sweep.branches.batch_tokens", lambda decoder: 1)
+    monkeypatch.setattr("phaseprune.sweep.walk.batch_tokens", lambda decoder: 1)
     one_by_one = branch_scores(decoder, layouts[0], vocabulary, births)
     np.testing.assert_allclose(one_by_one.scores, first.scores, atol=3e-4)
 
@@ -221,11 +226,11 @@ def test_a_streamed_model_and_a_small_budget_give_the_same(
     directory = str(tiny_dirs["llama"])
     whole = perturb(tiny["llama"], small_task, noise=[0.1], noise_seeds=2)
     streamed = load_model(directory, stream=True)
-    reads = len(streamed.stream.reads)
+    reads = len(streamed.placement.reads)
     found = perturb(streamed, small_task, noise=[0.1], noise_seeds=2)
     np.testing.assert_allclose(found.margins, whole.margins, atol=1e-4)
     # One walk of one shard reads each block once (and trying out packed rows once more).
-    assert streamed.stream.reads[reads:].count(3) == 2
+    assert streamed.placement.reads[reads:].count(3) == 2
     monkeypatch.setattr("phaseprune.sweep.memory.state_budget", lambda decoder: 250_000)
     assert len(prepare(tiny["llama"], small_task, streams=13).rows.shards) > 1
     found = perturb(tiny["llama"], small_task, noise=[0.1], noise_seeds=2)

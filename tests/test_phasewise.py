@@ -37,10 +37,9 @@ from phaseprune.report.phasewise_words import (
     phasewise_lines,
 )
 from phaseprune.runs.directory import RunDirectory
-from phaseprune.sweep.measure import prepare, trace
-from phaseprune.sweep.sets import set_scores
-from phaseprune.sweep.side_by_side import block_passes, branch
-from phaseprune.sweep.walk import trace_scores
+from phaseprune.sweep.measure import prepare
+from phaseprune.sweep.trace import trace
+from phaseprune.sweep.walk import block_passes, branch, set_scores, trace_scores
 from test_sweep import count_tokens, naive_scores, without
 
 SETS = [(), (0,), (0, 1), (1, 4), (4,), (0, 1, 2, 3), (2, 3, 4), (0, 4), (1, 2, 3, 4), (0, 1)]
@@ -92,7 +91,7 @@ def test_many_small_shards_give_the_same(tiny, small_task, monkeypatch):
 
 def test_a_streamed_model_gives_the_same(tiny, tiny_dirs, small_task):
     streamed = load_model(str(tiny_dirs["llama"]), stream=True)
-    assert streamed.stream is not None
+    assert not streamed.placement.in_place
     swept = [
         set_scores(decoder, prepared.rows, prepared.needs_vocabulary, SETS[1:])
         for decoder in (tiny["llama"], streamed)

@@ -23,7 +23,7 @@ from phaseprune.decoder.preflight import preflight
 from phaseprune.decoder.source import Source, find_source
 from phaseprune.errors import UserError
 from phaseprune.questions.catalog import load_task
-from phaseprune.sweep.measure import trace
+from phaseprune.sweep.trace import trace
 
 BIG = LlamaConfig(
     vocab_size=128256, hidden_size=4096, intermediate_size=14336, num_hidden_layers=32,
@@ -348,7 +348,7 @@ def test_the_command_reads_no_weights_unless_asked(
 
     monkeypatch.setenv("COLUMNS", "200")
     with monkeypatch.context() as patched:
-        patched.setattr(load, "_load_weights", never)
+        patched.setattr(load, "_place", never)
         code, out, _ = check(patched, capsys, big, "--dtype", "bfloat16")
         assert code == 0 and "✗" not in out
         for line in (

@@ -18,8 +18,8 @@ from phaseprune.questions.encode import encode_pair, encode_task, pieces
 from phaseprune.questions.prompts import put
 from phaseprune.questions.question import Question, Task
 from phaseprune.report.words import input_lines, unequal_options_line
-from phaseprune.sweep.measure import prepare, trace
-from phaseprune.sweep.recorded import trace_run
+from phaseprune.sweep.measure import prepare
+from phaseprune.sweep.trace import trace
 from phaseprune.sweep.walk import sweep_scores, trace_scores
 
 CHAT = (
@@ -213,7 +213,7 @@ def test_what_is_too_long_is_cut_on_the_left_and_counted(question_file, tiny, tm
     long = QUESTIONS[0] | {"question": "the sky " * 300}
     path = write_jsonl(tmp_path / "long.jsonl", [*QUESTIONS, long])
     for scoring in ("letter", "text"):
-        _, state = trace_run(decoder, load_task(str(path), scoring=scoring), tmp_path / scoring)
+        state = trace(decoder, load_task(str(path), scoring=scoring), out=tmp_path / scoring).state
         manifest = json.loads((tmp_path / scoring / "manifest.json").read_text())
         assert state == "new" and manifest["truncated_questions"] == 1
 

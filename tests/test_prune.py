@@ -21,8 +21,7 @@ from phaseprune.questions.split import split
 from phaseprune.runs.atomic import append_json_lines, read_json_lines, write_json
 from phaseprune.runs.directory import RunDirectory
 from phaseprune.runs.scores import read_scores
-from phaseprune.sweep.measure import trace
-from phaseprune.sweep.recorded import trace_run
+from phaseprune.sweep.trace import trace
 
 OPTIONS = dict(remove=3, calibration=4, seed=0)
 
@@ -225,7 +224,7 @@ def test_another_model_task_or_command_is_refused(tiny, small_task, tmp_path):
     with pytest.raises(UserError, match="its task questions was 8 and now is 7"):
         prune(tiny["llama"], fewer, out=tmp_path / "run", **OPTIONS)
     with pytest.raises(UserError, match='its command was "prune"'):
-        trace_run(tiny["llama"], small_task, tmp_path / "run")
+        trace(tiny["llama"], small_task, out=tmp_path / "run")
 
 
 def test_a_directory_that_is_no_run_is_left_alone(tiny, small_task, tmp_path):
@@ -302,7 +301,7 @@ def test_export_of_a_run(tiny, small_task, tmp_path):
 
 
 def test_only_pruning_runs_are_exported(tiny, small_task, tmp_path):
-    trace_run(tiny["llama"], small_task, tmp_path / "run")
+    trace(tiny["llama"], small_task, out=tmp_path / "run")
     with pytest.raises(UserError, match="run of trace, which removes no blocks"):
         run_to_export(tmp_path / "run")
     with pytest.raises(UserError, match="not a run directory"):

@@ -19,8 +19,7 @@ from transformers import (
 )
 
 from phaseprune.decoder import pruned_config as pruned_config_module
-from phaseprune.decoder.per_block import cut_to_kept
-from phaseprune.decoder.positional import positional_fields
+from phaseprune.decoder.per_block import cut_to_kept, positional_fields
 from phaseprune.decoder.pruned_config import (
     export_limits,
     original_of,

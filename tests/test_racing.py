@@ -27,11 +27,10 @@ from phaseprune.questions.catalog import load_task
 from phaseprune.questions.split import split
 from phaseprune.report import words
 from phaseprune.runs.directory import RunDirectory
-from phaseprune.sweep import precision
-from phaseprune.sweep.kept import Kept, counted_passes
+from phaseprune.sweep import estimate
+from phaseprune.sweep.kept import BASE, Kept, counted_passes, passes, schedule
 from phaseprune.sweep.measure import prepare
 from phaseprune.sweep.memory import stream_bytes
-from phaseprune.sweep.schedule import BASE, passes, schedule
 from phaseprune.sweep.walk import sweep_scores
 
 RACING = dict(remove=3, calibration=48, evaluation=40, search="racing", race_dtype="own")
@@ -354,16 +353,16 @@ def test_where_fewer_digits_change_too_much_the_race_is_run_again(demo, tmp_path
 def test_fewer_digits_are_taken_where_they_are_faster(demo, monkeypatch, times, expected):
     rows = prepare(demo, load_task("demo", limit=20)).rows
     monkeypatch.setattr(
-        precision, "_seconds", lambda walker, *_: 1 / times if walker.products else 1.0
+        estimate, "_block_seconds", lambda walker, *_: 1 / times if walker.products else 1.0
     )
-    found, gain = precision.faster_products(demo, rows)
+    found, gain = estimate.faster_products(demo, rows)
     assert found == expected and gain == pytest.approx(times)
 
 
 def test_a_model_of_fewer_digits_is_not_measured(demo, monkeypatch):
     rows = prepare(demo, load_task("demo", limit=20)).rows
     monkeypatch.setattr(type(demo), "dtype", property(lambda _: torch.bfloat16))
-    assert precision.faster_products(demo, rows) == (None, 1.0)
+    assert estimate.faster_products(demo, rows) == (None, 1.0)
 
 
 def test_what_questions_share_is_not_run_once_a_chunk(demo):

@@ -14,7 +14,6 @@ from phaseprune.results import READERS
 from phaseprune.runs.plain import rebuilt
 from phaseprune.runs.result import Result
 from phaseprune.runs.scores import read_all_scores
-from phaseprune.sweep.recorded import trace_run
 
 #: A repr is a few lines that fit a screen.
 LINES, CHARACTERS = 12, 900
@@ -31,16 +30,16 @@ def task():
 
 
 def traced(model, task, out):
-    return trace_run(model, task, out)[0]
+    return phaseprune.trace(model, task, out=out)
 
 
 def traced_tuned(model, task, out):
-    return trace_run(model, task, out, lens="tuned")[0]
+    return phaseprune.trace(model, task, out=out, lens="tuned")
 
 
 def traced_by(**how):
     def run(model, task, out):
-        return trace_run(model, phaseprune.load_task("demo", limit=24, **how), out)[0]
+        return phaseprune.trace(model, phaseprune.load_task("demo", limit=24, **how), out=out)
 
     return run
 

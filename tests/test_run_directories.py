@@ -35,7 +35,7 @@ from phaseprune.report.html import write_report
 from phaseprune.runs import lock as lock_module
 from phaseprune.runs.directory import RunDirectory
 from phaseprune.runs.leftovers import FILES, clear_leftovers, strangers
-from phaseprune.sweep.recorded import trace_run
+from phaseprune.sweep.trace import trace
 
 OPTIONS = dict(remove=2, calibration=4)
 HOLD = """
@@ -100,8 +100,8 @@ def command(capsys, *words):
 # One process at a time
 
 WORK = {
-    "trace": lambda model, task, out: trace_run(model, task, out),
-    "lens": lambda model, task, out: trace_run(model, task, out, lens="tuned", calibration=12),
+    "trace": lambda model, task, out: trace(model, task, out=out),
+    "lens": lambda model, task, out: trace(model, task, out=out, lens="tuned", calibration=12),
     "prune": lambda model, task, out: prune(model, task, out=out, **OPTIONS),
     "method": lambda model, task, out: prune(model, task, out=out, method="cka", **OPTIONS),
     "halves": lambda model, task, out: prune(
@@ -311,7 +311,7 @@ def test_leftovers_are_no_reason_to_refuse(tiny, task, tmp_path, left):
         (run / name).write_text("{")
     if left[0].startswith("parts"):  # only beside a manifest can there be parts
         RunDirectory(run)._write_manifest(_identity(tiny["llama"], task), {})
-    assert trace_run(tiny["llama"], task, run)[1] in ("new", "resumed")
+    assert trace(tiny["llama"], task, out=run).state in ("new", "resumed")
     assert {path.name for path in run.iterdir()} - {"parts"} == {
         "manifest.json", "trace.json", "scores.parquet"
     }  # fmt: skip
@@ -333,22 +333,22 @@ def test_a_file_of_ones_own_is_never_removed(tiny, task, tmp_path, name):
     run.mkdir()
     (run / name).write_text("mine")
     with pytest.raises(UserError, match=f"is not a run directory .it holds {name}"):
-        trace_run(tiny["llama"], task, run)
+        trace(tiny["llama"], task, out=run)
     assert [path.name for path in run.iterdir()] == [name]
     (run / name).rename(tmp_path / "kept")
-    trace_run(tiny["llama"], task, run)
+    trace(tiny["llama"], task, out=run)
     (tmp_path / "kept").rename(run / name)
     (run / ".trace.json.5.tmp").write_text("{")
-    assert trace_run(tiny["llama"], task, run)[1] == "finished"
+    assert trace(tiny["llama"], task, out=run).state == "finished"
     assert (run / name).read_text() == "mine" and not (run / ".trace.json.5.tmp").exists()
 
 
 def test_a_living_process_keeps_its_temporary_files(tiny, task, tmp_path, hold):
-    trace_run(tiny["llama"], task, tmp_path / "run")
+    trace(tiny["llama"], task, out=tmp_path / "run")
     process = hold(tmp_path / "run")
     theirs = tmp_path / f"run/.report.html.{process.pid}.tmp"
     theirs.write_text("half")
-    assert trace_run(tiny["llama"], task, tmp_path / "run")[1] == "finished"
+    assert trace(tiny["llama"], task, out=tmp_path / "run").state == "finished"
     assert theirs.exists()
 
 
@@ -474,34 +474,34 @@ def test_a_run_goes_on_only_with_the_tokenizer_it_began_with(tiny_dirs, task, tm
     folder, run = tmp_path / "m", RunDirectory(tmp_path / "run")
     shutil.copytree(tiny_dirs["llama"], folder)
     decoder = load_model(str(folder))
-    trace_run(decoder, task, run.path)
+    trace(decoder, task, out=run.path)
     for status in ("finished", "failed"):
         run.update(status=status)
-        assert trace_run(load_model(str(folder)), task, run.path)[1] in ("finished", "resumed")
+        assert trace(load_model(str(folder)), task, out=run.path).state in ("finished", "resumed")
     change(folder)
     decoder.__dict__["source"] = find_source(str(folder))
     for status in ("finished", "failed"):
         run.update(status=status)
         before = content(run.path)
         if differs is None:
-            trace_run(decoder, task, run.path)
+            trace(decoder, task, out=run.path)
             continue
         with pytest.raises(UserError, match=f"another run: its {differs} differs .fingerprint"):
-            trace_run(decoder, task, run.path)
+            trace(decoder, task, out=run.path)
         assert content(run.path) == before
 
 
 def test_a_run_of_an_older_version_goes_on(tiny, task, tmp_path):
     run = RunDirectory(tmp_path / "run")
-    trace_run(tiny["llama"], task, run.path)
+    trace(tiny["llama"], task, out=run.path)
     whole = run.manifest["model"]
     assert len(whole["tokenizer"]) == 64 and whole["chat_template"] is None
     older = {key: whole[key] for key in ("name", "family", "blocks", "dtype", "fingerprint")}
     run.update(model=older)
-    assert trace_run(tiny["llama"], task, run.path)[1] == "finished"
+    assert trace(tiny["llama"], task, out=run.path).state == "finished"
     assert run.manifest["model"] == older  # a finished run is only read
     run.update(status="failed")
-    assert trace_run(tiny["llama"], task, run.path)[1] == "resumed"
+    assert trace(tiny["llama"], task, out=run.path).state == "resumed"
     assert run.manifest["model"] == whole
 
 

@@ -31,8 +31,7 @@ from phaseprune.pruning.prune import prune
 from phaseprune.questions.catalog import load_task
 from phaseprune.questions.encode import encode_pair
 from phaseprune.questions.prompts import render
-from phaseprune.sweep.side_by_side import block_passes, walk_models
-from phaseprune.sweep.walk import trace_scores
+from phaseprune.sweep.walk import block_passes, trace_scores, walk
 from test_cli import run, sentence  # noqa: F401 - a fixture
 from test_sweep import count_tokens, without
 
@@ -266,7 +265,8 @@ def test_a_walk_runs_the_counted_block_passes_and_scores_as_traces_do(tiny, fami
     members = np.arange(8)
     prepared = prepare_minibatch(decoder, small_task, members, len(REMOVALS))
     counts, handles = count_tokens(decoder)
-    walk_models(decoder, prepared.rows.shards[0], REMOVALS, lambda *seen: None)
+    for _ in walk(decoder, prepared.rows.shards[0], REMOVALS):
+        pass
     for handle in handles:
         handle.remove()
     tokens, reads = prepared.rows.padded_tokens, prepared.rows.shards[0].reads

@@ -10,13 +10,13 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, LlamaConfig, MixtralConfig
 
 from conftest import CONFIGS, ROPE, save_tiny
-from phaseprune.decoder import load_streamed, reload_streamed
+from phaseprune.decoder import streamed as streaming
 from phaseprune.decoder.budget import fits, in_words, parse_bytes
 from phaseprune.decoder.export import check_exportable, export
 from phaseprune.decoder.load import load_model
 from phaseprune.decoder.source import find_source
-from phaseprune.decoder.streaming import BlockStream
-from phaseprune.decoder.weight_reader import WeightReader
+from phaseprune.decoder.streamed import Streamed
+from phaseprune.decoder.tensors import WeightReader
 from phaseprune.errors import UserError
 from phaseprune.pruning.prune import prune
 from phaseprune.questions.catalog import load_task
@@ -43,13 +43,13 @@ def directories(tiny_dirs, tmp_path_factory):
 def held(monkeypatch):
     """How many blocks are in memory, noted whenever one has been read."""
     counts = []
-    load = BlockStream._load
+    load = Streamed._load
 
     def note(self, block):
         load(self, block)
         counts.append(len(in_memory(self)))
 
-    monkeypatch.setattr(BlockStream, "_load", note)
+    monkeypatch.setattr(Streamed, "_load", note)
     return counts
 
 
@@ -64,7 +64,7 @@ def test_trace_sweep_and_export_are_those_of_the_resident_model(
 ):
     directory = directories[family]
     resident, streamed = load_model(str(directory)), load_model(str(directory), stream=True)
-    stream = streamed.stream
+    stream = streamed.placement
     # The model's own forward, and one beside which streams are replayed; nothing is left behind.
     assert stream.reads == [0, 1, 2, 3, 4] * 2 and not in_memory(stream)
     assert streamed.readout_difference <= 1e-5
@@ -109,7 +109,7 @@ def test_the_next_block_is_read_while_one_runs(directories, question_file, monke
     decoder = load_model(str(directories["llama"]), stream=True)
     prepared = prepare(decoder, load_task(str(question_file)))
     threads = []
-    load = BlockStream._load
+    load = Streamed._load
 
     def note(self, block):
         import threading
@@ -117,14 +117,14 @@ def test_the_next_block_is_read_while_one_runs(directories, question_file, monke
         threads.append((block, threading.current_thread().name.startswith("phaseprune-weights")))
         load(self, block)
 
-    monkeypatch.setattr(BlockStream, "_load", note)
+    monkeypatch.setattr(Streamed, "_load", note)
     trace_scores(decoder, prepared.rows, False, removed=[2])
     assert threads == [(0, False), (1, True), (3, True), (4, True)]
     with decoder.resident(1, then=2):  # what was read ahead in vain is let go
         pass
     with decoder.resident(4):
-        assert in_memory(decoder.stream) == [4]
-    assert in_memory(decoder.stream) == []
+        assert in_memory(decoder.placement) == [4]
+    assert in_memory(decoder.placement) == []
 
 
 def test_half_precision_is_what_loading_makes_of_it(directories, question_file):
@@ -154,15 +154,15 @@ def test_weights_over_several_files_and_the_models_own_forward(directories, tmp_
 @pytest.fixture
 def small(monkeypatch):
     """Tiny models work with nothing, so that their weights matter to a budget."""
-    for module in (load_streamed, memory):
+    for module in (streaming, memory):
         monkeypatch.setattr(module, "working_bytes", lambda *sizes: 0)
 
 
 def test_a_budget_below_the_weights_streams_by_itself(directories, small):
     name = str(directories["llama"])
     whole = load_model(name).weight_bytes
-    assert load_model(name, max_memory=whole).stream is None
-    assert load_model(name, max_memory=whole - 1).stream is not None
+    assert load_model(name, max_memory=whole).placement.in_place
+    assert load_model(name, max_memory=whole - 1).placement.in_place is False
     with pytest.raises(UserError, match="leave --no-stream out"):
         load_model(name, stream=False, max_memory=whole - 1)
 
@@ -185,14 +185,13 @@ def test_too_small_a_budget_is_refused_with_the_least_that_would_do(directories,
 
 
 def test_an_export_that_has_no_room_to_be_compared_is_refused_before_the_search(
-    directories, small, monkeypatch
+    directories, small
 ):
-    monkeypatch.setattr(reload_streamed, "working_bytes", lambda *sizes: 0)
     decoder = load_model(str(directories["qwen3"]), stream=True)
     decoder.max_memory = decoder.weight_bytes
     with pytest.raises(UserError, match="comparing an export"):
         check_exportable(decoder)
-    decoder.max_memory += decoder.stream.outside_bytes
+    decoder.max_memory += decoder.placement.outside_bytes
     check_exportable(decoder)
 
 
@@ -207,11 +206,11 @@ def test_a_small_budget_gives_the_same_in_more_walks(directories, question_file,
     two = prepare(decoder, task)
     traced = prepare(decoder, task, streams=1)
     assert len(two.rows.shards) > 2 and len(traced.rows.shards) < len(two.rows.shards)
-    before = len(decoder.stream.reads)
+    before = len(decoder.placement.reads)
     np.testing.assert_allclose(
         sweep_scores(decoder, two.rows, True, range(5)).scores, expected, atol=1e-4
     )
-    assert decoder.stream.reads[before:] == [0, 1, 2, 3, 4] * len(two.rows.shards)
+    assert decoder.placement.reads[before:] == [0, 1, 2, 3, 4] * len(two.rows.shards)
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -236,7 +235,7 @@ def test_where_memory_runs_out_fewer_streams_are_run_at_once(
     most[0] = 0
     with pytest.raises(UserError, match="block 0 does not get the memory"):
         sweep_scores(decoder, prepared.rows, True, range(5))
-    assert stream is False or not in_memory(decoder.stream)
+    assert stream is False or not in_memory(decoder.placement)
 
 
 @pytest.mark.parametrize("how", ["unreadable", "cut short", "removed"])
@@ -265,7 +264,7 @@ def test_a_disk_error_ends_a_run_that_goes_on_later(
     with pytest.raises(UserError, match=r"block 3 cannot be read .* same command goes on"):
         prune(decoder, task, remove=2, calibration=4, out=out)
     assert json.loads((out / "manifest.json").read_text())["status"] == "failed"
-    assert not in_memory(decoder.stream)
+    assert not in_memory(decoder.placement)
     monkeypatch.setattr(WeightReader, "read", read)
     weights.write_bytes(content)
     steps = (out / "steps.jsonl").read_text()
@@ -309,11 +308,11 @@ def test_what_is_wrong_with_a_block_is_said(directories, tmp_path):
 def test_what_cannot_be_streamed_is_refused_before_any_work(directories, tmp_path):
     (tmp_path / "m.gguf").write_bytes(b"GGUF")
     source = find_source(str(tmp_path / "m.gguf"))
-    assert ".gguf" in load_streamed.streaming_problem(source, None)
+    assert ".gguf" in streaming.streaming_problem(source, None)
     config = LlamaConfig(**ROPE)
     config.quantization_config = {"quant_method": "gptq"}
     source = find_source(str(directories["llama"]))
-    assert "quantised" in load_streamed.streaming_problem(source, config)
+    assert "quantised" in streaming.streaming_problem(source, config)
     assert fits(source, torch.float32, "cpu", None)
     packed = damaged(directories["llama"], tmp_path / "packed", lambda t: t.update(
         {"model.norm.weight": t["model.norm.weight"].to(torch.float8_e4m3fn)}))  # fmt: skip

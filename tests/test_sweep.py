@@ -16,12 +16,11 @@ from phaseprune.questions.encode import EncodedQuestion, encode_pair, encode_tas
 from phaseprune.questions.prompts import render
 from phaseprune.questions.split import split
 from phaseprune.sweep import walk
-from phaseprune.sweep.forest import WORTH_SHARING
-from phaseprune.sweep.kept import Kept
-from phaseprune.sweep.measure import prepare, trace
+from phaseprune.sweep.kept import Kept, LastTrace
+from phaseprune.sweep.measure import prepare
 from phaseprune.sweep.probe import ANY_LENGTH, packed_length
-from phaseprune.sweep.retrace import LastTrace
-from phaseprune.sweep.rows import make_rows
+from phaseprune.sweep.rows import WORTH_SHARING, make_rows
+from phaseprune.sweep.trace import trace
 from phaseprune.sweep.walk import sweep_scores, trace_scores
 
 

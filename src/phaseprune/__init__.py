@@ -51,7 +51,7 @@ if TYPE_CHECKING:  # for editors and type checkers; each is imported on first us
     from phaseprune.replication.paper import paper as paper
     from phaseprune.report.html import write_report as write_report
     from phaseprune.results import open_run as open_run
-    from phaseprune.sweep.lenses import trace as trace
+    from phaseprune.sweep.trace import trace as trace
 
     __version__: str
 
@@ -59,7 +59,7 @@ if TYPE_CHECKING:  # for editors and type checkers; each is imported on first us
 _PUBLIC = {
     "load_model": "phaseprune.decoder.load",
     "load_task": "phaseprune.questions.catalog",
-    "trace": "phaseprune.sweep.lenses",
+    "trace": "phaseprune.sweep.trace",
     "plan": "phaseprune.methods.plan",
     "prune": "phaseprune.pruning.prune",
     "perturb": "phaseprune.probes.perturbation",

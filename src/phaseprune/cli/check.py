@@ -112,8 +112,8 @@ def _finish(screen: Screen, out: Path | None, result: dict) -> None:
 def _read(screen: Screen, model: o.ModelOptions):
     """What the model's files tell without the weights, and its tokenizer (None: none is there)."""
     with screen.status(f"reading {model.name} …"):
-        from phaseprune.decoder.device_map import MAP, refuse_unmappable
         from phaseprune.decoder.load import load_tokenizer, read_config, silence_transformers
+        from phaseprune.decoder.mapped import MAP, refuse_unmappable
         from phaseprune.decoder.preflight import preflight
         from phaseprune.decoder.source import find_source
 
@@ -160,8 +160,8 @@ def _model_lines(checks: Checks, seen, model: o.ModelOptions) -> dict:
 def _streaming_line(checks: Checks, seen, model: o.ModelOptions) -> None:
     from phaseprune.cli import check_words as words
     from phaseprune.decoder.budget import parse_bytes
-    from phaseprune.decoder.device_map import MAP
     from phaseprune.decoder.load import pick_device, pick_dtype
+    from phaseprune.decoder.mapped import MAP
 
     chosen = pick_dtype(model.dtype, pick_device(model.device))
     budget = None if model.max_memory is None else parse_bytes(model.max_memory)

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from os.path import isfile
 from pathlib import Path
@@ -113,19 +112,9 @@ def load_model(screen: Screen, name: str, keywords: Mapping[str, Any]):
         decoder = load_model(name, **keywords)
     for remark in decoder.pipeline.remarks:
         screen.note(f"{name}: {remark}")
-    if decoder.stream is not None:
-        from phaseprune.decoder.budget import in_words
-
-        screen.note(
-            f"{name} is streamed: its {len(decoder.blocks)} blocks are read from disk when they "
-            f"run, and at most {in_words(decoder.weight_bytes)} of weights are in memory"
-        )
-    if decoder.device_map is not None:
-        from phaseprune.decoder.device_map import block_places
-
-        counts = Counter(block_places(decoder.model, decoder.blocks_path))
-        where = ", ".join(f"{count} on {place}" for place, count in counts.items())
-        screen.note(f"{name} is spread over what there is; its blocks: {where}")
+    placed = decoder.placement.described(name)
+    if placed:
+        screen.note(placed)
     return decoder
 
 

@@ -14,7 +14,7 @@ from phaseprune.errors import UserError
 
 
 @o.command
-def export(
+def export(  # noqa: C901
     loading: o.LoadingOptions,
     output: o.OutputOptions,
     source: Annotated[str, o.argument("RUN|MODEL", "A run of prune; or a model, with --remove.")],

@@ -25,7 +25,8 @@ def trace(
     ] = None,
 ) -> None:  # fmt: skip
     """Show where the model makes up its mind: Decision Margin, accuracy, options by readout."""
-    from phaseprune.sweep.lenses import split_for
+    from phaseprune.sweep.trace import split_for
+    from phaseprune.sweep.trace import trace as measure
 
     run = Run("trace", model, questions, output)
     task = run.load_questions()
@@ -37,10 +38,9 @@ def trace(
     from phaseprune.report.tables import trace_table
     from phaseprune.report.transition_words import phases_line
     from phaseprune.report.words import groups_line, unequal_options_line
-    from phaseprune.sweep.recorded import trace_run
 
-    traced, state = run.work(trace_run, decoder, task, lens=lens, calibration=calibration)
-    run.note_state(state)
+    traced = run.work(measure, decoder, task, lens=lens, calibration=calibration)
+    run.note_state(traced.state)
     result = traced.to_dict()
     shown = [trace_table(result), phases_line(result)]
     if result.get("lens"):

@@ -25,7 +25,7 @@ from phaseprune.runs.atomic import append_json_lines, read_json_lines
 from phaseprune.runs.directory import RunDirectory
 from phaseprune.sweep.measure import prepare
 from phaseprune.sweep.recorded import recorded_trace, run_identity
-from phaseprune.sweep.sets import set_scores
+from phaseprune.sweep.walk import set_scores
 
 #: Sets that are walked together: many share most, but what is walked is lost when a run is killed.
 SETS_A_WALK = 64

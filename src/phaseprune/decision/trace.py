@@ -294,7 +294,8 @@ class Trace(Result):
     ``option_count_trajectories`` where all have the same number of options. ``decisions`` holds the
     questions' own figures and ``raw_scores`` the ``[Q, R, K]`` logits or log-likelihoods before any
     normalisation by length. ``debiased`` is there for letters alone; their ``transition`` is found
-    in it. ``lens`` is of a tuned lens: what the plain logit lens says.
+    in it. ``lens`` is of a tuned lens: what the plain logit lens says. ``state`` is whether the run
+    directory that it was kept in was ``new``, ``resumed`` or ``finished`` before.
     """
 
     model: str
@@ -317,6 +318,7 @@ class Trace(Result):
     raw_scores: np.ndarray = field(repr=False)
     debiased: Debiased | None = None
     lens: LensComparison | None = None
+    state: str | None = None
 
     def where_present(self) -> dict[str, Any]:
         """Option Frequency by position among the questions that have it, and how many do."""

@@ -14,11 +14,9 @@ import torch
 from phaseprune.decision.laco import Mixtures, written
 from phaseprune.decoder.companions import own_code, write_companions
 from phaseprune.decoder.decoder import Decoder
-from phaseprune.decoder.device_map import parameter_count
 from phaseprune.decoder.discover import count_blocks
 from phaseprune.decoder.export_notes import mergekit_yaml, model_card
 from phaseprune.decoder.items import Item, check_items, lone_halves, parse_item, whole_blocks
-from phaseprune.decoder.json_file import read_json_object
 from phaseprune.decoder.load import has_own_head, read_config, state_own_head
 from phaseprune.decoder.merged import check_mergeable, merged_blocks
 from phaseprune.decoder.patterns import (
@@ -27,11 +25,11 @@ from phaseprune.decoder.patterns import (
     llama_cpp_warnings,
     position_words,
 )
+from phaseprune.decoder.placement import parameter_count
 from phaseprune.decoder.pruned_config import Original, export_limits, prune, read_original
 from phaseprune.decoder.pruned_weights import write_kept_weights
 from phaseprune.decoder.reload import ExportMismatch, compare_with_skipping, runs_own_code
-from phaseprune.decoder.reload_streamed import refuse_comparing
-from phaseprune.decoder.source import find_source
+from phaseprune.decoder.source import find_source, read_json_object
 from phaseprune.decoder.stated_config import edited_config, text_part
 from phaseprune.decoder.sublayers import Halves, find_halves
 from phaseprune.decoder.zeroed import measure_zeroed
@@ -241,7 +239,7 @@ def check_exportable(decoder: Decoder, deleting: bool = True) -> str | None:
             budget in which the exported model has no room beside the full one.
     """
     _refuse_unwritable(decoder)
-    refuse_comparing(decoder)
+    decoder.placement.refuse_comparing(decoder.name, decoder.dtype, decoder.max_memory)
     if not deleting:
         return None
     some, words = export_limits(_original(decoder))

@@ -96,7 +96,7 @@ def cached_tokens(
         ``[N, T]`` tokens; None where the model returns no KV cache, or its weights are not all in
         one memory (each token would fetch them all again).
     """
-    if decoder.stream is not None or decoder.device_map is not None:
+    if not decoder.placement.in_place:
         return None
     tokens, done = np.zeros((len(prompts), count), dtype=np.int64), 0
     with unheard_blocks(decoder, set(removed)):

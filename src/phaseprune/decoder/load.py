@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,14 +16,6 @@ from torch import nn
 from phaseprune.decoder.budget import fits, in_words, parse_bytes
 from phaseprune.decoder.checkpoint import Checkpoint, read_checkpoint
 from phaseprune.decoder.decoder import Decoder
-from phaseprune.decoder.device_map import (
-    MAP,
-    DeviceMap,
-    load_mapped,
-    main_device,
-    refuse_unmappable,
-    require_accelerate,
-)
 from phaseprune.decoder.discover import (
     count_blocks,
     find_final_norm,
@@ -30,20 +25,31 @@ from phaseprune.decoder.discover import (
     refuse_many_blocks,
 )
 from phaseprune.decoder.gguf_keys import settle_config
-from phaseprune.decoder.gguf_rope import check_rotations
 from phaseprune.decoder.gguf_tensors import check_tensors
 from phaseprune.decoder.gguf_tokenizer import settle_tokenizer
 from phaseprune.decoder.in_memory import InMemory, in_memory
-from phaseprune.decoder.json_file import read_json_object
-from phaseprune.decoder.load_errors import first_line, load_errors
-from phaseprune.decoder.load_streamed import load_streamed, streaming_problem
+from phaseprune.decoder.mapped import (
+    Mapped,
+    is_map,
+    main_device,
+    refuse_unmappable,
+    require_accelerate,
+)
 from phaseprune.decoder.own_pipeline import check_ids, compare_pipelines
-from phaseprune.decoder.shards import plain_index
+from phaseprune.decoder.placement import DeviceMap, Loading, Placement, Resident
 from phaseprune.decoder.skeleton import build_empty
-from phaseprune.decoder.source import Source, find_source
-from phaseprune.decoder.streaming import BlockStream
+from phaseprune.decoder.source import (
+    INDEX,
+    SINGLE,
+    Source,
+    find_source,
+    loaded_files,
+    read_index,
+    read_json_object,
+    weight_map,
+)
+from phaseprune.decoder.streamed import Streamed, streaming_problem
 from phaseprune.decoder.verify import check_block_weights, check_readout, check_weights
-from phaseprune.decoder.verify_streamed import check_readout_streamed
 from phaseprune.errors import UserError, near_matches, shown
 from phaseprune.option_types import check_options, checked
 
@@ -110,9 +116,8 @@ def load_model(
         options = {"device": device, "dtype": dtype, "revision": revision, "stream": stream,
                    "trust_remote_code": trust_remote_code}  # fmt: skip
         source = in_memory(name, tokenizer, options)
-        return _checked(
-            source, name, tokenizer, locate_blocks(name, name.config, blocks), max_memory
-        )
+        placement = Resident(name, locate_blocks(name, name.config, blocks))
+        return _checked(source, placement, tokenizer, max_memory)
     if tokenizer is not None:
         raise UserError(
             f"{name}: a model by name is loaded with its own tokenizer; leave tokenizer out, or "
@@ -127,51 +132,38 @@ def load_model(
     tokenizer = load_tokenizer(source, trust_remote_code)
     if source.gguf_file:
         _check_gguf_tensors(source, config)
-    model, read_blocks = _load_weights(
+    placement = _place(
         source, config, device, dtype, trust_remote_code, stream, max_memory,
         lambda model: locate_blocks(model, config, blocks),
     )  # fmt: skip
-    return _checked(
-        source, model, tokenizer, locate_blocks(model, config, blocks), max_memory, read_blocks,
-        device if _is_map(device) else None,
-    )  # fmt: skip
+    return _checked(source, placement, tokenizer, max_memory)
 
 
 def _checked(
-    source: Source,
-    model: nn.Module,
-    tokenizer: Any,
-    blocks_path: str,
-    max_memory: int | None,
-    stream: BlockStream | None = None,
-    device_map: DeviceMap | None = None,
+    source: Source, placement: Placement, tokenizer: Any, max_memory: int | None
 ) -> Decoder:
-    """The decoder that a loaded model is, once it is found to be one."""
-    found = model.get_submodule(blocks_path)
+    """The decoder that a placed model is, once it is found to be one."""
+    model = placement.model
     decoder = Decoder(
         name=source.name,
         model=model,
         tokenizer=tokenizer,
         source=source,
-        blocks=found,
-        blocks_path=blocks_path,
-        norm_path=find_final_norm(model, blocks_path),
+        blocks=placement.blocks,
+        blocks_path=placement.blocks_path,
+        norm_path=find_final_norm(model, placement.blocks_path),
         head=find_head(model),
-        input_name=find_input_name(found),
+        placement=placement,
+        input_name=find_input_name(placement.blocks),
         max_memory=max_memory,
-        stream=stream,
         trained=isinstance(source, InMemory),
-        device_map=device_map,
     )
     check_ids(source.name, tokenizer, model.get_input_embeddings().weight.shape[0])
     if has_own_head(decoder):
         state_own_head(decoder.config)
     check_weights(decoder)
-    if decoder.stream is not None:
-        decoder.stream.check = lambda block: check_block_weights(decoder, block)
-    in_place = decoder.stream is None and decoder.device_map is None
-    check = check_readout if in_place else check_readout_streamed
-    decoder.readout_difference = check(decoder)
+    placement.on_read = lambda block: check_block_weights(decoder, block)
+    decoder.readout_difference = check_readout(decoder)
     decoder.pipeline = compare_pipelines(decoder)
     return decoder
 
@@ -289,7 +281,7 @@ def state_own_head(config) -> None:
             level.tie_word_embeddings = False
 
 
-def _load_weights(
+def _place(
     source: Source,
     config,
     device: str | DeviceMap,
@@ -298,8 +290,8 @@ def _load_weights(
     stream: bool | None,
     max_memory: int | None,
     find: Callable[[nn.Module], str],
-) -> tuple[nn.Module, BlockStream | None]:
-    """The model, and what reads its blocks where they are streamed.
+) -> Placement:
+    """Load the weights where they are to be.
 
     Args:
         source: the files.
@@ -311,56 +303,26 @@ def _load_weights(
         max_memory: in bytes.
         find: gives the path of a model's blocks.
     """
-    mapped = device if _is_map(device) else None
+    mapped = device if is_map(device) else None
     device = pick_device(device)
     chosen = pick_dtype(dtype, device)
     if mapped is not None:
         refuse_unmappable(source, config, stream)
+    loading = Loading(
+        source, device, chosen, trust_remote_code, find, max_memory, mapped, config
+    )  # fmt: skip
     with load_errors(source), plain_index(source):
-        blocks = None
-        if mapped is not None:
-            model, report = load_mapped(
-                source.directory, mapped, chosen, trust_remote_code, find, max_memory
-            )
-        elif _is_streamed(source, config, device, chosen, stream, max_memory):
-            model, report, blocks = load_streamed(
-                source, device, chosen, trust_remote_code, find, max_memory
-            )
-        else:
-            model, report = _load_whole(source, config, chosen, trust_remote_code)
-            model = model.to(device).eval().requires_grad_(False)
+        kind: type[Placement] = Mapped if mapped is not None else Resident
+        if mapped is None and _is_streamed(source, config, device, chosen, stream, max_memory):
+            kind = Streamed
+        placement, report = kind.load(loading)
     missing = sorted(report["missing_keys"])
     if missing:
         raise UserError(
             f"{source.name}: the checkpoint lacks {len(missing)} of the model's weights, the first "
             f"{missing[0]}; they would be random, so give a complete checkpoint"
         )
-    return model, blocks
-
-
-def _load_whole(source: Source, config, dtype: torch.dtype | None, trust_remote_code: bool):
-    from transformers import AutoModelForCausalLM
-
-    gguf = {
-        "gguf_file": source.gguf_file, "config": config,  # as it was settled
-        "ignore_mismatched_sizes": True,  # they are refused here, by their names
-    }  # fmt: skip
-    model, report = AutoModelForCausalLM.from_pretrained(
-        source.directory,
-        dtype=dtype or "auto",
-        trust_remote_code=trust_remote_code,
-        output_loading_info=True,
-        **(gguf if source.gguf_file else {"use_safetensors": True}),
-    )
-    if source.gguf_file:
-        for name, read, wanted in sorted(report["mismatched_keys"]):
-            raise UserError(
-                f"{source.name}: transformers reads {name} from this file in the shape "
-                f"{list(read)}, and the model's is {list(wanted)}; give the model's own "
-                "safetensors checkpoint"
-            )
-        check_rotations(model, config, source.gguf_header)
-    return model, report
+    return placement
 
 
 def _is_streamed(
@@ -404,17 +366,13 @@ def pick_dtype(dtype: str, device: str) -> torch.dtype | None:
     return DTYPES.get(dtype, torch.float32 if on_cpu else None)
 
 
-def _is_map(device: str | DeviceMap) -> bool:
-    return not isinstance(device, str) or device == MAP
-
-
 def pick_device(name: str | DeviceMap) -> str:
     """The device that ``--device`` means; of a map, where most runs.
 
     Raises:
         UserError: it cannot be used here.
     """
-    if _is_map(name):
+    if is_map(name):
         require_accelerate()
         name = main_device(name, pick_device("auto"))
     if name == "auto":
@@ -443,3 +401,64 @@ def silence_transformers() -> None:
 
 def _as_tuple(names) -> tuple[str, ...]:
     return (names,) if isinstance(names, str) else tuple(names)
+
+
+class load_errors:  # noqa: N801 - a context manager
+    """Turns what transformers raises for a bad checkpoint into one sentence."""
+
+    def __init__(self, source: Source, what: str = "it cannot be loaded"):
+        self.source, self.what = source, what
+
+    def __enter__(self) -> None:
+        self.logger = logging.getLogger("transformers")
+        self.level = self.logger.level
+        self.logger.setLevel(logging.ERROR)  # its report on missing weights is ours to make
+
+    def __exit__(self, kind, error, traceback) -> None:
+        self.logger.setLevel(self.level)
+        expected = isinstance(error, Exception) and not isinstance(
+            error, UserError | torch.OutOfMemoryError
+        )
+        if expected:  # readers of damaged files raise anything
+            hint = (
+                "; it needs the checkpoint's own code: add --trust-remote-code if you trust it"
+                if "trust_remote_code" in str(error)
+                else ""
+            )
+            raise UserError(
+                f"{self.source.name}: {self.what} ({first_line(error)}){hint}"
+            ) from error
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, on one line and not too long."""
+    text = re.sub(r"\s+", " ", str(error)).strip()
+    return text[:240] or type(error).__name__
+
+
+@contextmanager
+def plain_index(source: Source) -> Iterator[None]:
+    """Have transformers load by an index without ``metadata``, which is only a note of sizes."""
+    if source.gguf_file or not _lacks_metadata(source):
+        yield
+        return
+    from transformers import modeling_utils
+
+    names = weight_map(source)
+    files = [str(path) for path in loaded_files(source)]
+
+    def shards(*args, **kwargs):
+        return files, {"all_checkpoint_keys": [*names], "weight_map": dict(names)}
+
+    original = modeling_utils.get_checkpoint_shard_files
+    modeling_utils.get_checkpoint_shard_files = shards
+    try:
+        yield
+    finally:
+        modeling_utils.get_checkpoint_shard_files = original
+
+
+def _lacks_metadata(source: Source) -> bool:
+    if (source.directory / SINGLE).is_file() or not (source.directory / INDEX).is_file():
+        return False
+    return not isinstance(read_index(source).get("metadata"), dict)

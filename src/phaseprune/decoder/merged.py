@@ -24,16 +24,7 @@ def check_mergeable(decoder: Decoder) -> None:
             blocks share, or blocks that differ in what weights they have.
     """
     lead = f"{decoder.name}: blocks cannot be merged"
-    if decoder.stream is not None:
-        raise UserError(
-            f"{lead} while they are read from disk one by one; load the model with --no-stream, "
-            "or choose another method"
-        )
-    if decoder.device_map is not None:
-        raise UserError(
-            f"{lead} while they are spread by a device map; load the model on one device, or "
-            "choose another method"
-        )
+    decoder.placement.require("merging", decoder.name)
     blocks = [dict(block.named_parameters()) for block in decoder.blocks]
     quantised = any(
         not weight.is_floating_point() or weight.dtype.itemsize < 2

@@ -19,16 +19,9 @@ from torch import nn
 from phaseprune.decoder.blocks import record_calls, run_block
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.decoder.readout import read_logits
-from phaseprune.decoder.verify import TOLERANCE
+from phaseprune.decoder.verify import PROMPTS, TOLERANCE
 from phaseprune.errors import UserError
 from phaseprune.questions.encode import encode_pair
-
-#: Context and continuation. The longest has its label where questions have it.
-PROMPTS = (
-    ("The capital of France is", " Paris"),
-    ("Question: What is the colour of the sky on a clear day?\nAnswer:", " blue"),
-    ("Which of these is a fruit?\nA. stone\nB. apple\nC. river\nD. cloud\nAnswer:", " B"),
-)
 
 
 @dataclass(frozen=True)
@@ -83,26 +76,18 @@ def check_ids(name: str, tokenizer: Any, rows: int) -> None:
         )
 
 
-def prompt_rows(decoder: Decoder, tokens: int) -> torch.Tensor:
-    """The beginnings of those real prompts that are long enough, ``[R, tokens]``."""
-    found = [decoder.tokenizer(context + answer)["input_ids"] for context, answer in PROMPTS]
-    rows = [ids[:tokens] for ids in found if len(ids) >= tokens]
-    return torch.tensor(rows, dtype=torch.long).reshape(-1, tokens)
-
-
 @torch.no_grad()
 def compare_pipelines(decoder: Decoder) -> Pipeline:
     """Run the prompts through both.
 
     Where blocks are not in memory the logits are not compared here: real prompts are among the rows
-    of the load-time walk (``verify_streamed``).
+    of the load-time walk (``verify.check_readout``).
 
     Raises:
         UserError: logits differ, and what of the tokenizer's output makes them.
     """
     tokenizer = decoder.tokenizer
     rows = decoder.model.get_input_embeddings().weight.shape[0]
-    in_place = decoder.stream is None and decoder.device_map is None
     remarks, differences = [], []
     begins = None
     for context, continuation in PROMPTS:
@@ -113,7 +98,7 @@ def compare_pipelines(decoder: Decoder) -> Pipeline:
         if not theirs or max(theirs) >= rows:
             continue
         begins = begins or _special_start(tokenizer, theirs)
-        if in_place:
+        if decoder.placement.in_place:
             differences.append(_difference(decoder, context + continuation, remarks))
     limit = decoder.position_limit
     if limit is not None and limit < decoder.stated_length:

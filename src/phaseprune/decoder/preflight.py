@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from phaseprune.decoder.checkpoint import PLAIN, Checkpoint, read_checkpoint
-from phaseprune.decoder.context import context_limit
+from phaseprune.decoder.decoder import context_limit
 from phaseprune.decoder.discover import (
     count_blocks,
     find_final_norm,
@@ -23,7 +23,7 @@ from phaseprune.decoder.discover import (
 )
 from phaseprune.decoder.gguf_tensors import check_tensors
 from phaseprune.decoder.gguf_tokenizer import bos_words
-from phaseprune.decoder.load_errors import first_line, load_errors
+from phaseprune.decoder.load import first_line, load_errors
 from phaseprune.decoder.names import (
     Names,
     block_of,
@@ -35,7 +35,7 @@ from phaseprune.decoder.own_pipeline import check_ids
 from phaseprune.decoder.pruned_config import export_limits, original_of
 from phaseprune.decoder.skeleton import build_empty
 from phaseprune.decoder.source import Source, loaded_files
-from phaseprune.decoder.weight_reader import WeightReader
+from phaseprune.decoder.tensors import WeightReader
 from phaseprune.errors import UserError
 from phaseprune.option_types import checked
 

@@ -15,8 +15,14 @@ from functools import cached_property
 from typing import Any
 
 from phaseprune.decoder.discover import count_blocks, count_field, find_blocks
-from phaseprune.decoder.per_block import cut_to_kept, part_of_blocks, values_of_blocks
-from phaseprune.decoder.positional import positional_fields, rewritings, toggled
+from phaseprune.decoder.per_block import (
+    cut_to_kept,
+    part_of_blocks,
+    positional_fields,
+    rewritings,
+    toggled,
+    values_of_blocks,
+)
 from phaseprune.decoder.skeleton import (
     Difference,
     Skeleton,

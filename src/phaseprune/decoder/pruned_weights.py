@@ -15,7 +15,9 @@ import torch
 
 from phaseprune.decoder.checkpoint import loaded_files
 from phaseprune.decoder.decoder import Decoder
-from phaseprune.decoder.lazy_tensors import (
+from phaseprune.decoder.names import destinations
+from phaseprune.decoder.sublayers import Halves
+from phaseprune.decoder.tensors import (
     LazyTensor,
     loaded_tensors,
     pieces,
@@ -23,8 +25,6 @@ from phaseprune.decoder.lazy_tensors import (
     without_tied,
     write_safetensors,
 )
-from phaseprune.decoder.stored_names import destinations
-from phaseprune.decoder.sublayers import Halves
 from phaseprune.decoder.zeroed import with_zeros, zeroed_tensors
 from phaseprune.runs.atomic import write_json
 

@@ -14,7 +14,6 @@ from torch.nn import functional
 
 from phaseprune.decoder.blocks import replaced_blocks, split_call
 from phaseprune.decoder.decoder import Decoder
-from phaseprune.decoder.device_map import fetched
 
 
 @torch.no_grad()
@@ -49,7 +48,7 @@ def differentiable_logits(
         return first if index == 0 else identity
 
     dummy = torch.zeros(len(hidden), 1, dtype=torch.long, device=hidden.device)
-    with replaced_blocks(decoder, stand_in), _head_rows(decoder.head, vocabulary_rows):
+    with replaced_blocks(decoder, stand_in), _head_rows(decoder, vocabulary_rows):
         logits = decoder.model(input_ids=dummy, use_cache=False).logits[:, 0]
     if vocabulary_rows is not None and not isinstance(decoder.head, nn.Linear):
         logits = logits[:, vocabulary_rows]
@@ -81,14 +80,14 @@ def head_inputs(decoder: Decoder, hidden: torch.Tensor) -> torch.Tensor:
 class _head_rows:  # noqa: N801 - a context manager
     """Restrict a linear head to some rows of its vocabulary while the context lasts."""
 
-    def __init__(self, head: nn.Module, rows: torch.Tensor | slice | None):
-        self.head, self.active = head, rows is not None and isinstance(head, nn.Linear)
-        self.rows = rows
+    def __init__(self, decoder: Decoder, rows: torch.Tensor | slice | None):
+        self.head, self.placement, self.rows = decoder.head, decoder.placement, rows
+        self.active = rows is not None and isinstance(self.head, nn.Linear)
 
     def __enter__(self) -> None:
         if not self.active:
             return
-        with fetched(self.head):  # a hook that would do it stands in the forward that is replaced
+        with self.placement.fetched(self.head):  # the forward that would do it is replaced
             own, rows = self.head.weight, self.rows
             rows = rows.to(own.device) if isinstance(rows, torch.Tensor) else rows
             weight = own[rows]

@@ -9,10 +9,9 @@ from pathlib import Path
 import torch
 
 from phaseprune.decoder.decoder import Decoder
-from phaseprune.decoder.device_map import parameter_count
 from phaseprune.decoder.items import Item, whole_blocks
-from phaseprune.decoder.load_errors import first_line
-from phaseprune.decoder.reload_streamed import new_tokens, reload
+from phaseprune.decoder.load import first_line
+from phaseprune.decoder.placement import Report, parameter_count
 from phaseprune.decoder.sublayers import Halves, skipped_items
 from phaseprune.decoder.verify import TOLERANCE
 from phaseprune.errors import UserError
@@ -59,7 +58,9 @@ def compare_with_skipping(
         ExportMismatch: logits differ, weights are missing, or generation with the KV cache differs
             from generation without.
     """
-    model, report = reload(decoder, whole_blocks(removed), checkpoint, runs_own_code(decoder))
+    gone = set(whole_blocks(removed))
+    kept = [block for block in range(len(decoder.blocks)) if block not in gone]
+    model, report = reload(decoder, kept, checkpoint)
     missing = sorted(report["missing_keys"])
     if missing:
         raise ExportMismatch(f"the exported checkpoint lacks {len(missing)} weights ({missing[0]})")
@@ -88,6 +89,21 @@ def compare_with_skipping(
     )
 
 
+def reload(
+    decoder: Decoder, kept: Sequence[int], checkpoint: Path
+) -> tuple[torch.nn.Module, Report]:
+    """The model that a checkpoint holds, placed as the full model is, and the report on loading it.
+
+    Args:
+        decoder: the full model.
+        kept: original indices of the blocks that the checkpoint has.
+        checkpoint: the directory.
+    """
+    return decoder.placement.reload(
+        checkpoint, kept, decoder.dtype, runs_own_code(decoder), decoder.max_memory
+    )
+
+
 def runs_own_code(decoder: Decoder) -> bool:
     """Whether the user let the checkpoint's own code run."""
     return type(decoder.config).__module__.startswith("transformers_modules")
@@ -98,7 +114,7 @@ def _check_generation(decoder: Decoder, model, tokens: torch.Tensor, tolerance: 
 
     0 where the full model cannot generate with the cache either, or differs likewise.
     """
-    count = new_tokens(decoder, NEW_TOKENS)
+    count = decoder.placement.new_tokens(NEW_TOKENS)
     try:
         below_best, _ = _cache_differences(model, tokens, count)
     except torch.OutOfMemoryError:
@@ -123,7 +139,7 @@ def _check_generation(decoder: Decoder, model, tokens: torch.Tensor, tolerance: 
 def _full_model_generates(decoder: Decoder, tokens: torch.Tensor, tolerance: float) -> bool:
     """Whether the full model's cache is exact, told by all logits and not the best ones alone."""
     try:
-        count = new_tokens(decoder, NEW_TOKENS)
+        count = decoder.placement.new_tokens(NEW_TOKENS)
         return _cache_differences(decoder.model, tokens, count)[1] <= 2 * tolerance
     except torch.OutOfMemoryError:
         raise

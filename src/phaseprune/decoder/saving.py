@@ -13,11 +13,9 @@ from typing import Any
 import torch
 
 from phaseprune.decoder.decoder import Decoder
-from phaseprune.decoder.device_map import parameter_count
-from phaseprune.decoder.load import load_model
-from phaseprune.decoder.load_errors import first_line
-from phaseprune.decoder.reload import GENERATION_ERRORS, runs_own_code
-from phaseprune.decoder.reload_streamed import reload
+from phaseprune.decoder.load import first_line, load_model
+from phaseprune.decoder.placement import parameter_count
+from phaseprune.decoder.reload import GENERATION_ERRORS, reload
 from phaseprune.decoder.source import find_source
 from phaseprune.errors import UserError
 from phaseprune.progress import Progress, silent
@@ -117,18 +115,13 @@ def measure_saving(
         raise UserError("measuring a saving needs at least one repeat, prompt token and new token")
     decoder = load_model(full) if isinstance(full, str) else full
     notes = _notes(decoder, Path(exported))
-    if decoder.stream is not None:
-        raise UserError(
-            f"{decoder.name} is read from disk block by block, so that its speed would be the "
-            "disk's; measure where it fits into memory (--no-stream)"
-        )
+    decoder.placement.require("timing", decoder.name)
     most = decoder.max_length or prompt_tokens + new_tokens + 1
     if most < LEAST_LENGTH:
         raise UserError(f"{decoder.name} takes {most} tokens, too few to measure its speed")
     new_tokens = min(new_tokens, most // 2)
     prompt_tokens = min(prompt_tokens, most - new_tokens - 1)
-    gone = [block for block in range(notes["blocks"]) if block not in notes["kept"]]
-    short, _ = reload(decoder, gone, Path(exported), runs_own_code(decoder))
+    short, _ = reload(decoder, notes["kept"], Path(exported))
     vocabulary = decoder.model.get_input_embeddings().weight.shape[0]
     generator = torch.Generator().manual_seed(0)
     prompt = torch.randint(vocabulary, (1, prompt_tokens), generator=generator).to(decoder.device)

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from phaseprune.decoder.gguf_header import GgufHeader, read_gguf_header
-from phaseprune.decoder.json_file import read_json_object
 from phaseprune.errors import UserError, near_matches, shown
 
 #: What transformers loads: the one file, else the shards that the index names.
@@ -327,3 +326,22 @@ def _digest(handle) -> bytes:
     while chunk := handle.read(1 << 20):
         digest.update(chunk)
     return digest.digest()
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """The object that a file holds.
+
+    Raises:
+        UserError: it cannot be read, is no JSON, is nested too deeply, or is no object.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise UserError(
+            f"{path.name} is damaged: it is nested deeper than any such file; fetch it again"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path.name} is damaged ({error}); fetch it again") from None
+    if not isinstance(found, dict):
+        raise UserError(f"{path.name} is damaged: it is no JSON object; fetch it again")
+    return found

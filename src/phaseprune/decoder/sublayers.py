@@ -106,12 +106,7 @@ def find_halves(decoder: Decoder) -> Halves:
     Raises:
         UserError: weights that are not all in place, or a block that has no such halves.
     """
-    if decoder.stream is not None or decoder.device_map is not None:
-        how = "--stream" if decoder.stream is not None else "--device map"
-        raise UserError(
-            f"{decoder.name}: --granularity runs halves of blocks, which needs all weights in one "
-            f"memory, and {how} spreads them; leave one of the two out"
-        )
+    decoder.placement.require("halves", decoder.name)
     generator = torch.Generator().manual_seed(0)
     vocabulary = decoder.model.get_input_embeddings().weight.shape[0]
     tokens = torch.randint(vocabulary, (PROBE_ROWS, PROBE_TOKENS), generator=generator)

@@ -15,8 +15,7 @@ import torch
 from torch import nn
 
 from phaseprune.decoder.decoder import Decoder
-from phaseprune.decoder.packed import forward_packed
-from phaseprune.decoder.packed_attention import Packing, Trunk
+from phaseprune.decoder.packed import Packing, Trunk, forward_packed
 from phaseprune.errors import UserError
 
 METHODS = ("lora", "full")

@@ -122,13 +122,4 @@ def check_gradients(decoder: Decoder) -> None:
     Raises:
         UserError: says how to load it.
     """
-    if decoder.stream is not None:
-        raise UserError(
-            f"{decoder.name} is streamed and gives no gradients, which this method needs; load it "
-            "with --no-stream, or choose another method"
-        )
-    if decoder.device_map is not None:
-        raise UserError(
-            f"{decoder.name} is spread over several places and gives no gradients, which this "
-            "method needs; give one --device, or choose another method"
-        )
+    decoder.placement.require("gradients", decoder.name)

@@ -17,9 +17,9 @@ import torch
 
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.decoder.items import Item, block_of_item, lone_halves, whole_blocks
-from phaseprune.decoder.lazy_tensors import LazyTensor
 from phaseprune.decoder.names import changes_on_loading, possible_names
 from phaseprune.decoder.sublayers import Halves, part_of, skipped_items
+from phaseprune.decoder.tensors import LazyTensor
 from phaseprune.errors import UserError
 
 PROMPT_TOKENS, REPEATS = 128, 5

@@ -23,7 +23,7 @@ from phaseprune.progress import Progress, silent
 from phaseprune.questions.question import Task
 from phaseprune.runs.atomic import write_json
 from phaseprune.runs.directory import RunDirectory
-from phaseprune.sweep.measure import trace
+from phaseprune.sweep.trace import trace
 
 
 def heal(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from phaseprune.decoder.decoder import Decoder
-from phaseprune.decoder.device_map import MAP
+from phaseprune.decoder.mapped import is_map
 from phaseprune.errors import UserError
 from phaseprune.healing.data import Material, question_material, text_material
 from phaseprune.healing.pruned import PrunedRun, open_run
@@ -71,7 +71,7 @@ def prepare_sources(
         raise UserError("--text goes with --objective text or distill; add one, or leave it out")
     if text is not None and train is not None:
         raise UserError("--train and --text both say what to train on; give one of them")
-    if not isinstance(options["device"], str) or options["device"] == MAP:
+    if is_map(options["device"]):
         raise UserError(
             "healing trains on one device, and a map spreads the model over several; name one, as "
             "--device cuda"

@@ -19,7 +19,7 @@ from phaseprune.methods.judge import Judge
 from phaseprune.methods.racing import REPEATED
 from phaseprune.probes.phasewise_sets import draw_sets
 from phaseprune.progress import Progress, silent
-from phaseprune.sweep.sets import set_scores
+from phaseprune.sweep.walk import set_scores
 
 #: A set of blocks, rising.
 Set = tuple[int, ...]

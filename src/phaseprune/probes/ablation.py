@@ -22,14 +22,14 @@ from phaseprune.questions.split import split
 from phaseprune.runs.atomic import write_json
 from phaseprune.runs.directory import RunDirectory
 from phaseprune.runs.result import Result, draw, number, of_interval
-from phaseprune.sweep.ablated import (
+from phaseprune.sweep.branches import (
     KINDS,
     ablated_blocks,
     ablation_births,
     ablation_order,
+    branch_scores,
     mean_contributions,
 )
-from phaseprune.sweep.branches import branch_scores
 from phaseprune.sweep.measure import Prepared, prepare
 from phaseprune.sweep.recorded import phases_option, read_trace, run_identity
 

@@ -23,9 +23,8 @@ from phaseprune.questions.question import Task
 from phaseprune.sweep.measure import Prepared, prepare
 from phaseprune.sweep.memory import state_budget
 from phaseprune.sweep.rows import Shard
-from phaseprune.sweep.scoring import add_scores
-from phaseprune.sweep.side_by_side import Models, walk_models
-from phaseprune.sweep.walk import first_bad
+from phaseprune.sweep.scoring import add_scores, first_bad
+from phaseprune.sweep.walk import walk
 
 #: Questions of a minibatch without a number given: a tenth of them, within these bounds.
 FEWEST, MOST = 8, 64
@@ -147,10 +146,11 @@ def see_minibatch(
     vectors: list[list[np.ndarray]] = [[] for _ in removals]
     sums: list[list[np.ndarray]] = [[] for _ in removals]
 
-    def see(readout: int, streams: list[Models], states: torch.Tensor) -> None:
+    for here in walk(decoder, shard, removals, progress=progress):
+        streams, states = here.streams, here.at_reads()
         bad = first_bad(shard, states)
         if bad is not None:
-            place = f"block {readout - 1}" if readout else "the embeddings"
+            place = f"block {here.block}" if here.number else "the embeddings"
             without = sorted(removals[streams[bad[0]][0]])
             raise UserError(
                 f"{decoder.name}: {place} gives NaN or infinite values on question "
@@ -167,7 +167,6 @@ def see_minibatch(
                 vectors[model].append(vector)
                 sums[model].append(added)
 
-    walk_models(decoder, shard, removals, see, progress)
     stacked = [np.stack(of) for of in vectors]
     return Seen(
         cross=tuple(stacked[0] @ other.T for other in stacked[1:]),

@@ -31,9 +31,8 @@ from phaseprune.questions.question import Task
 from phaseprune.runs.atomic import write_json
 from phaseprune.runs.directory import RunDirectory
 from phaseprune.runs.result import Result, draw, of_interval, transition_line
-from phaseprune.sweep.branches import branch_scores
+from phaseprune.sweep.branches import branch_scores, noise_births
 from phaseprune.sweep.measure import Prepared, prepare
-from phaseprune.sweep.perturbed import noise_births
 from phaseprune.sweep.recorded import phases_option, read_trace, run_identity
 
 #: Variances sigma^2 = eps^2 of the noise, in units of the variance of a token's state.

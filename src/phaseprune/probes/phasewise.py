@@ -37,7 +37,7 @@ from phaseprune.sweep.recorded import (
     run_identity,
     sides_counted,
 )
-from phaseprune.sweep.sets import set_scores
+from phaseprune.sweep.walk import set_scores
 
 DEFAULT_DRAWS = 20
 

@@ -27,7 +27,7 @@ from phaseprune.runs.atomic import write_json
 from phaseprune.runs.directory import RunDirectory
 from phaseprune.sweep.measure import Prepared
 from phaseprune.sweep.recorded import run_identity
-from phaseprune.sweep.side_by_side import block_passes
+from phaseprune.sweep.walk import block_passes
 
 
 def similarity(

@@ -9,7 +9,6 @@ from typing import Any
 
 from phaseprune.decision.transition import Transition
 from phaseprune.decoder.decoder import Decoder
-from phaseprune.decoder.device_map import MAP
 from phaseprune.decoder.halved import running_halves
 from phaseprune.decoder.items import (
     NOUNS,
@@ -19,6 +18,7 @@ from phaseprune.decoder.items import (
     lone_halves,
     whole_blocks,
 )
+from phaseprune.decoder.mapped import MAP
 from phaseprune.errors import UserError
 from phaseprune.methods.choice import Choice
 from phaseprune.methods.judge import question_judge, text_judge

@@ -20,8 +20,8 @@ from phaseprune.methods.objectives import best, figures
 from phaseprune.methods.racing import race_candidates, race_of_step
 from phaseprune.progress import Progress, silent
 from phaseprune.pruning.step import Search, Step, make_step
+from phaseprune.sweep.kept import LastTrace
 from phaseprune.sweep.measure import Prepared
-from phaseprune.sweep.retrace import LastTrace
 from phaseprune.sweep.walk import sweep_scores, trace_scores
 
 

@@ -20,9 +20,8 @@ from phaseprune.methods.objectives import OBJECTIVES
 from phaseprune.methods.racing import Racing
 from phaseprune.probes.guards import TextGuard
 from phaseprune.pruning.stopping import Stop
-from phaseprune.sweep.kept import Kept
+from phaseprune.sweep.kept import Kept, LastTrace
 from phaseprune.sweep.measure import Prepared
-from phaseprune.sweep.retrace import LastTrace
 
 
 @dataclass(frozen=True)

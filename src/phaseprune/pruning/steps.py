@@ -25,10 +25,10 @@ from phaseprune.pruning.ranked import by_ranking
 from phaseprune.pruning.step import Search, Step
 from phaseprune.pruning.stopping import Stop
 from phaseprune.runs.directory import RunDirectory
+from phaseprune.sweep.estimate import faster_products
 from phaseprune.sweep.kept import Kept
 from phaseprune.sweep.measure import Prepared
 from phaseprune.sweep.memory import kept_budget
-from phaseprune.sweep.precision import faster_products
 
 
 def open_search(

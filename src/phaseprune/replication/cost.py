@@ -39,9 +39,8 @@ from phaseprune.healing.recipe import Recipe
 from phaseprune.replication.bounds import ladder_passes, phasewise_passes
 from phaseprune.replication.settings import Settings
 from phaseprune.replication.sides import Side, Sides
-from phaseprune.sweep.ablated import ablation_births
+from phaseprune.sweep.branches import ablation_births, noise_births
 from phaseprune.sweep.estimate import Rates
-from phaseprune.sweep.perturbed import noise_births
 from phaseprune.sweep.tuned import EPOCHS, HELD_SHARE, HELD_TOKENS, RIDGES, TOKENS
 
 #: Forwards that a training step is counted as.

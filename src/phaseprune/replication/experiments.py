@@ -21,7 +21,7 @@ from phaseprune.questions.question import Task
 from phaseprune.questions.split import split
 from phaseprune.replication.settings import Settings
 from phaseprune.report.run_files import read_json
-from phaseprune.sweep.recorded import trace_run
+from phaseprune.sweep.trace import trace
 
 #: Where the summary of the healed depths is, below a task's folder.
 LADDER = Path("prune", "heal", "ladder")
@@ -95,11 +95,11 @@ def run_experiment(name: str, job: Job) -> None:
 
 
 def _trace(job: Job) -> None:
-    trace_run(job.decoder, job.task, **job.told("trace"))
+    trace(job.decoder, job.task, **job.told("trace"))
 
 
 def _lens(job: Job) -> None:
-    trace_run(
+    trace(
         job.decoder, job.task, lens="tuned", calibration=job.settings.calibration,
         **job.told("lens"),
     )  # fmt: skip
@@ -142,7 +142,7 @@ def _phasewise(job: Job) -> None:
 def _heal(job: Job) -> None:
     told = job.told("heal")
     del told["out"]
-    whole = job.decoder.stream is None and job.decoder.device_map is None
+    whole = job.decoder.placement.in_place
     heal_ladder(
         job.folder / "prune", job.settings.ladder, seeds=job.settings.heal_seeds,
         train=job.settings.train, drop_overlap=True, name=LADDER.name, model=job.decoder.name,

@@ -23,8 +23,8 @@ from phaseprune.sweep.measure import encode_inputs
 from phaseprune.sweep.memory import batch_tokens, refuse_unfit, shard_tokens
 from phaseprune.sweep.probe import packed_length
 from phaseprune.sweep.rows import Rows, Shard, lay_out
-from phaseprune.sweep.states import States, Walker
-from phaseprune.sweep.walk import PassCounter, first_bad
+from phaseprune.sweep.scoring import first_bad
+from phaseprune.sweep.walk import PassCounter, Readout, walk
 
 #: States that CKA is taken over at most, and how many a question or window gives at most.
 EXAMPLES, ROUNDS = 256, 8
@@ -179,20 +179,14 @@ def block_changes(
     examples = _Examples(draw_examples(sequences, seed))
     tell = PassCounter(progress, label, len(rows.batches) * len(live))
     for shard in rows.shards:
-        walker = Walker(decoder, shard, batch_tokens(decoder), live)
         weights = torch.bincount(shard.entry_reads, minlength=shard.reads).double()
-        places = Places(shard)
-        states = walker.embedded()
-        before = _at_tokens(decoder, walker, states, sequences, -1)
-        ends = [before[places.ends]]
-        examples.take(places, 0, before)
-        see(shard, places, 0, before)
-        for readout, block in enumerate(live, start=1):
-            states = walker.run(block, states, progress=tell)
-            after = _at_tokens(decoder, walker, states, sequences, block)
-            cosine, added = _changes(before, after, weights)
-            cosines[block] += cosine
-            relative[block] += added
+        places, before, ends = Places(shard), None, []
+        for readout, here in enumerate(walk(decoder, shard, [removed], whole=True, progress=tell)):
+            after = _at_tokens(here, sequences)
+            if before is not None:
+                cosine, added = _changes(before, after, weights)
+                cosines[here.block] += cosine
+                relative[here.block] += added
             ends.append(after[places.ends])
             examples.take(places, readout, after)
             see(shard, places, readout, after)
@@ -260,17 +254,16 @@ class _Examples:
         return cka(np.array(cross)[:, None, None], *pairs)[:, 0, 0]
 
 
-def _at_tokens(
-    decoder: Decoder, walker: Walker, states: States, sequences: Sequences, block: int
-) -> torch.Tensor:
+def _at_tokens(here: Readout, sequences: Sequences) -> torch.Tensor:
     """``[N, D]`` states of all tokens of a shard; refuses what is no number."""
-    read = torch.cat(walker.at_reads(states), dim=1)
-    bad = first_bad(walker.shard, read)
+    read = here.at_reads()
+    bad = first_bad(here.walker.shard, read)
     if bad is not None:
-        place = f"block {block}" if block >= 0 else "the embeddings"
+        place = f"block {here.block}" if here.number else "the embeddings"
         raise UserError(
-            f"{decoder.name}: {place} gives NaN or infinite values on {sequences.unit} number "
-            f"{bad[1] // sequences.lengths.shape[1]} (0-based); try --dtype float32"
+            f"{here.walker.decoder.name}: {place} gives NaN or infinite values on "
+            f"{sequences.unit} number {bad[1] // sequences.lengths.shape[1]} (0-based); try "
+            "--dtype float32"
         )
     return read[0].flatten(1)
 

@@ -1,16 +1,19 @@
-"""States of one step that the next step begins with.
+"""What a pruning step begins with of the step before: states of a sweep, and scores of a trace.
 
 When block r is removed, the streams of the next step are those of this one up to r: the base at the
 input of r is the next base there, and so is each candidate that skips a block before r. So states
-stay good as long as the blocks that they have run are the first live ones.
+stay good as long as the blocks that they have run are the first live ones. Likewise the readouts
+before the first block in which two models differ are the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from phaseprune.sweep.schedule import BASE, passes, schedule
+import numpy as np
+
+from phaseprune.decoder.items import Item, block_of_item, whole_blocks
 from phaseprune.sweep.states import States
 
 
@@ -92,3 +95,110 @@ def counted_passes(
         if leg.block in keep and leg.streams[0] == BASE:
             kept.keep(0, leg.before, leg.streams, [])
     return passes(legs)
+
+
+#: The stream that skips no live block.
+BASE = -1
+
+
+@dataclass(frozen=True)
+class Leg:
+    """One block of a walk.
+
+    Attributes:
+        block: original index; None behind the last live block, where nothing is run.
+        before: the live blocks before it.
+        joins: the streams that begin here with kept states (the base with the embeddings at 0).
+        streams: all that are run here, the base first where it is one of them.
+        born: whether the candidate without this block is born here.
+        ends: whether the base is needed no more behind this block.
+    """
+
+    block: int | None
+    before: tuple[int, ...]
+    joins: tuple[int, ...]
+    streams: tuple[int, ...]
+    born: bool = False
+    ends: bool = False
+
+
+def schedule(
+    live: Sequence[int], candidates: Sequence[int], kept: Mapping[int, Collection[int]]
+) -> list[Leg]:
+    """The legs of a sweep.
+
+    Args:
+        live: the live blocks in order.
+        candidates: those to be scored, in order.
+        kept: for a number of live blocks, the streams whose states behind so many of them are kept;
+            the base is always among these.
+    """
+    starts: dict[int, int] = {}
+    births = []
+    for block in candidates:
+        places = [place for place, streams in kept.items() if block in streams]
+        if places:
+            starts[block] = max(places)
+        else:
+            births.append(block)
+    if births:
+        first = live.index(births[0])
+        starts = {BASE: max((place for place in kept if place <= first), default=0)} | starts
+    legs: list[Leg] = []
+    streams: tuple[int, ...] = ()
+    for place in range(min(starts.values()), len(live) + 1):
+        joins = tuple(stream for stream, start in starts.items() if start == place)
+        streams = joins + streams if BASE in joins else streams + joins
+        if place == len(live):
+            legs.append(Leg(None, tuple(live), joins, streams))
+            break
+        block = live[place]
+        born, ends = block in births, bool(births) and block == births[-1]
+        legs.append(Leg(block, tuple(live[:place]), joins, streams, born, ends))
+        streams += (block,) if born else ()
+        streams = streams[1:] if ends else streams
+    return legs
+
+
+def passes(legs: Sequence[Leg]) -> int:
+    """Runs of a block on a stream."""
+    return sum(len(leg.streams) for leg in legs if leg.block is not None)
+
+
+@dataclass
+class LastTrace:
+    """The last trace of some rows, which the next one begins with.
+
+    Attributes:
+        removed: blocks, or halves of blocks, that the traced model was without.
+        raw: ``[Q, L+1, K]`` raw scores at its readouts; None before the first trace.
+    """
+
+    removed: frozenset[Item] = frozenset()
+    raw: np.ndarray | None = None
+
+    def then(
+        self, removed: Collection[Item], trace: Callable[[np.ndarray | None], np.ndarray]
+    ) -> np.ndarray:
+        """Trace the model without some blocks or halves, its weights otherwise as they were.
+
+        Args:
+            removed: what the model is without.
+            trace: gives its raw scores; told those of its first readouts, as
+                ``walk.trace_scores`` takes them.
+        """
+        raw = trace(self._common(frozenset(removed)))
+        self.removed, self.raw = frozenset(removed), raw
+        return raw
+
+    def _common(self, removed: frozenset[Item]) -> np.ndarray | None:
+        """The scores of the readouts that a model has in common with the last."""
+        if self.raw is None:
+            return None
+        blocks = self.raw.shape[1] - 1
+        changed = min(map(block_of_item, self.removed ^ removed), default=blocks)
+        # The last live block runs at the reads alone, which may round differently.
+        last = [
+            max(set(range(blocks)) - set(whole_blocks(items))) for items in (self.removed, removed)
+        ]
+        return self.raw[:, : min(changed, *last) + 1]

@@ -11,14 +11,12 @@ from phaseprune.decision.decisions import Decisions
 from phaseprune.decision.trace import Trace, summarize
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.errors import UserError
-from phaseprune.progress import Progress, silent
 from phaseprune.questions.encode import EncodedQuestion, encode_task
 from phaseprune.questions.prompts import option_labels
 from phaseprune.questions.question import Task
 from phaseprune.sweep.memory import batch_tokens, refuse_unfit, shard_tokens
 from phaseprune.sweep.probe import packed_length
 from phaseprune.sweep.rows import Rows, make_rows
-from phaseprune.sweep.walk import trace_scores
 
 
 @dataclass(frozen=True)
@@ -148,25 +146,6 @@ def label_tokens(decoder: Decoder, task: Task) -> dict[str, list] | None:
     encoded = inputs.questions[0]
     names = option_labels(len(widest.choices), task.labels)
     return {"labels": list(names), "token_ids": [tokens[-1] for tokens in encoded.continuations]}
-
-
-def trace(
-    decoder: Decoder, task: Task, *, seed: int = 0, progress: Progress = silent
-) -> Trace:
-    """Decision Margin, Option Frequency and accuracy at every readout, and the transition.
-
-    Args:
-        decoder: from ``load_model``.
-        task: from ``load_task``.
-        seed: of the intervals and tests.
-        progress: told of each block.
-
-    Raises:
-        UserError: a question cannot be put to this model, or a block gives NaN.
-    """
-    prepared = prepare(decoder, task, streams=1)
-    raw = trace_scores(decoder, prepared.rows, prepared.needs_vocabulary, progress=progress)
-    return summarize_scores(decoder, prepared, raw, seed)
 
 
 def summarize_scores(decoder: Decoder, prepared: Prepared, raw: np.ndarray, seed: int) -> Trace:

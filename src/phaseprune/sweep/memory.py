@@ -48,7 +48,7 @@ def state_budget(decoder: Decoder) -> int:
         left = decoder.max_memory - decoder.weight_bytes
         return max(0, left - _working(decoder, batch_tokens(decoder)))
     free = int(DEFAULT_SHARE * free_memory(decoder.device))
-    return free if decoder.stream is None else max(0, free - decoder.weight_bytes)
+    return max(0, free - decoder.placement.bytes_to_come)
 
 
 def stream_bytes(decoder: Decoder, tokens: int) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,8 +18,7 @@ from phaseprune.questions.question import Task
 from phaseprune.runs.atomic import read_json, write_json
 from phaseprune.runs.directory import RunDirectory
 from phaseprune.runs.scores import read_all_scores, read_scores, write_scores
-from phaseprune.sweep.lenses import split_for, tuned_trace
-from phaseprune.sweep.measure import Prepared, prepare, summarize_scores
+from phaseprune.sweep.measure import Prepared, summarize_scores
 from phaseprune.sweep.walk import trace_scores
 
 
@@ -81,47 +79,8 @@ def tasks_identity(
     }
 
 
-def trace_run(
-    decoder: Decoder,
-    task: Task,
-    out: str | Path,
-    *,
-    lens: str = "logit",
-    calibration: int | None = None,
-    seed: int = 0,
-    arguments: str | None = None,
-    progress: Progress = silent,
-) -> tuple[Trace, str]:
-    """``lenses.trace`` kept in a run directory.
-
-    Returns:
-        The trace, and whether the run was ``new``, ``resumed`` or ``finished`` before.
-
-    Raises:
-        UserError: as ``lenses.trace``, or the directory holds another run.
-    """
-    fitted, traced = split_for(lens, task, calibration, seed)
-    prepared = prepare(decoder, traced, streams=1)
-    run = RunDirectory(Path(out))
-    options, counts = {}, {"evaluation_questions": len(traced.questions)}
-    if fitted is not None:
-        counts = {"calibration_questions": len(fitted.questions), **counts}
-        options = {"lens": lens, **counts}
-    with run.open(
-        run_identity("trace", decoder, task, seed, options),
-        {"arguments": arguments, **counts, **prepared.input_counts},
-    ) as state:
-        if fitted is None:
-            trace = recorded_trace(run, decoder, prepared, seed, progress)
-        else:
-            trace = tuned_trace(run, decoder, fitted, prepared, seed, progress)
-        if state != "finished":
-            run.update(status="finished")
-    return trace, state
-
-
 def recorded_trace(
-    run: RunDirectory,
+    run: RunDirectory | None,
     decoder: Decoder,
     prepared: Prepared,
     seed: int,
@@ -131,9 +90,10 @@ def recorded_trace(
 ) -> Trace:
     """The full model's trace: read back where the run has it, else measured and written.
 
-    With ``transition``, found on other questions, its phases are this one's.
+    Without a run it is measured alone. With ``transition``, found on other questions, its phases
+    are this one's.
     """
-    began, measured = time.perf_counter(), not run.scores_path.exists()
+    began, measured = time.perf_counter(), run is None or not run.scores_path.exists()
     if measured:
         raw = trace_scores(
             decoder, prepared.rows, prepared.needs_vocabulary, progress=progress, label=label
@@ -141,6 +101,8 @@ def recorded_trace(
     else:
         raw = read_scores(run.scores_path, prepared.task.options, len(decoder.blocks) + 1)
     trace = with_phases(summarize_scores(decoder, prepared, raw, seed), transition)
+    if run is None:
+        return trace
     if measured:
         write_scores(run.scores_path, trace.question_ids, trace.decisions.columns(raw))
         run.add_timings(trace=time.perf_counter() - began)

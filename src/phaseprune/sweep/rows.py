@@ -1,28 +1,35 @@
 """Token rows: what has to be run so that every option of every question can be scored.
 
-Where the model runs packed rows exactly, sequences share what they have in common and a row has
-no padding (``sweep.forest``, ``decoder.packed``). Elsewhere a plain row is the context and one
-option; equal rows are run once, and rows are sorted by length and padded on the right, which a
-causal model cannot see.
+Where the model runs packed rows exactly, sequences that begin alike are merged into a forest, and a
+row has no padding (``decoder.packed``). The forest is cut into units: runs of tokens that attend to
+each other by a small dense mask, as a question with its options. What many units begin with
+(few-shot examples, a passage) is their trunk, in units of its own before them, so that it is
+computed once. Elsewhere a plain row is the context and one option; equal rows are run once, and
+rows are sorted by length and padded on the right, which a causal model cannot see.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
-from phaseprune.decoder.packed_attention import Packing
+from phaseprune.decoder.packed import Asking, Group, Packing
 from phaseprune.questions.encode import EncodedQuestion
-from phaseprune.sweep.forest import Scored, common, cut, merge
-from phaseprune.sweep.packing import pack
 
 PAD = 0
 #: The most tokens that attend to each other by a dense mask of their own.
 UNIT_TOKENS = 256
+#: Tokens of a shared beginning that must be saved for it to become a trunk.
+WORTH_SHARING = 32
+#: A unit joins a group if it has at least this share of the tokens of the group's longest.
+ALIKE = 0.75
 
+#: What is scored of a sequence: (position of the token before it, target token, slot to add to).
+Scored = tuple[int, int, int]
 #: Tokens of a sequence, and what is scored of it.
 Sequence_ = tuple[tuple[int, ...], list[Scored]]
 
@@ -196,12 +203,12 @@ def _shards(put: Sequence[list[Sequence_]], most: int | None) -> Iterator[list[S
     for sequences in put:
         length, last = 0, before
         for tokens, _ in sequences:
-            length += len(tokens) - common(last, tokens)
+            length += len(tokens) - _common(last, tokens)
             last = tokens
         if shard and most is not None and size + length > most:
             yield shard
             shard, size = [], 0
-            length += common(before, sequences[0][0])
+            length += _common(before, sequences[0][0])
         shard, before = shard + sequences, last
         size += length
     yield shard
@@ -237,11 +244,11 @@ def _packed(sequences: Sequence[Sequence_], batch_tokens: int, device):
     """Packing, tokens, their number and what is scored, of each packed row."""
     if not sequences:
         return
-    units = cut(merge(sequences), min(UNIT_TOKENS, batch_tokens))
+    units = _cut(_forest(sequences), min(UNIT_TOKENS, batch_tokens))
     first, size = 0, 0
     for number, unit in enumerate((*units, None)):
         if unit is None or (size and size + len(unit.tokens) > batch_tokens):
-            packing, scored = pack(units, first, number, device)
+            packing, scored = _pack(units, first, number, device)
             yield packing, packing.tokens, size, scored
             first, size = number, 0
         size += len(unit.tokens) if unit else 0
@@ -262,3 +269,251 @@ def _padded(plain: Mapping[tuple[int, ...], list[Scored]], batch_tokens: int, de
         length = sum(len(tokens) for tokens, _ in rows[:count])
         yield None, torch.tensor(filled, device=device), length, scored
         rows = rows[count:]
+
+
+@dataclass
+class Node:
+    """Tokens that all sequences through it have in common, what is scored there, what follows."""
+
+    tokens: tuple[int, ...] = ()
+    scored: list[Scored] = field(default_factory=list)
+    children: dict[int, Node] = field(default_factory=dict)
+
+    def size(self) -> int:
+        """Tokens of the node and of all below it."""
+        return len(self.tokens) + sum(child.size() for child in self.children.values())
+
+    def cut(self, length: int) -> None:
+        """Keep the first ``length`` tokens and give the others to an only child."""
+        rest = Node(
+            self.tokens[length:],
+            [(p - length, target, slot) for p, target, slot in self.scored if p >= length],
+            self.children,
+        )
+        self.tokens, self.children = self.tokens[:length], {rest.tokens[0]: rest}
+        self.scored = [entry for entry in self.scored if entry[0] < length]
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Tokens that are laid out together.
+
+    Attributes:
+        tokens: in an order in which each stands behind all that it sees.
+        positions: each token's in its sequences.
+        parents: number (inside the unit) of the token before each; -1 where that is in the trunk,
+            or where there is none.
+        scored: what is scored, by number inside the unit.
+        trunk: numbers of the units before it, outermost first.
+    """
+
+    tokens: tuple[int, ...]
+    positions: tuple[int, ...]
+    parents: tuple[int, ...]
+    scored: tuple[Scored, ...]
+    trunk: tuple[int, ...]
+
+    def visible(self) -> np.ndarray:
+        """``[T, T]`` whether a token (row) sees another: itself and those before it."""
+        seen = np.eye(len(self.tokens), dtype=bool)
+        for number, parent in enumerate(self.parents):
+            if parent >= 0:
+                seen[number] |= seen[parent]
+        return seen
+
+
+def _forest(sequences: Iterable[tuple[Sequence[int], Sequence[Scored]]]) -> Node:
+    """The forest of some sequences, under a root without tokens."""
+    root = Node()
+    for tokens, scored in sequences:
+        path, starts, at, node = [], [], 0, root
+        while at < len(tokens):
+            child = node.children.get(tokens[at])
+            if child is None:
+                child = node.children[tokens[at]] = Node(tuple(tokens[at:]))
+            else:
+                shared = _common(child.tokens, tokens, at)
+                if shared < len(child.tokens):
+                    child.cut(shared)
+            path.append(child)
+            starts.append(at)
+            at, node = at + len(child.tokens), child
+        for position, target, slot in scored:
+            place = bisect_right(starts, position) - 1
+            path[place].scored.append((position - starts[place], target, slot))
+    return root
+
+
+def _common(known: Sequence[int], tokens: Sequence[int], at: int = 0) -> int:
+    """How many tokens ``known`` begins with that also stand in ``tokens`` from ``at``."""
+    most = min(len(known), len(tokens) - at)
+    for count in range(most):
+        if known[count] != tokens[at + count]:
+            return count
+    return most
+
+
+def _cut(root: Node, most: int) -> list[Unit]:
+    """The units of a forest, each behind its trunk.
+
+    Args:
+        root: from ``merge``; it is taken apart.
+        most: tokens in a unit.
+    """
+    units: list[Unit] = []
+
+    def visit(node: Node, position: int, trunk: tuple[int, ...]) -> None:
+        if node.tokens and node.size() <= most:
+            units.append(_unit(node, position, trunk))
+            return
+        if node.children and len(node.tokens) * (len(node.children) - 1) < WORTH_SHARING:
+            _hand_down(node)
+        if len(node.tokens) > most:
+            node.cut(most)
+        if node.tokens:
+            units.append(_unit(Node(node.tokens, node.scored), position, trunk))
+            trunk += (len(units) - 1,)
+            position += len(node.tokens)
+        for child in sorted(node.children.values(), key=Node.size, reverse=True):
+            visit(child, position, trunk)
+
+    visit(root, 0, ())
+    return units
+
+
+def _hand_down(node: Node) -> None:
+    """Give a node's tokens to each of its children; what is scored there to the first alone."""
+    for number, child in enumerate(node.children.values()):
+        child.scored = [(p + len(node.tokens), target, slot) for p, target, slot in child.scored]
+        child.scored += [] if number else node.scored
+        child.tokens = node.tokens + child.tokens
+    node.tokens, node.scored = (), []
+
+
+def _unit(root: Node, position: int, trunk: tuple[int, ...]) -> Unit:
+    tokens: list[int] = []
+    positions: list[int] = []
+    parents: list[int] = []
+    scored: list[Scored] = []
+    waiting = [(root, position, -1)]
+    while waiting:
+        node, position, parent = waiting.pop()
+        start = len(tokens)
+        scored += [(start + place, target, slot) for place, target, slot in node.scored]
+        tokens += node.tokens
+        positions += range(position, position + len(node.tokens))
+        parents += [parent, *range(start, len(tokens) - 1)][: len(node.tokens)]
+        end = len(tokens) - 1 if node.tokens else parent
+        waiting += [
+            (child, position + len(node.tokens), end)
+            for child in reversed(node.children.values())
+        ]
+    return Unit(tuple(tokens), tuple(positions), tuple(parents), tuple(scored), trunk)
+
+
+def _pack(
+    units: Sequence[Unit], first: int, last: int, device: torch.device | str
+) -> tuple[Packing, list[Scored]]:
+    """The packed row of the units ``first`` to ``last`` (excluded) of a forest.
+
+    Args:
+        units: all units; a trunk may stand in an earlier row.
+        first: number of the first unit of the row.
+        last: number behind the last.
+        device: where the tensors go.
+
+    Returns:
+        The row, and what is scored in it by the number of the token in the row.
+    """
+
+    def tensor(values) -> torch.Tensor:
+        return torch.as_tensor(np.asarray(values), device=device)
+
+    starts, scored = {}, []
+    tokens: list[int] = []
+    positions: list[int] = []
+    for number in range(first, last):
+        unit = units[number]
+        starts[number] = len(tokens)
+        scored += [(len(tokens) + place, target, slot) for place, target, slot in unit.scored]
+        tokens += unit.tokens
+        positions += unit.positions
+    reads = sorted({place for place, _, _ in scored})
+    alike = list(_alike(units, first, last))
+    trunks = {trunk for unit in units for trunk in unit.trunk}
+    packing = Packing(
+        tokens=tensor([tokens]),
+        positions=tensor([positions]),
+        reads=tensor(np.array(reads, dtype=np.int64)),
+        groups=tuple(_group(units, numbers, starts, tensor) for numbers in alike),
+        everyone=_asking(units, alike, starts, range(len(tokens)), tensor),
+        readers=_asking(units, alike, starts, reads, tensor),
+        kept=tuple(
+            (number, start, start + len(units[number].tokens))
+            for number, start in starts.items()
+            if number in trunks
+        ),
+    )
+    return packing, scored
+
+
+def _alike(units: Sequence[Unit], first: int, last: int) -> Iterator[list[int]]:
+    """Neighbouring units with the same trunk and of similar length."""
+    group: list[int] = []
+    for number in range(first, last):
+        if group:
+            longest = max(len(units[n].tokens) for n in (*group, number))
+            shortest = min(len(units[n].tokens) for n in (*group, number))
+            same = units[group[0]].trunk == units[number].trunk
+            if not same or shortest < ALIKE * longest:
+                yield group
+                group = []
+        group.append(number)
+    yield group
+
+
+def _group(units: Sequence[Unit], numbers: Sequence[int], starts, tensor) -> Group:
+    longest = max(len(units[number].tokens) for number in numbers)
+    trunk = units[numbers[0]].trunk
+    before = [position for number in trunk for position in units[number].positions]
+    index = np.zeros((len(numbers), longest), dtype=np.int64)
+    positions = np.zeros((len(numbers), len(before) + longest), dtype=np.int64)
+    positions[:, : len(before)] = before
+    for row, number in enumerate(numbers):
+        length = len(units[number].tokens)
+        index[row, :length] = range(starts[number], starts[number] + length)
+        positions[row, len(before) : len(before) + length] = units[number].positions
+    return Group(tensor(index.ravel()), len(numbers), trunk, tensor(positions))
+
+
+def _asking(
+    units: Sequence[Unit], alike: Sequence[list[int]], starts, asking: Sequence[int], tensor
+) -> Asking:
+    """The layout of some tokens of the row, ``asking`` in order, as those that attend."""
+    number_of = {token: number for number, token in enumerate(asking)}
+    order = np.zeros(len(asking), dtype=np.int64)
+    index, visible, positions, places = [], [], [], 0
+    for numbers in alike:
+        longest = max(len(units[number].tokens) for number in numbers)
+        before = sum(len(units[number].tokens) for number in units[numbers[0]].trunk)
+        inside = [
+            [t for t in range(len(units[n].tokens)) if starts[n] + t in number_of] for n in numbers
+        ]
+        most = max(map(len, inside))
+        asked = np.zeros((len(numbers), most), dtype=np.int64)
+        seen = np.zeros((len(numbers), most, before + longest), dtype=bool)
+        at = np.zeros((len(numbers), most), dtype=np.int64)
+        for row, (number, chosen) in enumerate(zip(numbers, inside, strict=True)):
+            unit, count = units[number], len(chosen)
+            if not count:
+                continue
+            asked[row, :count] = [number_of[starts[number] + t] for t in chosen]
+            order[asked[row, :count]] = places + row * most + np.arange(count)
+            seen[row, :count, :before] = True
+            seen[row, :count, before : before + len(unit.tokens)] = unit.visible()[chosen]
+            at[row, :count] = np.array(unit.positions)[chosen]
+        places += len(numbers) * most
+        index.append(tensor(asked.ravel()))
+        visible.append(tensor(seen))
+        positions.append(tensor(at))
+    return Asking(tuple(index), tuple(visible), tuple(positions), tensor(order))

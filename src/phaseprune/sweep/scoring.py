@@ -2,16 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
 from phaseprune.decoder.budget import ACCELERATOR_LOGITS, LOGIT_ELEMENTS
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.decoder.readout import read_logits
+from phaseprune.errors import UserError
 from phaseprune.sweep.rows import Shard
 
 #: States that one pass over a part of the head serves.
 READS = 1024
+
+
+def read_into(
+    decoder: Decoder,
+    shard: Shard,
+    states: torch.Tensor,
+    needs_vocabulary: bool,
+    out: torch.Tensor,
+    places: Sequence[int | str],
+    options: int,
+) -> None:
+    """Read streams into ``out``, and refuse NaN by the names of the place and the question.
+
+    ``places`` says of each stream which block it is of (-1 for the embeddings), or what it is;
+    ``options`` is K, and the other arguments are those of ``add_scores``.
+    """
+    bad = first_bad(shard, states)
+    if bad is not None:
+        stream, slot = bad
+        place = places[stream]
+        if not isinstance(place, str):
+            place = decoder.called(place) if place >= 0 else "the embeddings"
+        raise UserError(
+            f"{decoder.name}: {place} gives NaN or infinite values on question number "
+            f"{slot // options} (0-based); try --dtype float32"
+        )
+    add_scores(decoder, shard, states, needs_vocabulary, out)
+
+
+def first_bad(shard: Shard, states: torch.Tensor) -> tuple[int, int] | None:
+    """The first stream and (question, option) slot of ``[S, N, D]`` states that is not finite."""
+    if torch.isfinite(states).all():
+        return None
+    stream, read = (~torch.isfinite(states)).flatten(2).any(dim=-1).nonzero()[0].tolist()
+    entry = int((shard.entry_reads == read).nonzero()[0, 0])
+    return stream, int(shard.entry_slots[entry])
 
 
 def add_scores(
@@ -34,7 +73,7 @@ def add_scores(
         first = torch.arange(streams, device=flat.device)[:, None] * reads
         places = (first + shard.entry_reads).flatten()
         targets = shard.entry_targets.repeat(streams)
-        with decoder.head_resident():
+        with decoder.placement.fetched(decoder.head):  # once, for all of its parts
             values = log_probabilities(decoder, flat, places, targets)
         values = values.view(streams, -1)
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -10,7 +11,6 @@ import torch
 from phaseprune.decoder.blocks import Calls, record_calls, run_block
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.decoder.packed import record_packed, run_packed, run_packed_reads
-from phaseprune.decoder.products import products_in
 from phaseprune.errors import UserError
 from phaseprune.sweep.rows import Batch, Shard
 
@@ -141,5 +141,19 @@ def _is_out_of_memory(error: RuntimeError) -> bool:
 
 def at_reads(batch: Batch, hidden: torch.Tensor) -> torch.Tensor:
     """``[S, N, D]`` states at a batch's reads."""
-    tokens = hidden if batch.packing else hidden.flatten(1, 2)
-    return tokens.index_select(1, batch.reads)
+    return by_token(batch, hidden).index_select(1, batch.reads)
+
+
+def by_token(batch: Batch, hidden: torch.Tensor) -> torch.Tensor:
+    """``[S, T, D]`` states of a batch's tokens, counted through its rows."""
+    return hidden if batch.packing else hidden.flatten(1, 2)
+
+
+def products_in(decoder: Decoder, dtype: torch.dtype | None) -> AbstractContextManager:
+    """Have matrix products in another dtype, for work that needs fewer digits; None: the model's.
+
+    Hidden states, sums and softmax stay in the model's dtype; the products' inputs are rounded.
+    """
+    if dtype is None:
+        return nullcontext()
+    return torch.autocast(decoder.device.type, dtype)

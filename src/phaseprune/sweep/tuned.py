@@ -1,24 +1,28 @@
-"""Fitting a tuned lens, and option scores under it beside those of the plain logit lens.
+"""The tuned lens: an affine map before each readout (Belrose et al. 2023, arXiv 2303.08112).
 
-The maps are fitted so that each readout's distribution over the vocabulary comes near the model's
-own (Kullback-Leibler divergence; Belrose et al. 2023, arXiv 2303.08112), on the hidden states of
-calibration questions. Nothing of the right answers enters.
+``h + A h + b`` goes where ``h`` goes in the plain logit lens: into the model's own final norm and
+head. The last readout has no map, as it is the model's own output. The maps are fitted so that each
+readout's distribution over the vocabulary comes near the model's own (Kullback-Leibler divergence),
+on the hidden states of calibration questions. Nothing of the right answers enters.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from phaseprune.decoder.decoder import Decoder
-from phaseprune.decoder.lens import TunedLens, apply_map
 from phaseprune.decoder.readout import differentiable_logits, read_logits
 from phaseprune.errors import UserError
 from phaseprune.progress import Progress, silent
 from phaseprune.questions.question import Task
 from phaseprune.sweep.measure import prepare
-from phaseprune.sweep.sampled import token_states
+from phaseprune.sweep.rows import Batch, Rows
+from phaseprune.sweep.scoring import read_into
+from phaseprune.sweep.states import States, by_token
+from phaseprune.sweep.walk import PassCounter, walk
 
 #: The fewest calibration questions, and the share of them that the fit is chosen on.
 LEAST_QUESTIONS, HELD_SHARE = 10, 0.2
@@ -29,6 +33,70 @@ RIDGES = (1e-2, 1e-1, 1.0)
 EPOCHS = 2
 #: Adam's step size times the width: what a step changes of a state grows with the width.
 STEP_TIMES_WIDTH = 0.2
+
+
+@dataclass(frozen=True)
+class TunedLens:
+    """The maps of readouts 0 … L-1.
+
+    Attributes:
+        weight: ``[L, D, D]`` float32 matrices A.
+        bias: ``[L, D]`` float32 b.
+    """
+
+    weight: torch.Tensor
+    bias: torch.Tensor
+
+    def __call__(self, readout: int, states: torch.Tensor) -> torch.Tensor:
+        """``[..., D]`` states as the readout is given them, in their own dtype and place."""
+        if readout == len(self.weight):
+            return states
+        weight, bias = self.weight[readout].to(states.device), self.bias[readout].to(states.device)
+        return apply_map(states.float(), weight, bias).to(states.dtype)
+
+
+def identity_lens(blocks: int, width: int) -> TunedLens:
+    """The lens that is the logit lens: all maps are zero."""
+    return TunedLens(torch.zeros(blocks, width, width), torch.zeros(blocks, width))
+
+
+def apply_map(states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """``[..., D]`` states h mapped to h + A h + b."""
+    return states + states @ weight.T + bias
+
+
+@torch.no_grad()
+def scores_under_both(
+    decoder: Decoder,
+    rows: Rows,
+    needs_vocabulary: bool,
+    lens: TunedLens,
+    progress: Progress = silent,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Option scores of the full model at every readout under both lenses, in one pass.
+
+    Returns:
+        ``[Q, L+1, K]`` raw scores of the logit lens and of the tuned one; ``-inf`` where an option
+        is absent. The last readout's are the same.
+
+    Raises:
+        UserError: a block gives NaN; names the block and a question.
+    """
+    questions, options = rows.shape
+    count = len(decoder.blocks)
+    sums = torch.zeros(2, count + 1, questions * options, dtype=torch.float64)
+    tell = PassCounter(progress, "trace", len(rows.batches) * count)
+    for shard in rows.shards:
+        for here in walk(decoder, shard, progress=tell):
+            plain = here.at_reads()
+            both = torch.cat([plain, lens(here.number, plain)])
+            read_into(decoder, shard, both, needs_vocabulary, sums[:, here.number],
+                      [here.block] * 2, options)  # fmt: skip
+    scores = sums.numpy().reshape(2, count + 1, questions, options).transpose(0, 2, 1, 3)
+    # In the order in which scores are read back, so that means of them are rounded alike.
+    scores = np.ascontiguousarray(scores) / rows.repeats[:, None, None]
+    scores[np.broadcast_to(rows.absent[:, None], scores.shape)] = -np.inf
+    return scores[0], scores[1]
 
 
 @dataclass(frozen=True)
@@ -206,3 +274,96 @@ class _Fitting:
             found = read_logits(self.decoder, mapped).log_softmax(dim=-1)
             total += float((target.exp() * (target - found)).sum())
         return total / self.held.shape[1]
+
+
+def token_places(batch: Batch) -> np.ndarray:
+    """``[M]`` places of a batch's tokens, counted through its rows; no padding."""
+    rows, length = batch.input_ids.shape
+    if batch.packing is not None:
+        return np.arange(length)
+    reads = batch.reads.cpu().numpy()
+    # A plain row ends with a token that is read.
+    ends = [reads[reads // length == row].max() % length for row in range(rows)]
+    return np.concatenate([row * length + np.arange(end + 1) for row, end in enumerate(ends)])
+
+
+def draw_tokens(rows: Rows, most: int, seed: int) -> list[np.ndarray]:
+    """Places of each batch (of all shards in order) to take: those read, and others by seed.
+
+    Args:
+        rows: of a task.
+        most: how many tokens in all, about.
+        seed: of the draw.
+    """
+    rng = np.random.default_rng(seed)
+    reads = sum(len(batch.reads) for batch in rows.batches)
+    share = max(0.0, (most - reads) / max(1, rows.tokens - reads))
+    drawn = []
+    for batch in rows.batches:
+        read = batch.reads.cpu().numpy()
+        if reads > most:
+            read = read[rng.random(len(read)) < most / reads]
+        places = token_places(batch)
+        others = places[rng.random(len(places)) < share]
+        drawn.append(np.union1d(read, others))
+    return drawn
+
+
+@torch.no_grad()
+def token_states(
+    decoder: Decoder,
+    rows: Rows,
+    most: int,
+    seed: int,
+    *,
+    progress: Progress = silent,
+    label: str = "states",
+) -> torch.Tensor:
+    """Walk the full model over rows and take its states at tokens.
+
+    Args:
+        decoder: the model.
+        rows: of a task.
+        most: how many tokens, about; the read ones come first.
+        seed: of the draw.
+        progress: told of each block.
+        label: for ``progress``.
+
+    Returns:
+        ``[L+1, T, D]`` in the model's dtype, on its device.
+
+    Raises:
+        UserError: a family with several states a token, or NaN.
+    """
+    drawn = iter(draw_tokens(rows, most, seed))
+    found: list[torch.Tensor] = []
+    tell = PassCounter(progress, label, len(rows.batches) * len(decoder.blocks))
+    for shard in rows.shards:
+        places = [
+            torch.as_tensor(next(drawn), device=decoder.device, dtype=torch.long)
+            for _ in shard.batches
+        ]
+        found.append(torch.stack([
+            _taken(shard.batches, here.states, places)
+            for here in walk(decoder, shard, whole=True, progress=tell)
+        ]))  # fmt: skip
+    together = torch.cat(found, dim=1)
+    if together.dim() != 3:
+        raise UserError(
+            f"{decoder.name}: --lens tuned needs one hidden state a token, and this family has "
+            f"{together.shape[2]}; use --lens logit"
+        )
+    if not torch.isfinite(together).all():
+        readout = int((~torch.isfinite(together)).flatten(1).any(dim=1).nonzero()[0, 0])
+        place = f"block {readout - 1}" if readout else "the embeddings"
+        raise UserError(
+            f"{decoder.name}: {place} gives NaN or infinite values on a calibration question; try "
+            "--dtype float32"
+        )
+    return together
+
+
+def _taken(batches: tuple[Batch, ...], states: States, places: list[torch.Tensor]) -> torch.Tensor:
+    """``[T, D]`` states of the one stream at the chosen places of all batches."""
+    parts = zip(batches, states, places, strict=True)
+    return torch.cat([by_token(batch, state)[0, at] for batch, state, at in parts])

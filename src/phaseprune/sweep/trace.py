@@ -1,4 +1,4 @@
-"""Traces under a tuned lens, with the plain logit lens beside it."""
+"""``trace``: where a model makes up its mind, read by the logit lens or by a tuned one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import torch
 
 from phaseprune.decision.trace import Trace, compare_lenses
 from phaseprune.decoder.decoder import Decoder
-from phaseprune.decoder.lens import TunedLens
 from phaseprune.errors import UserError, near_matches
 from phaseprune.progress import Progress, silent
 from phaseprune.questions.question import Task
@@ -21,13 +20,18 @@ from phaseprune.runs.atomic import write_json
 from phaseprune.runs.directory import RunDirectory
 from phaseprune.runs.scores import read_scores, write_scores
 from phaseprune.sweep.measure import Prepared, prepare, summarize_scores
-from phaseprune.sweep.measure import trace as trace_logit
-from phaseprune.sweep.rows import Rows
-from phaseprune.sweep.side_by_side import walk_models
-from phaseprune.sweep.tuned import LensFit, check_calibration, fit_lens
-from phaseprune.sweep.walk import PassCounter, read_into
+from phaseprune.sweep.recorded import recorded_trace, run_identity
+from phaseprune.sweep.tuned import (
+    LensFit,
+    TunedLens,
+    check_calibration,
+    fit_lens,
+    scores_under_both,
+)
 
 LENSES = ("logit", "tuned")
+#: Of a trace under a tuned lens, the scores under the plain one.
+LOGIT_SCORES = "scores_logit.parquet"
 
 
 def check_lens(lens: str, calibration: int | None) -> None:
@@ -71,6 +75,8 @@ def trace(
     lens: str = "logit",
     calibration: int | None = None,
     seed: int = 0,
+    out: str | Path | None = None,
+    arguments: str | None = None,
     progress: Progress = silent,
 ) -> Trace:
     """Decision Margin, Option Frequency and accuracy at every readout, and the transition.
@@ -82,90 +88,75 @@ def trace(
             which is fitted to some of the questions; the others are traced.
         calibration: of ``tuned``, how many to fit to; by default a third of them, at most 64.
         seed: of the split, the fit, the intervals and tests.
+        out: the run directory that keeps the trace; one that has it already is read back.
+        arguments: the command line, for its manifest.
         progress: told of each block.
 
     Raises:
         UserError: an unknown lens, too few questions for it, a question that cannot be put to this
-            model, or a block that gives NaN.
+            model, a block that gives NaN, or a directory that holds another run.
     """
     fitted, traced = split_for(lens, task, calibration, seed)
-    if fitted is None:
-        return trace_logit(decoder, traced, seed=seed, progress=progress)
     prepared = prepare(decoder, traced, streams=1)
-    fit = fit_lens(decoder, fitted, seed=seed, progress=progress)
-    both = scores_under_both(decoder, prepared.rows, prepared.needs_vocabulary, fit.lens, progress)
-    return _summarize(decoder, prepared, fit, *both, seed)
+    if out is None:
+        return _trace(None, decoder, fitted, prepared, seed, progress)
+    run = RunDirectory(Path(out))
+    options, counts = {}, {"evaluation_questions": len(traced.questions)}
+    if fitted is not None:
+        counts = {"calibration_questions": len(fitted.questions), **counts}
+        options = {"lens": lens, **counts}
+    with run.open(
+        run_identity("trace", decoder, task, seed, options),
+        {"arguments": arguments, **counts, **prepared.input_counts},
+    ) as state:
+        found = _trace(run, decoder, fitted, prepared, seed, progress)
+        if state != "finished":
+            run.update(status="finished")
+    return replace(found, state=state)
 
 
-@torch.no_grad()
-def scores_under_both(
-    decoder: Decoder,
-    rows: Rows,
-    needs_vocabulary: bool,
-    lens: TunedLens,
-    progress: Progress = silent,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Option scores of the full model at every readout under both lenses, in one pass.
-
-    Returns:
-        ``[Q, L+1, K]`` raw scores of the logit lens and of the tuned one; ``-inf`` where an option
-        is absent. The last readout's are the same.
-
-    Raises:
-        UserError: a block gives NaN; names the block and a question.
-    """
-    questions, options = rows.shape
-    count = len(decoder.blocks)
-    sums = torch.zeros(2, count + 1, questions * options, dtype=torch.float64)
-    tell = PassCounter(progress, "trace", len(rows.batches) * count)
-    for shard in rows.shards:
-
-        def see(readout: int, streams, states: torch.Tensor, shard=shard) -> None:
-            both = torch.cat([states, lens(readout, states)])
-            here = torch.zeros(2, questions * options, dtype=torch.float64)
-            read_into(decoder, shard, [both], needs_vocabulary, here, [readout - 1] * 2, options)
-            sums[:, readout] += here
-
-        walk_models(decoder, shard, [()], see, tell)
-    scores = sums.numpy().reshape(2, count + 1, questions, options).transpose(0, 2, 1, 3)
-    # In the order in which scores are read back, so that means of them are rounded alike.
-    scores = np.ascontiguousarray(scores) / rows.repeats[:, None, None]
-    scores[np.broadcast_to(rows.absent[:, None], scores.shape)] = -np.inf
-    return scores[0], scores[1]
+def _trace(
+    run: RunDirectory | None, decoder: Decoder, fitted: Task | None, prepared: Prepared, seed: int,
+    progress: Progress,
+) -> Trace:  # fmt: skip
+    if fitted is None:
+        return recorded_trace(run, decoder, prepared, seed, progress)
+    return _tuned_trace(run, decoder, fitted, prepared, seed, progress)
 
 
-def tuned_trace(
-    run: RunDirectory,
-    decoder: Decoder,
-    fitted: Task,
-    prepared: Prepared,
-    seed: int,
-    progress: Progress = silent,
-) -> Trace:
+def _tuned_trace(
+    run: RunDirectory | None, decoder: Decoder, fitted: Task, prepared: Prepared, seed: int,
+    progress: Progress,
+) -> Trace:  # fmt: skip
     """A trace under a tuned lens: read back where the run has it, else measured and written.
 
     The maps are kept in ``lens.safetensors`` as soon as they are fitted.
     """
-    plain_path = run.path / "scores_logit.parquet"
     fit = _fit(run, decoder, fitted, seed, progress)
-    if run.trace_path.exists():  # written last, so both files of scores are there too
+    if run is not None and run.trace_path.exists():  # written last, so both files of scores are too
         shape = prepared.task.options, len(decoder.blocks) + 1
-        plain, tuned = read_scores(plain_path, *shape), read_scores(run.scores_path, *shape)
-        return _summarize(decoder, prepared, fit, plain, tuned, seed)
+        paths = run.path / LOGIT_SCORES, run.scores_path
+        return _summarize(decoder, prepared, fit, *(read_scores(p, *shape) for p in paths), seed)
     began = time.perf_counter()
     plain, tuned = scores_under_both(
         decoder, prepared.rows, prepared.needs_vocabulary, fit.lens, progress
     )
     trace = _summarize(decoder, prepared, fit, plain, tuned, seed)
-    write_scores(plain_path, trace.question_ids, prepared.decide(plain).columns(plain))
-    write_scores(run.scores_path, trace.question_ids, trace.decisions.columns(tuned))
-    write_json(run.trace_path, trace.to_dict())
-    run.add_timings(trace=time.perf_counter() - began)
+    if run is not None:
+        columns = prepared.decide(plain).columns(plain)
+        write_scores(run.path / LOGIT_SCORES, trace.question_ids, columns)
+        write_scores(run.scores_path, trace.question_ids, trace.decisions.columns(tuned))
+        write_json(run.trace_path, trace.to_dict())
+        run.add_timings(trace=time.perf_counter() - began)
     return trace
 
 
-def _fit(run: RunDirectory, decoder: Decoder, task: Task, seed: int, progress: Progress) -> LensFit:
-    path: Path = run.path / "lens.safetensors"
+def _fit(
+    run: RunDirectory | None, decoder: Decoder, task: Task, seed: int, progress: Progress
+) -> LensFit:
+    if run is None:
+        return fit_lens(decoder, task, seed=seed, progress=progress)
+    path = run.path / "lens.safetensors"
     if not path.exists():
         began = time.perf_counter()
         fit = fit_lens(decoder, task, seed=seed, progress=progress)

@@ -12,23 +12,34 @@ import re
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from phaseprune.decoder.budget import RESIDENT_SHARE
+from phaseprune.decoder.discover import find_head
+from phaseprune.decoder.placement import (
+    DeviceMap,
+    Loading,
+    Placement,
+    Report,
+    distinct_parameters,
+)
 from phaseprune.decoder.source import Source
 from phaseprune.errors import UserError
 
 #: What ``--device`` says for a map that accelerate makes.
 MAP = "map"
-#: A map as the user asked for it: ``map``, or the device (or ``disk``) by a module's path.
-DeviceMap = str | Mapping[str, Any]
+
+
+def is_map(device: object) -> bool:
+    """Whether what was given as a device is a map."""
+    return not isinstance(device, str) or device == MAP
 
 
 def require_accelerate() -> None:
@@ -72,57 +83,96 @@ def refuse_unmappable(source: Source, config, stream: bool | None) -> None:
     raise UserError(f"{source.name}: --device {MAP} cannot be used here: {why}")
 
 
-def load_mapped(
-    directory: Path,
-    device_map: DeviceMap,
-    dtype: torch.dtype | None,
-    trust_remote_code: bool,
-    find: Callable[[nn.Module], str],
-    max_memory: int | None,
-) -> tuple[nn.Module, dict[str, Any]]:
-    """Let transformers load a model and spread it.
+class Mapped(Placement):
+    """Modules on several devices, in host memory or on disk, moved to where they run by hooks.
 
-    Args:
-        directory: of the checkpoint.
+    Attributes:
         device_map: as asked for.
-        dtype: that weights are loaded in; None for the checkpoint's own.
-        trust_remote_code: run the checkpoint's own code.
-        find: gives the path of a model's blocks.
-        max_memory: bytes that a run may take on each accelerator, or in host memory where there is
-            none; weights get most of that.
-
-    Returns:
-        The model and transformers' report on loading it.
     """
-    require_accelerate()
-    from transformers import AutoModelForCausalLM
 
-    automatic = isinstance(device_map, str)
-    # Weights on disk are read from the checkpoint, but for those that loading changes.
-    folder = tempfile.mkdtemp(prefix="phaseprune-offload-")
-    told = logging.getLogger("accelerate")
-    level = told.level
-    told.setLevel(logging.ERROR)  # offloaded weights are what was asked for
-    try:
-        model, report = AutoModelForCausalLM.from_pretrained(
-            directory,
-            dtype=dtype or "auto",
-            trust_remote_code=trust_remote_code,
-            output_loading_info=True,
-            use_safetensors=True,
-            device_map="auto" if automatic else dict(device_map),
-            max_memory=_room(max_memory) if automatic and max_memory is not None else None,
-            offload_folder=folder,
-        )
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-    finally:
-        told.setLevel(level)
-    weakref.finalize(model, shutil.rmtree, folder, ignore_errors=True)
-    for block in model.get_submodule(find(model)):
-        _fetch_at_once(block)
-    return model.eval().requires_grad_(False), report
+    refusals = {
+        "gradients": "{name} is spread over several places and gives no gradients, which this "
+        "method needs; give one --device, or choose another method",
+        "halves": "{name}: --granularity runs halves of blocks, which needs all weights in one "
+        f"memory, and --device {MAP} spreads them; leave one of the two out",
+        "merging": "{name}: blocks cannot be merged while they are spread by a device map; load "
+        "the model on one device, or choose another method",
+    }
+
+    def __init__(self, model: nn.Module, blocks_path: str, device_map: DeviceMap):
+        super().__init__(model, blocks_path)
+        self.device_map = device_map
+
+    @classmethod
+    def load(cls, loading: Loading) -> tuple[Placement, Report]:
+        """Let transformers load a model and spread it.
+
+        ``max_memory`` is of each accelerator, or of host memory where there is none; weights get
+        most of that.
+        """
+        require_accelerate()
+        automatic = isinstance(loading.device_map, str)
+        limited = automatic and loading.max_memory is not None
+        # Weights on disk are read from the checkpoint, but for those that loading changes.
+        folder = tempfile.mkdtemp(prefix="phaseprune-offload-")
+        told = logging.getLogger("accelerate")
+        level = told.level
+        told.setLevel(logging.ERROR)  # offloaded weights are what was asked for
+        try:
+            model, report = loading.from_pretrained(
+                device_map="auto" if automatic else dict(loading.device_map),
+                max_memory=_room(loading.max_memory) if limited else None,
+                offload_folder=folder,
+            )
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        finally:
+            told.setLevel(level)
+        weakref.finalize(model, shutil.rmtree, folder, ignore_errors=True)
+        path = loading.find_blocks(model)
+        for block in model.get_submodule(path):
+            _fetch_at_once(block)
+        placement = cls(model.eval().requires_grad_(False), path, loading.device_map)
+        return placement, report
+
+    def _beside(self, max_memory: int | None) -> int | None:
+        return max_memory and max(0, max_memory - self.held_bytes)
+
+    def _map_of(self, kept: Sequence[int]) -> DeviceMap:
+        return pruned_map(self.device_map, self.blocks_path, kept)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the map has the model run."""
+        return runs_on(self.model) or super().device
+
+    def block_device(self, block: int) -> torch.device:
+        """Where the map has a block run."""
+        return runs_on(self.blocks[block]) or self.device
+
+    @property
+    def held_bytes(self) -> int:
+        """Of the device's own weights and the largest offloaded part."""
+        device = self.device
+        parts = [*self.blocks, find_head(self.model), self.model.get_input_embeddings()]
+        parameters = distinct_parameters(self.model).values()
+        own = sum(p.nbytes for p in parameters if _is_on(p, device))
+        return own + max(sum(p.nbytes for p in part.parameters() if p.is_meta) for part in parts)
+
+    def resident(self, block: int, then: int | None = None) -> AbstractContextManager[None]:
+        """Have offloaded weights of a block fetched."""
+        return fetched(self.blocks[block])
+
+    def fetched(self, module: nn.Module, recurse: bool = True) -> AbstractContextManager[None]:
+        """The same of any module."""
+        return fetched(module, recurse)
+
+    def described(self, name: str) -> str:
+        """Which places the blocks lie in."""
+        counts = Counter(block_places(self.model, self.blocks_path))
+        where = ", ".join(f"{count} on {place}" for place, count in counts.items())
+        return f"{name} is spread over what there is; its blocks: {where}"
 
 
 def _room(max_memory: int) -> dict[int | str, int]:
@@ -213,23 +263,6 @@ def block_places(model: nn.Module, blocks_path: str) -> list[str]:
         return str(places[max(above, key=len)]) if above else "several devices"
 
     return [place(f"{blocks_path}.{n}") for n in range(len(model.get_submodule(blocks_path)))]
-
-
-def distinct_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters, those that are tied once: offloading makes two of them."""
-    tied = getattr(model, "all_tied_weights_keys", None) or {}
-    return {tied.get(name, name): parameter for name, parameter in model.named_parameters()}
-
-
-def parameter_count(model: nn.Module) -> int:
-    """How many values a model's weights have."""
-    return sum(parameter.numel() for parameter in distinct_parameters(model).values())
-
-
-def held_bytes(model: nn.Module, parts: Sequence[nn.Module], device: torch.device) -> int:
-    """Of the weights that a device holds at most: its own and the largest offloaded part."""
-    own = sum(p.nbytes for p in distinct_parameters(model).values() if _is_on(p, device))
-    return own + max(sum(p.nbytes for p in part.parameters() if p.is_meta) for part in parts)
 
 
 def _is_on(tensor: torch.Tensor, device: torch.device) -> bool:
