@@ -14,7 +14,7 @@ from phaseprune.runs.result import Result
 
 #: The command of a manifest -> where its reader is: a function of the run.
 READERS = {
-    "trace": "phaseprune.sweep.recorded:read_trace",
+    "trace": "phaseprune.sweep.trace:open_trace",
     "plan": "phaseprune.methods.plan:read_plan",
     "prune": "phaseprune.pruning.prune:read_pruning",
     PRUNE_TASKS: "phaseprune.pruning.tasks_together:read_tasks_pruning",

@@ -20,7 +20,7 @@ from phaseprune.runs.atomic import write_json
 from phaseprune.runs.directory import RunDirectory
 from phaseprune.runs.scores import read_scores, write_scores
 from phaseprune.sweep.measure import Prepared, prepare, summarize_scores
-from phaseprune.sweep.recorded import recorded_trace, run_identity
+from phaseprune.sweep.recorded import read_trace, recorded_trace, run_identity
 from phaseprune.sweep.tuned import (
     LensFit,
     TunedLens,
@@ -113,6 +113,11 @@ def trace(
         if state != "finished":
             run.update(status="finished")
     return replace(found, state=state)
+
+
+def open_trace(run: RunDirectory) -> Trace:
+    """What ``trace`` kept in a run directory, without the model or its questions."""
+    return replace(read_trace(run), state="finished")
 
 
 def _trace(
