@@ -261,10 +261,10 @@ def test_runs_that_cannot_be_read_are_refused_in_a_sentence(runs, tmp_path):
         open_run(written("dance", command="dance"))
     with pytest.raises(UserError, match="trace.json: cannot be read"):
         open_run(written("empty"))
-    with pytest.raises(UserError, match="whose files lack 'result'"):
-        older = written("older", command="prune")
-        for file in ("trace.json", "scores.parquet"):
-            (older / file).write_bytes((out / file).read_bytes())
+    older = written("older", task={})
+    for file in ("trace.json", "scores.parquet", "plan.json"):
+        (older / file).write_bytes((out / file).read_bytes())
+    with pytest.raises(UserError, match="written by another version, whose files lack 'length_no"):
         open_run(older)
 
 
