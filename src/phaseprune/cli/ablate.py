@@ -38,7 +38,6 @@ def ablate(
     ablated = run.work(
         ablate, decoder, task, kind=kind, calibration=calibration, evaluation=evaluation
     )
-    run.note_state(ablated.state)
     result = ablated.to_dict()
     phases = phases_line(ablated.trace.to_dict())
     run.show([ablation_table(result), phases, *ablation_sentences(result)])

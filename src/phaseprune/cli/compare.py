@@ -87,7 +87,6 @@ def compare(
         guard=Guard() if guard else None, protect=protected, draws=draws, note=run.screen.note,
         **counts,
     )  # fmt: skip
-    run.note_state(compared.state)
     result = compared.to_dict()
     run.show(_lines(result))
     first = result["tasks"][0]

@@ -7,7 +7,6 @@ A command that measures a model on questions is a ``Run``, and takes these steps
     task = run.load_questions()                     # ... or here: before the weights are loaded
     decoder = run.load_model()
     ablated = run.work(ablate, decoder, task, kind=kind)
-    run.note_state(ablated.state)                   # new, resumed or finished before
     run.show([ablation_table(...), ...])
     run.end(ablated.to_dict(), run.like("prune", "--keep-accuracy", 0.9))
 """
@@ -69,16 +68,17 @@ class Run:
         return load_model(self.screen, self._model.name, self._model.keywords())
 
     def work(self, function: Callable, *inputs: Any, **options: Any):
-        """What ``function`` finds, with a progress bar; it writes into the run directory."""
+        """What ``function`` finds, with a progress bar; it writes into the run directory.
+
+        Of a run that was finished before, nothing is computed, and that is said.
+        """
         with self.screen.progress() as progress:
-            return function(
+            found = function(
                 *inputs, **options, seed=self._questions.seed, out=self.path,
                 arguments=typed_command(), progress=progress,
             )  # fmt: skip
-
-    def note_state(self, state: str) -> None:
-        """Say of a run that was ``finished`` before that nothing was computed now."""
-        self.screen.note_state(state, self.path)
+        self.screen.note_state(found.state, self.path)
+        return found
 
     def show(self, lines: Iterable[Any], notes: Iterable[str] = ()) -> None:
         """Lines and tables of the result; notes, and what was done to the questions, on stderr."""

@@ -49,7 +49,6 @@ def phasewise(
         phasewise, decoder, task, draws=draws, most=most, protect=protected,
         calibration=calibration, evaluation=evaluation,
     )  # fmt: skip
-    run.note_state(compared.state)
     result = compared.to_dict()
     sets = result["result"]
     run.show([phases_line(result["trace"]), *phasewise_tables(sets), *phasewise_lines(sets)])

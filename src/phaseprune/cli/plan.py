@@ -27,7 +27,6 @@ def plan(
     from phaseprune.report.transition_words import phases_line
 
     planned = run.work(plan, decoder, task, protect=protected)
-    run.note_state(planned.state)
     result = planned.to_dict()
     run.show([plan_table(result), phases_line(planned.trace.to_dict()), *plan_lines(result)])
     kept = ["--protect", ",".join(map(str, protected))] if protected else []

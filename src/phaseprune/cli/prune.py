@@ -178,7 +178,6 @@ def prune(
         guard=Guard() if guard else None, protect=protected, text=text, granularity=granularity,
         among=among, keep_period=keep_period, calibration=calibration, evaluation=evaluation,
     )  # fmt: skip
-    run.note_state(pruning.state)
     exported = pruning.result["export"]
     if export and pruning.removed and not (exported and directory.model_path.is_dir()):
         run.screen.note(f"exporting to {directory.model_path} and reloading it")

@@ -43,7 +43,6 @@ def similarity(
     found = run.work(
         similarity, decoder, task, remove=removed, run=pruning, minibatch=minibatch
     )  # fmt: skip
-    run.note_state(found.state)
     result = found.to_dict()
     run.show([similarity_table(result), *similarity_lines(result)])
     following = command_line("report", run.path)

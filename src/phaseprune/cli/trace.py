@@ -40,7 +40,6 @@ def trace(
     from phaseprune.report.words import groups_line, unequal_options_line
 
     traced = run.work(measure, decoder, task, lens=lens, calibration=calibration)
-    run.note_state(traced.state)
     result = traced.to_dict()
     shown = [trace_table(result), phases_line(result)]
     if result.get("lens"):
