@@ -175,27 +175,25 @@ def prune(
     screen = Screen(as_json, quiet)
     task = task_name(model, task)
     settings = task_settings(locals())
-    from phaseprune.methods.choice import find_choice
-    from phaseprune.methods.objectives import check_letters
-    from phaseprune.methods.registry import check_length
-    from phaseprune.pruning.granularity import check_choice, refuse_spread
-    from phaseprune.pruning.tasks_choice import check_tasks, different_folders
+    from phaseprune.probes.guards import Guard
+    from phaseprune.pruning.request import PruneRequest
     from phaseprune.runs.directory import RunDirectory
 
-    choice = find_choice(method, objective, search, race_alpha, race_tolerance, race_dtype)
-    check_length(choice.method, remove is not None or ratio is not None)
-    check_choice(granularity, choice)
     check_repair(repair_labels, export)
-    refuse_spread(granularity, device, stream)
-    names, weighed = task_names(task), task_weights(weights)
-    check_tasks(len(names), weighed, combine, choice, granularity)
-    choice.check_among(among, granularity, len(names), keep_period)
-    protected = [] if protect is None else block_list(protect, "--protect")
+    names = task_names(task)
+    request = PruneRequest(
+        tasks=len(names), weights=task_weights(weights), combine=combine, remove=remove,
+        ratio=ratio, keep_accuracy=keep_accuracy, keep_text_loss=keep_text_loss,
+        guard=Guard() if guard else None, method=method, objective=objective,
+        protect=[] if protect is None else block_list(protect, "--protect"), text=text,
+        search=search, granularity=granularity, among=among, keep_period=keep_period,
+        race_alpha=race_alpha, race_tolerance=race_tolerance, race_dtype=race_dtype,
+        calibration=calibration, evaluation=evaluation, seed=seed,
+    )  # fmt: skip
+    request.check_placement(device, stream)
     questions = [load_questions(screen, name, limit, settings) for name in names]
-    different_folders(questions)
-    scorings = {one.scoring for one in questions}
-    check_letters(choice.method.objective, scorings, choice.how.get("search"))
-    if repair_labels and scorings != {"letter"}:
+    request.check_questions(questions)
+    if repair_labels and {one.scoring for one in questions} != {"letter"}:
         raise UserError(
             "--repair-labels takes the label prior off, and texts have none; leave it out, or "
             "give --scoring letter"
@@ -209,9 +207,8 @@ def prune(
         max_memory=max_memory,
     )  # fmt: skip
     from phaseprune.decoder.export import check_exportable, taken_by_position
-    from phaseprune.probes.guards import Guard
     from phaseprune.pruning.export_run import export_run
-    from phaseprune.pruning.prune import prune as prune_model
+    from phaseprune.pruning.prune import run_request
     from phaseprune.report.html import write_report
     from phaseprune.report.words import input_lines
 
@@ -225,16 +222,9 @@ def prune(
         if not keep_period and (by_position := taken_by_position(decoder)):
             screen.note(by_position)
     with screen.progress() as progress:
-        pruning = prune_model(
-            decoder, questions, weights=weighed, combine=combine, remove=remove, ratio=ratio,
-            keep_accuracy=keep_accuracy, keep_text_loss=keep_text_loss,
-            guard=Guard() if guard else None,
-            method=method, objective=objective, protect=protected, text=text, search=search,
-            granularity=granularity, among=among, keep_period=keep_period,
-            race_alpha=race_alpha, race_tolerance=race_tolerance, race_dtype=race_dtype,
-            calibration=calibration, evaluation=evaluation,
-            seed=seed, out=run, arguments=typed_command(), progress=progress,
-        )  # fmt: skip
+        pruning = run_request(
+            decoder, questions, request, out=run, arguments=typed_command(), progress=progress
+        )
     if pruning.state == "finished":
         screen.note(f"{run} was finished before; this is its result")
     exported = pruning.result["export"]

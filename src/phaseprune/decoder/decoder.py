@@ -45,7 +45,7 @@ class Decoder:
         device_map: what was asked for; None where the model is on one device.
         pipeline: what running real prompts through the checkpoint's own pipeline showed at load.
         position_limit: rows of the model's table of positions; None where it has none.
-        block_names: what ``blocks`` are in words where they are none (``decoder.halved``).
+        block_names: what ``blocks`` are in words where they are none (``sublayers.halved``).
     """
 
     name: str
