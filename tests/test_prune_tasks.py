@@ -35,7 +35,7 @@ from phaseprune.questions.encode import encode_pair
 from phaseprune.questions.prompts import render
 from phaseprune.questions.split import split
 from phaseprune.report.html import write_report
-from phaseprune.report.tasks_figure import tasks_figure
+from phaseprune.report.tasks_page import tasks_figure
 from phaseprune.report.tasks_words import differing_line, tasks_lines, tasks_tables
 from phaseprune.runs.directory import RunDirectory
 from phaseprune.sweep.measure import prepare

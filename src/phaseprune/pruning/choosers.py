@@ -11,8 +11,9 @@ from phaseprune.decision.combined import best_place
 from phaseprune.decision.laco import mixtures, read_merges
 from phaseprune.decoder.items import Item
 from phaseprune.methods.objectives import best
+from phaseprune.methods.plain_text import looked_at
 from phaseprune.methods.racing import make_racing, race_candidates, race_of_step
-from phaseprune.methods.rank import rank_looking_at
+from phaseprune.methods.rank import rank_free
 from phaseprune.progress import Progress
 from phaseprune.pruning.search import Chooser, Chosen, Search, TaskSearch
 from phaseprune.sweep.precision import faster_products
@@ -21,11 +22,11 @@ from phaseprune.sweep.precision import faster_products
 def open_chooser(search: Search) -> Chooser:
     """The chooser that a run asks for."""
     if search.request.choice.ranks:
-        return Ranked()
-    return Racing(search) if search.request.races else Exact()
+        return ByRanking()
+    return ByRacing(search) if search.request.races else BySearch()
 
 
-class Exact:
+class BySearch:
     """The unit goes without which most is left, of all that may go, on all that each task has."""
 
     def choose(self, search: Search, progress: Progress) -> Chosen:
@@ -73,7 +74,7 @@ class Exact:
         return None
 
 
-class Racing(Exact):
+class ByRacing(BySearch):
     """The same, where candidates that are significantly worse are given up early."""
 
     def __init__(self, search: Search):
@@ -100,7 +101,7 @@ class Racing(Exact):
         return race_of_step(self.racing, lines)
 
 
-class Ranked:
+class ByRanking:
     """Blocks go in the order of a ranking, which a run measures once and keeps in its manifest."""
 
     def choose(self, search: Search, progress: Progress) -> Chosen:
@@ -117,9 +118,12 @@ class Ranked:
         found = search.run.manifest.get("ranking")
         if found is None:
             began = time.perf_counter()
-            ranking = rank_looking_at(
-                search.units.decoder, search.request.choice, search.tasks[0].calibration.task,
-                search.text, tuple(search.free), search.stop.most, search.request.seed, progress,
+            choice, task = search.request.choice, search.tasks[0].calibration.task
+            name = looked_at(choice, task, search.text)
+            ranking = rank_free(
+                search.units.decoder, choice.method, name,
+                None if search.text is not None or name is None else task, search.text,
+                search.free, search.stop.most, search.request.seed, progress,
             )  # fmt: skip
             found = ranking.to_dict() | {"seconds": round(time.perf_counter() - began, 3)}
             search.run.update(ranking=found)

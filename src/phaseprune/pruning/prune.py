@@ -164,7 +164,7 @@ def run_request(
     """
     with open_search(decoder, tasks, request, out, arguments, progress) as (search, state):
         if state != "finished":
-            run_search(search, open_chooser, progress)
+            run_search(search, open_chooser(search), progress)
             conclude(search)
         return pruning_of(search, state)
 

@@ -7,7 +7,7 @@ same loop with figures at every step where it goes by a ranking.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -123,7 +123,7 @@ class Search:
 
     request: PruneRequest
     units: Units
-    free: Sequence[Item]
+    free: tuple[Item, ...]
     stop: Stop
     run: RunDirectory
     tasks: Sequence[TaskSearch]
@@ -204,9 +204,7 @@ class Chooser(Protocol):
         """The unit that goes at the step behind the last one."""
 
 
-def run_search(
-    search: Search, open_chooser: Callable[[Search], Chooser], progress: Progress
-) -> None:
+def run_search(search: Search, chooser: Chooser, progress: Progress) -> None:
     """Run the steps that are missing, keeping each on disk as soon as it is done.
 
     Raises:
@@ -216,7 +214,6 @@ def run_search(
     if not search.steps:
         take_step(search, _full_model(search, progress), progress)
     refuse_keeping(search)
-    chooser = open_chooser(search)
     while search.ended(search.steps[-1]) is None:
         take_step(search, chooser.choose(search, progress), progress)
     search.run.add_timings(prune=time.perf_counter() - began)

@@ -10,7 +10,7 @@ from phaseprune.report.dynamics_figures import dynamics_figure
 from phaseprune.report.guard_figures import guards_figure
 from phaseprune.report.phasewise_figures import phasewise_figure
 from phaseprune.report.prune_figures import margin_heatmap_figure, pruning_figure
-from phaseprune.report.tasks_figure import tasks_figure
+from phaseprune.report.tasks_page import tasks_figure
 from phaseprune.report.trace_figures import (
     accuracy_by_readout_figure,
     decision_margin_figure,
