@@ -4,7 +4,7 @@ BIN := .venv/bin
 
 INTEROP := .venv-interop
 
-.PHONY: demo test lint parity llama-cpp interop interop-table clean
+.PHONY: demo test quick lint docs parity llama-cpp interop interop-table clean
 
 demo: .venv/.core
 	$(BIN)/phaseprune demo
@@ -14,8 +14,21 @@ test: .venv/.dev
 	$(BIN)/ruff check src tests training benchmarks
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
 
+# Without real models and long simulations: what a change is tried with while it is made.
+quick: .venv/.dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 -m 'not slow and not real and not network and not interop'
+
 lint: .venv/.dev
 	$(BIN)/ruff check src tests training benchmarks
+
+# The documentation as a site, in site/; links that lead nowhere are errors.
+docs: .venv-docs/.made
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet --strict
+
+.venv-docs/.made: mkdocs.yml
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/python -m pip install --quiet --disable-pip-version-check 'mkdocs-material>=9.5,<10'
+	touch $@
 
 # The whole matrix against lm-eval, on SmolLM2-135M: hours on 2 cores.
 parity: .venv/.dev
@@ -28,7 +41,8 @@ interop: .venv/.dev $(INTEROP)/.made
 
 # GGUF files against llama.cpp.
 llama-cpp: .venv/.dev $(INTEROP)/.made
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m llama_cpp tests/test_gguf.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m llama_cpp tests/test_gguf.py \
+	  tests/test_gguf_converted.py
 
 interop-table: .venv/.dev $(INTEROP)/.made
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/interop.py
@@ -61,4 +75,4 @@ $(INTEROP)/.made: constraints-interop.txt
 	touch $@
 
 clean:
-	rm -rf .venv $(INTEROP)
+	rm -rf .venv .venv-docs site $(INTEROP)

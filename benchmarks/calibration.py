@@ -160,6 +160,7 @@ def rows() -> list[Row]:
     always_b[:, 1] = 12.0
     fades = np.where(np.arange(READOUTS)[:, None] < 12, [[4.0, 0, 0, 0]], 0.0)
     grows = np.linspace(0.2, 4, READOUTS)
+    last = {"golds": (0.0, 0.0, 0.0, 1.0), "letters": False}
     found = []
     for at, factor in ((0, 1 / 8), (15, 1 / 8), (30, 1 / 8), (0, 10), (15, 10), (30, 10)):
         name = f"decisions fixed, scale x {factor:g} at readout {at}, 160 questions"
@@ -176,6 +177,11 @@ def rows() -> list[Row]:
         Row("the same, texts", partial(
             no_transition, Population(np.zeros(READOUTS), prior=fades, letters=False), 160),
             "wrong"),
+        Row("nothing known, scale grows, texts with all golds in the last place, 160 questions",
+            partial(no_transition, Population(np.zeros(READOUTS), scale=grows, **last), 160),
+            "wrong"),
+        Row("known from readout 20 on, texts with all golds in the last place, 160 questions",
+            partial(at_the_truth, Population(step(20, 1.0), **last), 160), "power"),
         Row("says B to everything, where B is gold in a third, 300 questions", partial(
             no_transition,
             Population(np.zeros(READOUTS), prior=always_b, golds=(0.22, 0.34, 0.22, 0.22)), 300),

@@ -173,7 +173,7 @@ def run_mergekit(work: Work) -> None:
         last = done.stderr.strip().splitlines()[-1:] or [""]
         said = "equal" if same else "other tensors"
         if done.returncode:
-            said = f"{'equal tensors, then ' if same else ''}error: {last[0][:80]}"
+            said = f"{'equal tensors, then ' if same else ''}error: {last[0].strip()[:80]}"
         work.said.setdefault("mergekit", {})[name] = said
 
 

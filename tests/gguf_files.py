@@ -56,9 +56,13 @@ def _mamba(name: str, values: np.ndarray, config) -> np.ndarray:
     return values[:, 0] if name.endswith("ssm_conv1d.weight") else values
 
 
+def _flat_gate(name: str, values: np.ndarray, config) -> np.ndarray:
+    return values.reshape(-1) if "ffn_gate_inp_shexp" in name else values
+
+
 STORED = {
     "llama": _llama, "bloom": _bloom, "gpt2": _gpt2, "gemma2": _one_more, "gemma3": _one_more,
-    "nemotron": _one_more, "mamba": _mamba,
+    "nemotron": _one_more, "mamba": _mamba, "qwen2moe": _flat_gate,
 }  # fmt: skip
 
 
@@ -146,14 +150,26 @@ def named_tensors(model, architecture: str) -> dict[str, np.ndarray]:
     change = STORED.get(architecture, lambda name, values, config: values)
     found = {}
     for name, parameter in model.named_parameters():  # a tied head stands there once
-        stored = next(
-            filter(None, (
-                names.get_name(called, try_suffixes=(".weight", ".bias"))
-                for called in (name, name.partition(".")[2])
-            ))
-        )  # fmt: skip
-        found[stored] = change(stored, parameter.detach().numpy(), model.config)
+        for part, values in _of_experts(name, parameter.detach().numpy()).items():
+            stored = next(
+                filter(None, (
+                    names.get_name(called, try_suffixes=(".weight", ".bias"))
+                    for called in (part, part.partition(".")[2])
+                ))
+            )  # fmt: skip
+            found[stored] = change(stored, values, model.config)
     return found
+
+
+def _of_experts(name: str, values: np.ndarray) -> dict[str, np.ndarray]:
+    """A weight by its name, of experts as files have them: gates apart from projections up."""
+    lead, experts, last = name.partition(".experts.")
+    if not experts:
+        return {name: values}
+    if last != "gate_up_proj":
+        return {f"{name}.weight": values}
+    gate, up = np.split(values, 2, axis=1)
+    return {f"{lead}.experts.gate_proj.weight": gate, f"{lead}.experts.up_proj.weight": up}
 
 
 def byte_level(pre: str = "gpt-2") -> dict[str, object]:
@@ -229,6 +245,8 @@ def families() -> dict[str, tuple]:
     large = {"rope_parameters": {"rope_type": "default", "rope_theta": 1e6}}
     base = {"rope.freq_base": 1e6}
     half = {"rope.dimension_count": 4, "rope.freq_base": 10000.0}
+    experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+    as_experts = {"expert_count": 4, "expert_used_count": 2, "expert_feed_forward_length": 16}
     return {
         "llama": (small(t.LlamaConfig, **large), base | {"rope.dimension_count": 8}),
         "qwen2": (small(t.Qwen2Config, **large), base),
@@ -274,6 +292,14 @@ def families() -> dict[str, tuple]:
              "ssm.time_step_rank": 2},
         ),
         "nemotron": (small(t.NemotronConfig, partial_rotary_factor=0.5), half),
+        "qwen2moe": (
+            small(t.Qwen2MoeConfig, **large, **experts, shared_expert_intermediate_size=24),
+            base | as_experts | {"expert_shared_feed_forward_length": 24},
+        ),
+        "qwen3moe": (
+            small(t.Qwen3MoeConfig, head_dim=16, norm_topk_prob=True, **large, **experts),
+            base | wide | as_experts,
+        ),
     }  # fmt: skip
 
 

@@ -29,7 +29,8 @@ class Population:
         prior: ``[R, K]`` of the labels; 0 by default.
         correlation: of the noise between neighbouring readouts; 1: it stays the same.
         options: k.
-        golds: ``[K]`` shares of the golds; by default all the same.
+        golds: ``[K]`` shares of the golds; by default all the same. Those of texts that are all in
+            one place are exchangeable.
         letters: whether the label prior is to be taken off.
     """
 
@@ -59,7 +60,8 @@ class Population:
             scores = scores + self.prior
         if self.scale is not None:
             scores = scores * self.scale[:, None]
-        return Decisions(scores, gold, np.full(questions, k), None, self.letters)
+        one_place = not self.letters and self.golds is not None and max(self.golds) == 1
+        return Decisions(scores, gold, np.full(questions, k), None, self.letters, one_place)
 
     @cached_property
     def curve(self) -> np.ndarray:

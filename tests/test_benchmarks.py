@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from phaseprune.cli.main import main
 from phaseprune.errors import UserError
 from phaseprune.questions.benchmarks import BENCHMARKS, find_benchmark, task_names
 from phaseprune.questions.catalog import load_task
-from phaseprune.questions.prompts import put
+from phaseprune.questions.prompts import Prompt, put
 from phaseprune.sweep.measure import trace
 
 if importlib.util.find_spec("datasets") is None and os.environ.get("CI") != "true":
@@ -53,6 +54,25 @@ def test_every_entry_reads_the_hubs_schema(name, tmp_path):
     else:
         with pytest.raises(UserError, match="has no few-shot split"):
             load_task(name, data_dir=folder, shots=2)
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_where_golds_in_one_place_mean_nothing(name, tmp_path):
+    """In texts that are not shown, unless one text is right whatever is asked, as in these rows."""
+    folder = write_hub(tmp_path, name)
+    for scoring in ("letter", "text"):
+        task = load_task(name, data_dir=folder, scoring=scoring)
+        assert not task.exchangeable
+        others = [
+            replace(q, choices=tuple(f"{choice} {number}" for choice in q.choices))
+            for number, q in enumerate(task.questions)
+        ]
+        in_one_place = BENCHMARKS[name].one_place or name == "mmlu_pro"
+        assert task.with_questions(others).exchangeable == (in_one_place and scoring == "text")
+        shown = replace(task, questions=tuple(others), prompt=Prompt("own", "{options}"))
+        assert not shown.exchangeable
+        pairs = [replace(q, pairs=tuple((f"{q.choices}", c) for c in q.choices)) for q in others]
+        assert not task.with_questions(pairs).exchangeable
 
 
 @pytest.fixture(scope="module")

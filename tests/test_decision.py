@@ -1,5 +1,7 @@
 """The pure parts, against independent arithmetic and by property."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -32,8 +34,8 @@ from phaseprune.decision.margin import (
     gold_loss,
     margins_of_options,
 )
-from phaseprune.decision.transition import find_transition, permuted_golds
-from populations import Population, step, straight_leads
+from phaseprune.decision.transition import find_transition, gold_p_values, permuted_golds
+from populations import READOUTS, Population, step, straight_leads
 
 
 @st.composite
@@ -281,6 +283,46 @@ def test_golds_are_permuted_among_questions_with_as_many_options():
     assert (np.sort(golds[:, :4], axis=1) == [0, 1, 2, 3]).all()
     assert (np.sort(golds[:, 4:], axis=1) == [0, 1, 1]).all()
     assert len(np.unique(golds, axis=0)) > 50
+
+
+def test_golds_in_one_place_are_drawn_where_the_place_means_nothing():
+    options = np.array([4] * 300 + [2] * 300)
+    golds = permuted_golds(options - 1, options, 200, np.random.default_rng(0), exchangeable=True)
+    assert (golds < options).all() and (golds >= 0).all()
+    shares = [np.bincount(golds[:, options == k].ravel()) / (200 * 300) for k in (4, 2)]
+    np.testing.assert_allclose(shares[0], 0.25, atol=0.01)
+    np.testing.assert_allclose(shares[1], 0.5, atol=0.01)
+    assert (permuted_golds(options - 1, options, 50, np.random.default_rng(0)) == options - 1).all()
+
+
+LAST = {"golds": (0.0, 0.0, 0.0, 1.0), "letters": False}
+
+
+def of_one_place(population: Population, seed: int, exchangeable: bool = True) -> Decisions:
+    sampled = population.sample(200, np.random.default_rng(seed))
+    return replace(sampled, exchangeable=exchangeable)
+
+
+def test_what_texts_with_golds_in_one_place_know_is_found():
+    """A tenth above chance, and a step: with permuted golds neither could be."""
+    weak = Population(np.full(READOUTS, 0.45), **LAST)
+    informed = [gold_p_values(d, d, 0)[0] for d in (of_one_place(weak, seed) for seed in range(20))]
+    assert sum(p < SIGNIFICANCE for p in informed) >= 18
+    decisions = of_one_place(Population(step(20, 1.5), **LAST), 0)
+    assert find_transition(decisions, 0).readout == 20
+    permuted = of_one_place(Population(step(20, 1.5), **LAST), 0, exchangeable=False)
+    assert find_transition(permuted, 0).informed is False
+
+
+@pytest.mark.parametrize("scale", [None, np.linspace(0.1, 3, READOUTS)], ids=["even", "growing"])
+def test_texts_with_golds_in_one_place_that_know_nothing(scale):
+    """Of 300 samples no more than 2 in 100 are informed, or rise."""
+    nothing = Population(np.zeros(READOUTS), scale=scale, **LAST)
+    wrong = np.zeros(2)
+    for seed in range(300):
+        decisions = of_one_place(nothing, seed)
+        wrong += np.array(gold_p_values(decisions, decisions, seed, 399)) < SIGNIFICANCE
+    assert (wrong <= 6).all()
 
 
 def test_retained_by_hand():

@@ -260,6 +260,15 @@ def test_a_tensor_that_becomes_no_weight_is_refused_by_its_name(tmp_path, name):
         load_model(str(path))
 
 
+def test_a_tensor_that_is_read_in_another_shape_is_refused_by_its_name(tmp_path):
+    """Newer converters keep the gate of shared experts as a matrix, which transformers misreads."""
+    model, family, keys, _ = make("qwen2moe")
+    gate = {"blk.0.ffn_gate_inp_shexp.weight": np.ones((1, 32))}
+    path = write_gguf(tmp_path / "m.gguf", model, family, keys, gate)
+    with pytest.raises(UserError, match=r"layers.0.mlp.shared_expert_gate.weight .*\[1, 1, 32\]"):
+        load_model(str(path))
+
+
 def test_scaling_that_there_is_no_place_for_is_refused(tmp_path):
     for family, tensors, keys, told in (
         ("gpt2", {}, {"rope.freq_base": 1e4}, "gpt2.rope.freq_base"),

@@ -5,11 +5,14 @@ import json
 import pytest
 from transformers import (
     Cohere2Config,
+    DeepseekV2Config,
+    Exaone4Config,
     Gemma2Config,
     Gemma3TextConfig,
     GptOssConfig,
     LlamaConfig,
     Olmo3Config,
+    Qwen3_5TextConfig,
     SmolLM3Config,
 )
 
@@ -18,15 +21,15 @@ from phaseprune import load_task, prune
 from phaseprune.cli.main import main
 from phaseprune.decoder.export import export, taken_by_position
 from phaseprune.decoder.load import load_model
-from phaseprune.decoder.patterns import Pattern, find_pattern, llama_cpp_warnings
-from phaseprune.decoder.pruned_config import read_original
+from phaseprune.decoder.patterns import (
+    Pattern,
+    find_pattern,
+    llama_cpp_warnings,
+    position_words,
+)
 from phaseprune.errors import UserError
 
 SIZES = ROPE | {"num_hidden_layers": 12}
-
-
-def original(config):
-    return read_original(config)
 
 
 @pytest.mark.parametrize(
@@ -42,27 +45,39 @@ def original(config):
     ids=["gemma2", "gemma3", "smollm3", "cohere2", "gpt_oss"],
 )  # fmt: skip
 def test_removals_that_llama_cpp_cannot_run(config, period, fields):
-    model = original(config)
-    pattern = find_pattern(model)
+    pattern = find_pattern(config, 12)
     assert (pattern.period, pattern.fields) == (period, fields)
     whole = [b for b in range(12) if not 1 <= b <= period]
     for kept in (whole, list(range(11)), list(range(12))):
-        assert pattern.is_kept(kept) and llama_cpp_warnings(model, kept) == []
+        assert pattern.is_kept(kept) and llama_cpp_warnings(config, 12, kept) == []
     broken = list(range(1, 12))
     assert not pattern.is_kept(broken)
-    (warning,) = llama_cpp_warnings(model, broken)
+    (warning,) = llama_cpp_warnings(config, 12, broken)
     assert fields[0] in warning and config.model_type in warning and "--keep-period" in warning
 
 
 def test_families_of_which_a_list_is_read_are_not_warned_of():
-    olmo = original(Olmo3Config(**SIZES))
-    assert find_pattern(olmo).period == 4 and llama_cpp_warnings(olmo, list(range(1, 12))) == []
-    assert find_pattern(original(LlamaConfig(**SIZES))) is None
+    heads = {"linear_num_key_heads": 2, "linear_num_value_heads": 4, "head_dim": 16}
+    for config in (Olmo3Config(**SIZES), Qwen3_5TextConfig(**SIZES, **heads)):
+        assert find_pattern(config, 12).period == 4 and len(set(config.layer_types)) == 2
+        assert llama_cpp_warnings(config, 12, list(range(1, 12))) == []
+    assert find_pattern(LlamaConfig(**SIZES), 12) is None
 
 
 def test_attention_that_llama_cpp_scales_by_the_number_of_blocks():
     config = Gemma2Config(**ROPE | {"num_hidden_layers": 46}, head_dim=8)
-    assert "46 become 44" in llama_cpp_warnings(original(config), list(range(44)))[0]
+    assert "46 become 44" in llama_cpp_warnings(config, 46, list(range(44)))[0]
+
+
+def test_models_that_llama_cpp_knows_by_their_number_of_blocks():
+    exaone = Exaone4Config(**ROPE | {"num_hidden_layers": 64}, sliding_window_pattern=4)
+    assert "64 become 60" in llama_cpp_warnings(exaone, 64, list(range(60)))[0]
+    assert "64 blocks alone" in position_words(exaone, 64)
+    assert position_words(exaone, 30) is None and llama_cpp_warnings(exaone, 30, range(28)) == []
+    lite = DeepseekV2Config(**ROPE | {"num_hidden_layers": 27}, q_lora_rank=None)
+    assert llama_cpp_warnings(lite, 27, range(26)) == []
+    assert "26 or 27 blocks" in llama_cpp_warnings(lite, 27, range(25))[0]
+    assert "60 become 27" in llama_cpp_warnings(DeepseekV2Config(), 60, range(27))[0]
 
 
 def test_what_may_go_leads_back_to_the_pattern():
@@ -127,7 +142,7 @@ def test_a_search_that_ends_amid_a_period_chooses_the_step_before_it(gemma, tmp_
 
     questions = write_jsonl(tmp_path / "q.jsonl", QUESTIONS * 3)
     decoder, task = load_model(str(gemma)), load_task(str(questions))
-    pattern = find_pattern(read_original(decoder.config))
+    pattern = find_pattern(decoder.config, 5)
     monkeypatch.setattr(  # whatever breaks the rule, it does so at the first broken step
         Pattern, "may_go", lambda self, live, free, left, protect: [0] if 0 in live else list(free)
     )
@@ -155,7 +170,17 @@ def test_command_line(gemma, tmp_path, capsys):
     assert types == ["sliding_attention", "full_attention", "sliding_attention"]
     assert json.loads((tmp_path / "run/manifest.json").read_text())["options"]["keep_period"]
     code = run(["export", str(gemma), "--remove", "0", "--out", str(tmp_path / "out")])
-    assert code == 0 and "by position" in capsys.readouterr().err
+    assert code == 0 and capsys.readouterr().err.count("by position") == 1
+
+
+def test_an_export_says_it_before_the_weights_are_loaded(gemma, tmp_path, capsys, monkeypatch):
+    def fails(*given, **more):
+        raise UserError("the weights are loaded")
+
+    monkeypatch.setattr("phaseprune.decoder.load.load_model", fails)
+    code = run(["export", str(gemma), "--remove", "0", "--out", str(tmp_path / "out")])
+    said = " ".join(capsys.readouterr().err.split())
+    assert code == 2 and 0 < said.index("by position") < said.index("the weights are loaded")
 
 
 @pytest.mark.parametrize(

@@ -92,8 +92,9 @@ def test_a_count_from_the_start():
 
 
 def test_heads_that_predict_further_tokens_are_not_promised():
-    config = deepseek(first_k_dense_replace=1, num_nextn_predict_layers=1)
-    assert pruned_config(config, [0, 2, 3]).num_nextn_predict_layers == 0
+    config = deepseek(first_k_dense_replace=1, num_nextn_predict_layers=1, mtp_num_hidden_layers=1)
+    pruned = pruned_config(config, [0, 2, 3])
+    assert (pruned.num_nextn_predict_layers, pruned.mtp_num_hidden_layers) == (0, 0)
 
 
 def test_a_count_from_the_end():

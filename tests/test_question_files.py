@@ -548,6 +548,27 @@ def test_doubled_ids_and_one_place_are_told(tmp_path):
     assert read_file(write_jsonl(tmp_path / "q.jsonl", numbered([0, 1, 2, 3] * 2))).notes == ()
 
 
+@pytest.mark.parametrize("form", ["{}) {}", "({}) {}", "{}. {}", "{}"])
+def test_options_that_have_labels_already_are_told(tmp_path, form):
+    rows = numbered([0, 1, 2, 3] * 2)
+    for row in rows:
+        row["choices"] = [form.format(*named) for named in zip("ABCD", row["choices"], strict=True)]
+    (note,) = read_file(write_jsonl(tmp_path / "q.jsonl", rows)).notes
+    assert "begin with labels of their own" in note and repr(rows[0]["choices"][0]) in note
+    rows[-1]["choices"][0] = "a plain text"
+    assert read_file(write_jsonl(tmp_path / "q.jsonl", rows)).notes == ()
+
+
+def test_an_answer_that_may_be_a_place_or_a_text_is_said_to_look_1_based(tmp_path):
+    rows = [
+        {"question": "2 + 2", "choices": ["3", "5", "4"], "answer": 3},
+        {"question": "2 + 1", "choices": ["2", "3", "6"], "answer": 2},
+        {"question": "Snow", "choices": ["red", "white", "x"], "answer": 2},
+    ]
+    with pytest.raises(UserError, match="line 2: .* the text of another .*look 1-based: 2 to 3"):
+        read_file(write_jsonl(tmp_path / "q.jsonl", rows))
+
+
 # --columns
 
 

@@ -25,7 +25,7 @@ def commands(page):
                 yield shlex.split(line.removeprefix("$ phaseprune "), comments=True)
 
 
-def test_the_readme_commands(tmp_path, monkeypatch, capsys):
+def test_the_commands_of_the_readme_and_the_guide(tmp_path, monkeypatch, capsys):
     """In order, in one directory; the bundled model stands in for the hub's."""
     demo = Path(phaseprune.__file__).parent / "demo" / "model"
     monkeypatch.chdir(tmp_path)
@@ -34,8 +34,8 @@ def test_the_readme_commands(tmp_path, monkeypatch, capsys):
         dict(row, question=f"{row['question']} {number}?")
         for number in range(30) for row in QUESTIONS
     ])  # fmt: skip
-    found = list(commands(ROOT / "README.md"))
-    assert len(found) >= 6
+    found = [words for page in ("README.md", "docs/guide.md") for words in commands(ROOT / page)]
+    assert len(found) >= 20
     for words in found:
         monkeypatch.setattr("sys.argv", ["phaseprune", *words])
         with pytest.raises(SystemExit) as ended:

@@ -42,7 +42,8 @@ HUB: dict[str, tuple[dict, dict]] = {
         {"model_type": "gemma3_text", "head_dim": 8, "sliding_window": 8, "rope_theta": 1e6,
          "rope_local_base_freq": 1e4, "sliding_window_pattern": 3, "num_hidden_layers": 6,
          "rope_scaling": {"factor": 8.0, "rope_type": "linear"}},
-        {"num_hidden_layers": 4, "layer_types": ["sliding_attention", "full_attention"] * 2},
+        {"num_hidden_layers": 4, "layer_types": ["sliding_attention", "full_attention"] * 2,
+         "sliding_window_pattern": 2},
     ),
     "smollm3": (
         {"model_type": "smollm3", "no_rope_layers": [1, 1, 1, 0, 1, 1], "rope_theta": 2e6,
@@ -91,6 +92,53 @@ def test_only_what_pruning_changes_is_changed(name):
     assert edited(stated, [0, 2, 3, 5]) == stated | changes
 
 
+KINDS = {"s": "sliding_attention", "f": "full_attention", "l": "linear_attention"}
+LINEAR = {"linear_num_key_heads": 2, "linear_num_value_heads": 4, "head_dim": 16}
+#: Family -> what a file has beside the list that says what each of six blocks is.
+PERIODS = {
+    "gemma3_text": ("ssfssf", {"sliding_window_pattern": 3, "_sliding_window_pattern": 3}),
+    "cohere2": ("ssfssf", {"sliding_window_pattern": 3}),
+    "exaone4": ("ssfssf", {"sliding_window_pattern": 3}),
+    "qwen3_5_text": ("llfllf", {"full_attention_interval": 3, **LINEAR}),
+}
+
+
+@pytest.mark.parametrize("family", PERIODS)
+@pytest.mark.parametrize(
+    ("kept", "period"),
+    [([0, 1, 2, 5], None), ([0, 2, 3, 5], 2), ([0, 1, 2, 3, 4, 5], 3), ([2, 3, 4, 5], None),
+     ([0, 1, 5], 3), ([2, 5], 1)],
+    ids=str,
+)  # fmt: skip
+def test_a_period_beside_a_list_is_true_or_gone(family, kept, period):
+    kinds, more = PERIODS[family]
+    kinds = [KINDS[kind] for kind in kinds]
+    stated = SIZES | {"model_type": family, "num_hidden_layers": 6, "sliding_window": 8,
+                      "layer_types": kinds} | more  # fmt: skip
+    found = edited(stated, kept)
+    assert found["layer_types"] == [kinds[block] for block in kept]
+    periods = [key for key in more if key not in LINEAR]
+    assert {key: found.get(key) for key in periods} == dict.fromkeys(periods, period)
+    assert {key: found[key] for key in LINEAR if key in more} == {
+        key: value for key, value in LINEAR.items() if key in more
+    }
+
+
+def test_a_period_in_letters_is_written_out_where_the_blocks_leave_it():
+    stated = SIZES | {"model_type": "exaone4", "num_hidden_layers": 6, "sliding_window": 8,
+                      "layer_types": ["sliding_attention"] * 2 + ["full_attention"]
+                      + ["sliding_attention"] * 2 + ["full_attention"]}  # fmt: skip
+    stated["sliding_window_pattern"] = "LLG"
+    assert edited(stated, [0, 2, 3, 5])["sliding_window_pattern"] == "LGLG"
+    assert edited(stated, [0, 1, 5])["sliding_window_pattern"] == "LLG"
+
+
+def test_a_period_is_left_where_it_alone_says_what_the_blocks_are():
+    stated = SIZES | HUB["gemma3_text"][0]
+    found = edited(stated, [0, 1, 5])
+    assert found["sliding_window_pattern"] == 3 and "layer_types" not in found
+
+
 def test_the_number_of_blocks_in_words_that_transformers_does_not_read():
     stated = SIZES | HUB["llama"][0] | {"num_layers": 6, "n_layers": 6, "layers_of_rust": 6}
     found = edited(stated, [0, 5])
@@ -118,7 +166,7 @@ def test_a_nested_file_and_what_it_says_twice():
     }  # fmt: skip
     found = edited(stated, [0, 2, 3, 5])
     types = ["sliding_attention", "full_attention"] * 2
-    changed = {"num_hidden_layers": 4, "layer_types": types}
+    changed = {"num_hidden_layers": 4, "layer_types": types, "sliding_window_pattern": 2}
     assert found == stated | {
         "num_hidden_layers": 4, "text_config": stated["text_config"] | changed
     }  # fmt: skip

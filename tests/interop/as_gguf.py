@@ -30,11 +30,13 @@ def converted(folder: Path, converter: Path) -> Path:
     # It knows pre-tokenizers by a checksum, and a tiny tokenizer is none that it knows. Prompts are
     # given as ids here, so that the tokenizer does not matter.
     TextModel.get_vocab_base_pre = lambda self, tokenizer: "gpt-2"
+    TextModel.no_mtp = True  # what predicts further tokens is no part of the model
     path = folder / "model.gguf"
     with torch.inference_mode():
         stated = ModelBase.load_hparams(folder, False)
         architecture = get_model_architecture(stated, ModelType.TEXT)
         of_class = get_model_class(architecture)
+        of_class.set_vocab = TextModel._set_vocab_gpt2
         of_class(folder, gguf.LlamaFileType.ALL_F32, path, hparams=stated).write()
     return path
 

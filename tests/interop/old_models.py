@@ -59,8 +59,9 @@ FAMILIES: dict[str, tuple] = {
                                       query_pre_attn_scalar=8),
                    {"layer_types": None, "_sliding_window_pattern": None,
                     "sliding_window_pattern": 6}),
-    "phi3": ("Phi3", dict(ROPE, rope_scaling=LONG, original_max_position_embeddings=16,
-                          sliding_window=12, pad_token_id=0), {}),
+    # Not phi3: llama.cpp looks for its tokens in every model of that name.
+    "phi-longrope": ("Phi3", dict(ROPE, rope_scaling=LONG, original_max_position_embeddings=16,
+                                  sliding_window=12, pad_token_id=0), {}),
     "olmo2": ("Olmo2", dict(ROPE, rope_theta=500000.0), {}),
     "olmo3": ("Olmo3", dict(ROPE | EIGHT, sliding_window=8, rope_theta=500000.0), {}),
     "olmo3-base": ("Olmo3", dict(ROPE, sliding_window=8, rope_theta=10000.0), {}),
@@ -68,13 +69,16 @@ FAMILIES: dict[str, tuple] = {
                              sliding_window_pattern=4), {"rotary_pct": 1.0}),
     "exaone4": ("Exaone4", dict(ROPE | EIGHT, sliding_window=8, sliding_window_pattern=4,
                                 rope_scaling=LLAMA3), {}),
+    "exaone4-64": ("Exaone4", dict(ROPE | {"num_hidden_layers": 64}, sliding_window=8,
+                                   sliding_window_pattern=4, rope_scaling=LLAMA3), {}),
     "gpt-neox": ("GPTNeoX", dict(SIZES, intermediate_size=48, max_position_embeddings=64,
                                  rotary_pct=0.5, rotary_emb_base=20000.0), {}),
     "gpt2": ("GPT2", dict(vocab_size=VOCABULARY, n_embd=32, n_layer=BLOCKS, n_head=4,
                           n_positions=64), {"n_ctx": 64}),
     "falcon": ("Falcon", dict(SIZES, new_decoder_architecture=True, num_kv_heads=2,
                               alibi=False), {}),
-    "bloom": ("Bloom", dict(vocab_size=VOCABULARY, hidden_size=32, n_layer=BLOCKS, n_head=4), {}),
+    "bloom": ("Bloom", dict(vocab_size=VOCABULARY, hidden_size=32, n_layer=BLOCKS, n_head=4),
+              {"seq_length": 64}),
     "stablelm": ("StableLm", dict(ROPE, partial_rotary_factor=0.25, use_qkv_bias=True), {}),
     "granite": ("Granite", dict(ROPE, logits_scaling=4.0, residual_multiplier=0.5), {}),
     "gpt-oss": ("GptOss", dict(ROPE, head_dim=8, num_local_experts=4, num_experts_per_tok=2,
@@ -84,7 +88,8 @@ FAMILIES: dict[str, tuple] = {
     "deepseek-v2": ("DeepseekV2", dict(ROPE | EXPERTS, first_k_dense_replace=2, q_lora_rank=8,
                                        topk_method="greedy"), {}),
     "deepseek-v3": ("DeepseekV3", dict(ROPE | EXPERTS, first_k_dense_replace=3, q_lora_rank=8,
-                                       rope_scaling=DEEPSEEK_YARN), {}),
+                                       rope_scaling=DEEPSEEK_YARN),
+                    {"scoring_func": "sigmoid", "topk_method": "noaux_tc"}),
     "mixtral": ("Mixtral", dict(ROPE, num_local_experts=4, num_experts_per_tok=2), {}),
     "glm4": ("Glm4", dict(ROPE, head_dim=8, partial_rotary_factor=0.5, pad_token_id=0), {}),
     "nemotron": ("Nemotron", dict(ROPE, partial_rotary_factor=0.5), {}),
@@ -93,7 +98,7 @@ FAMILIES: dict[str, tuple] = {
 
 TEXT = "What is the colour of the sky? blue green  white\n red, grass 12"
 WORDS = [TEXT, "A B C D E Answer Question snow coal black"]
-SPM = ("gemma2", "gemma3", "gemma3-hub", "phi3", "nemotron")
+SPM = ("gemma2", "gemma3", "gemma3-hub", "phi-longrope", "nemotron")
 
 
 def tokens() -> np.ndarray:

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from phaseprune.cli import options as o
-from phaseprune.cli.check_task import Checks, cost_lines, load_questions, task_lines
+from phaseprune.cli.check_task import Checks, check_questions, cost_lines, task_lines
 from phaseprune.cli.console import (
     Screen,
     command_line,
@@ -78,7 +78,7 @@ def check(
         _streaming_line(checks, seen, stream, max_memory, **where)
         if task is not None:
             checks.stage = "task"
-            questions = load_questions(checks, task, limit, settings)
+            questions = check_questions(checks, task, limit, settings)
         if full and not checks.refused:
             checks.stage = "readout"
             decoder = load_checked(

@@ -31,7 +31,7 @@ class Checks:
         self.refused.append(text)
 
 
-def load_questions(checks: Checks, task: str, limit: int | None, settings: dict):
+def check_questions(checks: Checks, task: str, limit: int | None, settings: dict):
     """The task's questions, with a line about them."""
     from phaseprune.questions.catalog import load_task
 

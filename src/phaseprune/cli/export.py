@@ -69,13 +69,28 @@ def export(
         raise UserError("say where to write the checkpoint with --out DIRECTORY")
     removed = item_list(remove) if remove is not None else []
     if is_run:
-        from phaseprune.pruning.export_run import export_run, run_to_export
+        from phaseprune.pruning.export_run import (
+            export_run,
+            removed_up_to,
+            run_to_export,
+            step_to_export,
+        )
 
         run = run_to_export(source)
+        removed = removed_up_to(run, step_to_export(run, step))
         model = run.manifest["model"]
         name, dtype = model["name"], model["dtype"] if dtype == "auto" else dtype
     else:
         name = source
+    told = []
+    if blocks is None:  # else the configuration may not say how many there are
+        from phaseprune.decoder.export import warnings_beforehand
+        from phaseprune.decoder.load import silence_transformers
+
+        silence_transformers()
+        told = warnings_beforehand(name, removed, revision, trust_remote_code)
+        for warning in told:
+            screen.note(warning)
     decoder = load_checked(
         name, screen, device=device, dtype=dtype, revision=revision,
         trust_remote_code=trust_remote_code, blocks=blocks, stream=stream,
@@ -88,7 +103,8 @@ def export(
 
         exported = write(decoder, removed, out)
     for warning in exported.warnings or ():
-        screen.note(warning)
+        if warning not in told:
+            screen.note(warning)
     from phaseprune.decoder.export_notes import zeroed_lines
 
     saved = 1 - exported.parameters / exported.full_parameters

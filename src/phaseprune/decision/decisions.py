@@ -41,6 +41,8 @@ class Decisions:
         given_probabilities: ``[Q, R, K]`` decision representation, where it is not the softmax over
             the options.
         letters: whether options are scored by their labels, so that a label prior is in the scores.
+        exchangeable: whether the golds are all in one place, which the scores cannot know of, so
+            that any other option might as well have stood there (``Task.exchangeable``).
     """
 
     scores: np.ndarray
@@ -48,6 +50,7 @@ class Decisions:
     options: np.ndarray
     given_probabilities: np.ndarray | None = None
     letters: bool = False
+    exchangeable: bool = False
 
     @cached_property
     def probabilities(self) -> np.ndarray:

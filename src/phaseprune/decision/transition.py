@@ -90,9 +90,29 @@ class Transition:
 
 
 def permuted_golds(
-    gold: np.ndarray, options: np.ndarray, count: int, rng: np.random.Generator
+    gold: np.ndarray,
+    options: np.ndarray,
+    count: int,
+    rng: np.random.Generator,
+    exchangeable: bool = False,
 ) -> np.ndarray:
-    """``[count, Q]`` the golds permuted among the questions with as many options."""
+    """``[count, Q]`` golds as they might be if they meant nothing.
+
+    They are permuted among the questions with as many options, so that a preference for a place (a
+    label, or yes and no), which golds may share, is in the null. Golds that are all in one place
+    have no other permutation. Where the place means nothing and no text is preferred for being
+    right often (``Task.exchangeable``), each of a question's k options is as likely the gold under
+    the null, whatever place the file puts it in; so it is drawn, with probability 1/k.
+
+    Args:
+        gold: ``[Q]``.
+        options: ``[Q]`` number of options k.
+        count: how many times.
+        rng: what draws.
+        exchangeable: draw them, and do not permute them.
+    """
+    if exchangeable:
+        return rng.integers(np.asarray(options), size=(count, len(options)))
     golds = np.tile(np.asarray(gold), (count, 1))
     for k in np.unique(options):
         own = np.flatnonzero(np.asarray(options) == k)
@@ -128,7 +148,9 @@ def gold_p_values(
     as_right = as_large = 0
     for start in range(0, permutations, CHUNK):
         count = min(CHUNK, permutations - start)
-        golds = permuted_golds(decisions.gold, decisions.options, count, rng)
+        golds = permuted_golds(
+            decisions.gold, decisions.options, count, rng, decisions.exchangeable
+        )
         as_right += int(((golds == decided).sum(axis=1) >= right).sum())
         chosen = np.zeros((count, questions * options), dtype=np.float32)
         places = np.arange(questions) * options + golds
@@ -154,14 +176,14 @@ def find_transition(
 
     Returns:
         A found transition if, each with p < 0.01, (1) the output is informed: right more often than
-        with the golds permuted among questions with as many options; (2) DM rises by a larger step
-        than with permuted golds; (3) the decisions are right more often behind some readout than
-        before it (sign-flip test), which a change of the scores' scale does not make; and (4) the
-        rise explains at least half of what DM does over the readouts. Else one that names the
-        reason.
+        with other golds (``permuted_golds``); (2) DM rises by a larger step than with those; (3)
+        the decisions are right more often behind some readout than before it (sign-flip test),
+        which a change of the scores' scale does not make; and (4) the rise explains at least half
+        of what DM does over the readouts. Else one that names the reason.
     """
     output = decisions if output is None else output
     correct = output.correct[:, -1]
+    others = "golds drawn at random" if decisions.exchangeable else "the golds permuted"
     informed, rising = gold_p_values(decisions, output, seed, permutations)
     if informed >= SIGNIFICANCE:
         answers = np.bincount(output.decided[:, -1], minlength=2) / len(correct)
@@ -173,7 +195,7 @@ def find_transition(
             informed=False,
             p_value=informed,
             reason=f"the final decisions do not depend on the gold: accuracy {correct.mean():.3f} "
-            f"on {len(correct)} questions, and no less with the golds permuted (p = "
+            f"on {len(correct)} questions, and no less with {others} (p = "
             f"{informed:.2g}; chance is {output.chances.mean():.3f}{often})",
         )
     if rising >= SIGNIFICANCE:
@@ -182,7 +204,7 @@ def find_transition(
             informed=True,
             p_value=rising,
             reason="the Decision Margin does not rise by a larger step over the readouts than with "
-            f"the golds permuted (p = {rising:.2g})",
+            f"{others} (p = {rising:.2g})",
         )
     emerging = rise_p_value(decisions.correct.astype(float), seed, permutations)
     p_value = max(informed, rising, emerging)

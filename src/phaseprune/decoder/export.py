@@ -15,6 +15,7 @@ from phaseprune.decision.laco import Mixtures, written
 from phaseprune.decoder.companions import own_code, write_companions
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.decoder.device_map import parameter_count
+from phaseprune.decoder.discover import count_blocks
 from phaseprune.decoder.export_notes import mergekit_yaml, model_card
 from phaseprune.decoder.items import Item, check_items, lone_halves, parse_item, whole_blocks
 from phaseprune.decoder.json_file import read_json_object
@@ -24,12 +25,13 @@ from phaseprune.decoder.patterns import (
     Pattern,
     find_pattern,
     llama_cpp_warnings,
-    patterns_of_llama_cpp,
+    position_words,
 )
 from phaseprune.decoder.pruned_config import Original, export_limits, prune, read_original
 from phaseprune.decoder.pruned_weights import write_kept_weights
 from phaseprune.decoder.reload import ExportMismatch, compare_with_skipping, runs_own_code
 from phaseprune.decoder.reload_streamed import refuse_comparing
+from phaseprune.decoder.source import find_source
 from phaseprune.decoder.stated_config import edited_config, text_part
 from phaseprune.decoder.sublayers import Halves, find_halves
 from phaseprune.decoder.zeroed import measure_zeroed
@@ -106,8 +108,7 @@ def export(
         ExportMismatch: the reloaded checkpoint differs; it has been deleted.
     """
     remove = [parse_item(item) if isinstance(item, str) else item for item in remove]
-    of_halves = any(isinstance(item, str) for item in remove)
-    (check_items if of_halves else check_removal)(remove, len(decoder.blocks))
+    _check_named(remove, len(decoder.blocks))
     if merged:
         check_mergeable(decoder)
         with merged_blocks(decoder, merged):
@@ -162,7 +163,7 @@ def _write(
             generated_tokens=compared.generated_tokens,
             merged=merged,
             zeroed=asdict(measure_zeroed(decoder, halves, remove, zero_bytes)) if zeroed else None,
-            warnings=llama_cpp_warnings(original, kept) or None,
+            warnings=llama_cpp_warnings(original.config, blocks, kept) or None,
         )
         notes = {
             "base_model": decoder.name,
@@ -205,6 +206,11 @@ def _exported_before(
     return replace(before, path=str(out), max_abs_logit_difference=compared.difference)
 
 
+def _check_named(remove: Sequence[Item], blocks: int) -> None:
+    of_halves = any(isinstance(item, str) for item in remove)
+    (check_items if of_halves else check_removal)(remove, blocks)
+
+
 def check_removal(remove: Sequence[int], blocks: int) -> None:
     """Refuse a list of blocks to remove that names one wrongly or twice, or leaves none.
 
@@ -245,31 +251,51 @@ def check_exportable(decoder: Decoder, deleting: bool = True) -> str | None:
 
 
 def _original(decoder: Decoder) -> Original:
+    """The configuration that is pruned, and what it makes."""
+    return read_original(_whole_config(decoder), decoder.blocks_path)
+
+
+def _whole_config(decoder: Decoder) -> Any:
     """The configuration that is pruned: the model's own where that loads alone, else the whole."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
     if type(decoder.config) in MODEL_FOR_CAUSAL_LM_MAPPING or runs_own_code(decoder):
-        return read_original(decoder.config, decoder.blocks_path)
+        return decoder.config
     config = read_config(decoder.source)
     if has_own_head(decoder):
         state_own_head(config)
-    return read_original(config, decoder.blocks_path)
+    return config
 
 
 def model_pattern(decoder: Decoder) -> Pattern | None:
     """The pattern that the blocks follow by their kinds; None where there is none."""
-    return find_pattern(_original(decoder))
+    return find_pattern(_whole_config(decoder), len(decoder.blocks))
 
 
 def taken_by_position(decoder: Decoder) -> str | None:
-    """That llama.cpp takes the pattern of such a model by position, in words; None elsewhere."""
-    fields = patterns_of_llama_cpp(_original(decoder))
-    if not fields:
-        return None
-    return (
-        f"llama.cpp takes the {' and '.join(fields)} of {decoder.family} by position: "
-        "--keep-period removes only what it can run"
-    )
+    """What llama.cpp takes otherwise of some exports of the model, a sentence; None of most."""
+    return position_words(_whole_config(decoder), len(decoder.blocks))
+
+
+def warnings_beforehand(
+    name: str, remove: Sequence[Item], revision: str | None = None, trust_remote_code: bool = False
+) -> list[str]:
+    """The ``warnings`` that an export will have, from the configuration alone.
+
+    Args:
+        name: of the model, as of ``load_model``.
+        remove: blocks, or halves of blocks.
+        revision: of a hub model.
+        trust_remote_code: as of ``load_model``.
+
+    Raises:
+        UserError: there is no such model, or no such block.
+    """
+    config = read_config(find_source(name, revision, weights=False), trust_remote_code)
+    blocks = count_blocks(config)
+    _check_named(remove, blocks)
+    gone = set(whole_blocks(remove))
+    return llama_cpp_warnings(config, blocks, [b for b in range(blocks) if b not in gone])
 
 
 def is_a_part(decoder: Decoder) -> bool:

@@ -72,6 +72,14 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "feed_forward_length": (0,), "attention.head_count": (0,), "attention.head_count_kv": (0,),
     "embedding_length_per_layer_input": (0,), "swin_norm": (False,),
 }  # fmt: skip
+#: Keys with a flag a block -> what transformers calls the blocks that have it, and the others.
+_KINDS = {
+    "attention.sliding_window_pattern": ("sliding_attention", "full_attention"),
+    "attention.recurrent_layers": ("linear_attention", "full_attention"),
+}
+#: Architecture -> how its experts are weighted, where transformers' class knows one way alone (2 is
+#: llama.cpp's number of the sigmoid).
+_GATING = {"minimax-m2": 2}
 #: Keys that say how the file came about.
 _INFORMATION = ("tensor_data_layout",)
 #: Architecture or model_type -> the number of blocks by which llama.cpp knows Gemma's 27B, whose
@@ -135,21 +143,20 @@ def _refuse_other_kinds(header: GgufHeader) -> None:
 
 def _settle_key(config: Any, header: GgufHeader, suffix: str, value: Any) -> None:
     names = _theirs(header.architecture, suffix) or FIELDS.get(suffix, ())
-    if suffix == "attention.sliding_window_pattern":
-        names, value = ("layer_types",), _layer_types(config, value)
+    if suffix in _KINDS:
+        names, value = ("layer_types",), _layer_types(config, value, *_KINDS[suffix])
     name = next((name for name in names if declares(config, name)), None)
     if name is None:
         if suffix == "context_length":  # positions without end (ALiBi, state spaces)
             config.seq_length = value
-        elif value not in NEUTRAL.get(suffix, ()) and value != _implied(config, suffix):
+        elif value not in NEUTRAL.get(suffix, ()) and value != _implied(config, header, suffix):
             raise header.unread(f"{header.architecture}.{suffix}", value)
         return
     if suffix == "attention.sliding_window" and not value:
         value = None
-    if same(getattr(config, name, None), value):
-        return
     try:
-        setattr(config, name, value)
+        if not same(getattr(config, name, None), value):
+            setattr(config, name, value)
     except Exception:  # noqa: BLE001 - configurations check what they are given in their own ways
         raise header.unread(f"{header.architecture}.{suffix}", value) from None
 
@@ -215,8 +222,8 @@ def _uniform(value: Any) -> Any:
     return value[0] if isinstance(value, tuple) and value and len(set(value)) == 1 else value
 
 
-def _layer_types(config: Any, value: Any) -> Any:
-    """Which blocks slide, by a flag a block or a period of which the last block does not."""
+def _layer_types(config: Any, value: Any, flagged: str, other: str) -> Any:
+    """What each block is, by a flag a block or a period of which the last block has none."""
     blocks = config.num_hidden_layers
     if isinstance(value, bool):
         value = (value,) * blocks
@@ -224,13 +231,17 @@ def _layer_types(config: Any, value: Any) -> Any:
         value = tuple((block + 1) % value != 0 for block in range(blocks))
     if not isinstance(value, tuple) or len(value) < blocks:
         return value
-    return ["sliding_attention" if slides else "full_attention" for slides in value[:blocks]]
+    return [flagged if flag else other for flag in value[:blocks]]
 
 
-def _implied(config: Any, suffix: str) -> Any:
-    """What a size is where the configuration has no field for it."""
+def _implied(config: Any, header: GgufHeader, suffix: str) -> Any:
+    """What a value is where the configuration has no field for it."""
     heads = getattr(config, "num_attention_heads", None)
     width = getattr(config, "hidden_size", None)
+    if suffix == "expert_gating_func":
+        return _GATING.get(header.architecture)
+    if suffix == "expert_feed_forward_length":  # all of its feed-forward layers are experts
+        return getattr(config, "intermediate_size", None)
     if suffix == "ssm.inner_size" and hasattr(config, "expand"):
         return int(config.expand * width)
     if heads is None or width is None:

@@ -57,7 +57,10 @@ def _read_tensors(model: nn.Module, header: GgufHeader) -> Collection[str]:
     )
 
     make = TENSOR_PROCESSORS.get(header.architecture, TensorProcessor)
-    return get_gguf_hf_weights_map(model, make(config=model.config.to_dict()))
+    named = get_gguf_hf_weights_map(model, make(config=model.config.to_dict()))
+    stacked = getattr(make, "GGUF_MOE_WEIGHTS_PATTERN", None)  # experts, by names without .weight
+    found = [stacked.fullmatch(name) for name in header.tensors] if stacked else []
+    return {*named, *(m[0] for m in found if m and m.groupdict().get("name") in named)}
 
 
 def _converted(model: nn.Module, header: GgufHeader) -> set[str]:

@@ -153,7 +153,11 @@ def read_config(source: Source, trust_remote_code: bool = False):
     from transformers import AutoConfig
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CAUSAL
 
-    with load_errors(source):
+    what = "it cannot be loaded"
+    if source.gguf_file:
+        kind = source.gguf_header.architecture
+        what = f"transformers makes no configuration of this {kind} file"
+    with load_errors(source, what):
         config = AutoConfig.from_pretrained(
             source.directory,
             trust_remote_code=trust_remote_code,
@@ -302,7 +306,10 @@ def _load_weights(
 def _load_whole(source: Source, config, dtype: torch.dtype | None, trust_remote_code: bool):
     from transformers import AutoModelForCausalLM
 
-    gguf = {"gguf_file": source.gguf_file, "config": config}  # as it was settled
+    gguf = {
+        "gguf_file": source.gguf_file, "config": config,  # as it was settled
+        "ignore_mismatched_sizes": True,  # they are refused here, by their names
+    }  # fmt: skip
     model, report = AutoModelForCausalLM.from_pretrained(
         source.directory,
         dtype=dtype or "auto",
@@ -311,6 +318,12 @@ def _load_whole(source: Source, config, dtype: torch.dtype | None, trust_remote_
         **(gguf if source.gguf_file else {"use_safetensors": True}),
     )
     if source.gguf_file:
+        for name, read, wanted in sorted(report["mismatched_keys"]):
+            raise UserError(
+                f"{source.name}: transformers reads {name} from this file in the shape "
+                f"{list(read)}, and the model's is {list(wanted)}; give the model's own "
+                "safetensors checkpoint"
+            )
         check_rotations(model, config, source.gguf_header)
     return model, report
 

@@ -2,7 +2,8 @@
 
 A configuration lists what each block is, and an export's list is that of the kept blocks. A program
 that goes by a block's position instead computes something else as soon as the kept blocks no longer
-follow the pattern from the first one on.
+follow the pattern from the first one on. And some of what no key of a GGUF file says, llama.cpp
+knows by the number of blocks. All this is told from the configuration alone.
 """
 
 from __future__ import annotations
@@ -12,14 +13,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from phaseprune.decoder.gguf_keys import WIDE_SCALE
-from phaseprune.decoder.per_block import NOT_PER_BLOCK, is_index_list
-from phaseprune.decoder.pruned_config import Original
+from phaseprune.decoder.per_block import NOT_PER_BLOCK, is_index_list, values_of_blocks
 
 #: The sources of llama.cpp that ``LLAMA_CPP`` was read from.
 LLAMA_CPP_SOURCES = "llama.cpp 0c1e57098 (llama-cpp-python 0.3.36)"
 #: model_type -> the lists that llama.cpp goes without: its converter does not write them, and the
-#: program has the pattern in ``src/models`` (``load_swa_pattern``, ``n_no_rope_layer_step``,
-#: ``full_attn_interval``). Families that are not here have no pattern, or llama.cpp reads a list.
+#: program has the pattern in ``src/models`` (``load_swa_pattern``, ``n_no_rope_layer_step``).
+#: Families that are not here have no pattern, or llama.cpp reads a list.
 LLAMA_CPP: Mapping[str, tuple[str, ...]] = {
     "afmoe": ("layer_types",),
     "cohere2": ("layer_types",),
@@ -30,12 +30,17 @@ LLAMA_CPP: Mapping[str, tuple[str, ...]] = {
     "laguna": ("layer_types",),
     "llama4": ("layer_types", "no_rope_layers", "moe_layers"),
     "llama4_text": ("layer_types", "no_rope_layers", "moe_layers"),
-    "qwen3_5": ("layer_types",),
-    "qwen3_5_text": ("layer_types",),
-    "qwen3_5_moe": ("layer_types",),
-    "qwen3_5_moe_text": ("layer_types",),
-    "qwen3_next": ("layer_types",),
     "smollm3": ("no_rope_layers", "layer_types"),
+}
+_SCALE = "scales the attention of {} otherwise", "it may give other logits"
+_RANK = "takes the queries of {} to be of full rank", "it may refuse to load"
+#: model_type -> the numbers of blocks by which llama.cpp knows a model of that family (the 27B of
+#: Gemma, EXAONE 4 32B, DeepSeek V2 Lite), what it does in these alone, and what may come of it.
+BY_COUNT: Mapping[str, tuple[tuple[int, ...], str, str]] = {
+    **{family: ((blocks,), *_SCALE) for family, blocks in WIDE_SCALE.items()},
+    "exaone4": ((64,), "has a sliding window in blocks of {}", "it gives other logits"),
+    "deepseek_v2": ((26, 27), *_RANK),
+    "deepseek_v3": ((26, 27), *_RANK),
 }
 
 
@@ -95,15 +100,19 @@ class Pattern:
         return found
 
 
-def find_pattern(original: Original) -> Pattern | None:
+def find_pattern(config: Any, blocks: int) -> Pattern | None:
     """The pattern that a model's blocks follow; None where all are alike or there is none.
 
     Lists that llama.cpp takes by position count in any case, others if they repeat.
+
+    Args:
+        config: of transformers.
+        blocks: how many the model has.
     """
-    taken = LLAMA_CPP.get(original.config.model_type, ())
+    taken = LLAMA_CPP.get(config.model_type, ())
     lists = {
-        name: kinds for name, kinds in _lists(original.values, original.blocks).items()
-        if name in taken or _period(kinds) <= original.blocks // 2
+        name: kinds for name, kinds in _lists(config, blocks).items()
+        if name in taken or _period(kinds) <= blocks // 2
     }  # fmt: skip
     if not lists:
         return None
@@ -111,38 +120,62 @@ def find_pattern(original: Original) -> Pattern | None:
     return Pattern(tuple(lists), kinds, _period(kinds))
 
 
-def patterns_of_llama_cpp(original: Original) -> list[str]:
-    """The lists of a model, not all of one kind, that llama.cpp goes without."""
-    lists = _lists(original.values, original.blocks)
-    return [name for name in LLAMA_CPP.get(original.config.model_type, ()) if name in lists]
+def position_words(config: Any, blocks: int) -> str | None:
+    """What llama.cpp takes otherwise of some exports of a model, a sentence; None of most models.
+
+    Args:
+        config: of transformers.
+        blocks: how many the model has.
+    """
+    family, lists = config.model_type, _lists(config, blocks)
+    if fields := [name for name in LLAMA_CPP.get(family, ()) if name in lists]:
+        return (
+            f"llama.cpp takes the {' and '.join(fields)} of {family} by position: --keep-period "
+            "removes only what it can run"
+        )
+    counts, does, then = BY_COUNT.get(family, ((), "", ""))
+    if blocks in counts:
+        return (
+            f"llama.cpp {does.format(family)} in a model of {_words(counts)} blocks alone; of an "
+            f"export, {then}"
+        )
+    return None
 
 
-def llama_cpp_warnings(original: Original, kept: Sequence[int]) -> list[str]:
-    """Why llama.cpp would make another model of an export, a sentence each."""
-    family, blocks = original.config.model_type, original.blocks
-    lists, found = _lists(original.values, blocks), []
-    for field in patterns_of_llama_cpp(original):
-        if Pattern((field,), tuple(lists[field]), 1).is_kept(kept):
+def llama_cpp_warnings(config: Any, blocks: int, kept: Sequence[int]) -> list[str]:
+    """Why llama.cpp would make another model of an export, a sentence each.
+
+    Args:
+        config: of the full model, of transformers.
+        blocks: how many it has.
+        kept: original indices, in order.
+    """
+    family, lists, found = config.model_type, _lists(config, blocks), []
+    for field in LLAMA_CPP.get(family, ()):
+        if field not in lists or Pattern((field,), tuple(lists[field]), 1).is_kept(kept):
             continue
         found.append(
             f"llama.cpp takes the {field} of {family} by position and not from the file, and "
             "these blocks do not follow the pattern: converted to GGUF, this model gives other "
             "logits (phaseprune prune --keep-period removes only what keeps it)"
         )
-    scaled = WIDE_SCALE.get(family)
-    if len(kept) != blocks and scaled in (blocks, len(kept)):
+    counts, does, then = BY_COUNT.get(family, ((), "", ""))
+    if (blocks in counts) != (len(kept) in counts):
         found.append(
-            f"llama.cpp scales the attention of {family} otherwise in a model of {scaled} blocks, "
-            f"and here {blocks} become {len(kept)}: converted to GGUF, this model may give other "
-            "logits"
+            f"llama.cpp {does.format(family)} in a model of {_words(counts)} blocks alone, and "
+            f"here {blocks} become {len(kept)}: converted to GGUF, {then}"
         )
     return found
 
 
-def _lists(values: Mapping[str, Any], blocks: int) -> dict[str, list[tuple[Any, ...]]]:
+def _words(counts: Sequence[int]) -> str:
+    return " or ".join(map(str, counts))
+
+
+def _lists(config: Any, blocks: int) -> dict[str, list[tuple[Any, ...]]]:
     """What each block is by the lists that say so, those in which all are alike left out."""
     found = {}
-    for name, value in values.items():
+    for name, value in values_of_blocks(config).items():
         if not isinstance(value, list | tuple) or not value or NOT_PER_BLOCK.search(name):
             continue
         if is_index_list(name, value, blocks) and len(value) < blocks:

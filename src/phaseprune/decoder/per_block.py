@@ -23,6 +23,21 @@ LETTERS = re.compile(r"pattern|layer_types?$|block_types?$")
 FROM_THE_START = ("max_window_layers",)
 
 
+def part_of_blocks(config: Any) -> str | None:
+    """The nested configuration that the blocks belong to; None where it is not nested."""
+    text = config.get_text_config(decoder=True)
+    for name in () if text is config else config.to_dict():
+        if getattr(config, name, None) is text:
+            return name
+    return None
+
+
+def values_of_blocks(config: Any) -> dict[str, Any]:
+    """The values of the configuration (or of the part) that the blocks belong to."""
+    values, part = config.to_dict(), part_of_blocks(config)
+    return values[part] if part else values
+
+
 def cut_to_kept(values: dict[str, Any], blocks: int, kept: Sequence[int]) -> dict[str, Any]:
     """A copy of a configuration's values with everything that is per block cut to the kept blocks.
 

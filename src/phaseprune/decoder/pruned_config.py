@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import Any
 
 from phaseprune.decoder.discover import count_blocks, count_field, find_blocks
-from phaseprune.decoder.per_block import cut_to_kept
+from phaseprune.decoder.per_block import cut_to_kept, part_of_blocks, values_of_blocks
 from phaseprune.decoder.positional import positional_fields, rewritings, toggled
 from phaseprune.decoder.skeleton import (
     Difference,
@@ -29,7 +29,7 @@ from phaseprune.errors import UserError
 
 #: Counts of the heads that predict further tokens, which stand behind the last block. The causal
 #: models of transformers do not load them, so an export does not hold them.
-PREDICTORS = ("num_nextn_predict_layers", "num_mtp_layers")
+PREDICTORS = ("num_nextn_predict_layers", "num_mtp_layers", "mtp_num_hidden_layers")
 #: Names under which files state the number of blocks, whether transformers reads them or not.
 COUNTS = re.compile(r"(n|num)_(hidden_|decoder_)?(layer|block)s?")
 
@@ -56,17 +56,12 @@ class Original:
     @cached_property
     def part(self) -> str | None:
         """The nested configuration that the blocks belong to; None where it is not nested."""
-        text = self.config.get_text_config(decoder=True)
-        for name in () if text is self.config else self.config.to_dict():
-            if getattr(self.config, name, None) is text:
-                return name
-        return None
+        return part_of_blocks(self.config)
 
     @cached_property
     def values(self) -> dict[str, Any]:
         """The values of the configuration (or of the part) that the blocks belong to."""
-        values = self.config.to_dict()
-        return values[self.part] if self.part else values
+        return values_of_blocks(self.config)
 
     @cached_property
     def said_again(self) -> list[str]:

@@ -124,7 +124,7 @@ def differences(full: Skeleton, pruned: Skeleton, kept: Sequence[int]) -> list[D
     found = []
     for position, block in enumerate(kept):
         old, new = full.blocks[block], pruned.blocks[position]
-        for name in old.keys() | new.keys():
+        for name in dict.fromkeys((*old, *new)):  # in one order, whatever the hash seed
             if name not in old or name not in new:
                 verb = "lose" if name in old else "gain"
                 text = f"block {block} would {verb} a module {name}"

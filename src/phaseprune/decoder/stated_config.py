@@ -12,9 +12,10 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
 from typing import Any
 
-from phaseprune.decoder.per_block import cut_to_kept
+from phaseprune.decoder.per_block import LETTERS, cut_to_kept
 from phaseprune.decoder.pruned_config import COUNTS, Original
 
 #: What a file may say that does not say what the model computes, or that is settled elsewhere.
@@ -58,6 +59,8 @@ def edited_config(
     if not edited.get("architectures"):
         edited["architectures"] = [architecture]
     edited |= _older_words(edited, original.part, config, wanted)
+    if stated is not None:
+        edited = _true_periods(edited, stated, original, config, wanted, kept)
     _state_dtype(edited, original.part, dtype)
     return edited
 
@@ -202,6 +205,62 @@ def _older_words(
         if all(_same(_read_as(one, config), wanted, one) for one in (put(without | words), both)):
             return both
     return {}
+
+
+def _true_periods(
+    edited: Mapping[str, Any], stated: Mapping[str, Any], original: Original, config: Any,
+    wanted: Mapping[str, Any], kept: Sequence[int],
+) -> dict[str, Any]:  # fmt: skip
+    """The file with its periods true where a list beside them says what each block is.
+
+    Such a period (Gemma 3's ``sliding_window_pattern``) is read by programs that do not know the
+    list. It becomes that of the kept blocks, and goes where they have none. Which numbers are
+    periods is tried out: without the list, transformers must make the list of the source by them.
+    Letters (EXAONE's ``LLLG``) are written out, one a block, where the kept blocks do not follow.
+    """
+    part = original.part
+    nested = part is not None and isinstance(edited.get(part), dict)
+    level, before = (edited[part], stated[part]) if nested else (edited, stated)
+    full, ours = (_plain(original.config), wanted)
+    if part is not None:
+        full, ours = full[part], wanted[part]
+
+    def says(level: Mapping[str, Any], listed: str, name: str, period: int) -> Any:
+        """The list that transformers makes of a file that has the period alone."""
+        level = {key: value for key, value in level.items() if key != listed} | {name: period}
+        read = _read_as({**edited, part: level} if nested else level, config)
+        return (read.get(part, {}) if part is not None else read).get(listed)
+
+    lists = [name for name, value in ours.items() if name in level and isinstance(value, list)]
+    numbers = [
+        (key, key.lstrip("_"), value) for key, value in level.items()
+        if type(value) is int and before.get(key) == value
+    ]  # fmt: skip
+    found = dict(level)
+    for listed, (key, name, value) in product(lists, numbers):
+        if says(before, listed, name, value) != full[listed]:
+            continue
+        if says(before, listed, name, value + 1) in (full[listed], None):  # None: it is refused
+            continue
+        for period in (value, *range(1, len(ours[listed]) + 2)):
+            if says(level, listed, name, period) == ours[listed]:
+                found[key] = period
+                break
+        else:
+            found.pop(key, None)
+    for key, value in level.items() if lists else ():
+        if isinstance(value, str) and LETTERS.search(key) and before.get(key) == value:
+            found[key] = _letters_of(value, kept)
+    return {**edited, part: found} if nested else found
+
+
+def _letters_of(period: str, kept: Sequence[int]) -> str:
+    """A period of letters as it is where the kept blocks follow it, else their letters."""
+    if not period or any(letter.islower() for letter in period):  # a word
+        return period
+    letters = [period[block % len(period)] for block in kept]
+    follow = all(letter == period[i % len(period)] for i, letter in enumerate(letters))
+    return period if follow else "".join(letters)
 
 
 def _rope_words(rope: Mapping[str, Any], length_beside: bool) -> Iterator[dict[str, Any]]:

@@ -193,7 +193,9 @@ def _together(task: Task, parts: Sequence[Decisions], members: Sequence[np.ndarr
         scores[of, :, :width] = part.scores
         if given is not None:
             given[of, :, :width] = part.given_probabilities
-    return Decisions(scores, task.gold, task.options, given, parts[0].letters)
+    return Decisions(
+        scores, task.gold, task.options, given, parts[0].letters, task.exchangeable
+    )
 
 
 def _output(decisions: Decisions, seed: int) -> dict[str, Any]:

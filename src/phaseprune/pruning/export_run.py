@@ -11,6 +11,7 @@ from phaseprune.decision.laco import read_mixtures
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.decoder.export import Export, export
 from phaseprune.decoder.export_notes import zeroed_lines
+from phaseprune.decoder.items import Item
 from phaseprune.errors import UserError
 from phaseprune.runs.directory import RunDirectory, model_difference
 from phaseprune.runs.folders import PRUNE_TASKS
@@ -29,6 +30,30 @@ def run_to_export(path: str | Path) -> RunDirectory:
     if len(run.steps()) < 2:
         raise UserError(f"{path} has no finished pruning step; run the same prune command again")
     return run
+
+
+def step_to_export(run: RunDirectory, step: int | None) -> int:
+    """The step that is meant: as asked for, else the chosen one (or the last, of no end yet).
+
+    Raises:
+        UserError: there is no such step, or nothing was removed at it.
+    """
+    steps, result = run.steps(), run.manifest["result"]
+    if step is None:
+        step = result["chosen_step"] if result else steps[-1]["step"]
+    if not 0 <= step < len(steps):
+        raise UserError(f"{run.path} has steps 0 to {len(steps) - 1}, and no step {step}")
+    if step == 0:
+        raise UserError(
+            f"{run.path}: no block was removed at step 0, so there is nothing to export; name "
+            "another with --step"
+        )
+    return step
+
+
+def removed_up_to(run: RunDirectory, step: int) -> list[Item]:
+    """The blocks, or halves, that are gone at a step, in order of removal."""
+    return [line["removed"] for line in run.steps()[1 : step + 1]]
 
 
 def export_run(
@@ -63,19 +88,11 @@ def _export_step(
             f"{decoder.name} is not the model of {run.path}, or has changed since: {difference}"
         )
     result = manifest["result"]
-    if step is None:
-        step = result["chosen_step"] if result else steps[-1]["step"]
-    if not 0 <= step < len(steps):
-        raise UserError(f"{run.path} has steps 0 to {len(steps) - 1}, and no step {step}")
-    if step == 0:
-        raise UserError(
-            f"{run.path}: no block was removed at step 0, so there is nothing to export; name "
-            "another with --step"
-        )
+    step = step_to_export(run, step)
     figures = export_figures(run, step, repair_labels)
     exported = export(
         decoder,
-        [line["removed"] for line in steps[1 : step + 1]],
+        removed_up_to(run, step),
         run.model_path if out is None else out,
         figures=figures,
         merged=read_mixtures(steps[step].get("merged")),

@@ -6,6 +6,7 @@ docs/questions.md is the reference.
 from __future__ import annotations
 
 import math
+import re
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -110,7 +111,7 @@ def read_file(path: Path, columns: str | Mapping[str, Any] | None = None) -> Que
             questions.append(
                 Question(own, item.text, item.options.texts, answer, group, item.pairs)
             )
-    notes += _doubled(questions)
+    notes += _doubled(questions) + _labels_twice(questions)
     if schema.one_place:
         questions = shuffle_options(questions, 0)
         notes.append(
@@ -275,6 +276,10 @@ def _may_answer(row: Mapping[str, Any], name: str, options: Sequence[str]) -> bo
     )
 
 
+#: A letter or number before an option's text, or a letter alone.
+_LABEL = re.compile(r"\(?(?:([A-Za-z]|\d)[).:]\s|([A-Za-z])[).]?$)")
+
+
 def _items(schema: Schema, record: Record) -> list[Item]:
     """The questions of a row, checked."""
     if not isinstance(record.row, dict):
@@ -381,9 +386,10 @@ def _either(item: Item, first: int, one_based: str) -> int:
     field, value = item.given[0]
     label, text = item.by_label(value, first), item.by_text(value)
     if label is not None and text is not None and label != text:
+        looks = f" (the answers look 1-based: {one_based})" if one_based else ""
         raise item.record.refuse(
             f"the answer {shown(value)} is a label or number and also the text of another option; "
-            "say which with --columns answers=text, answers=0-based or answers=1-based"
+            f"say which with --columns answers=text, answers=0-based or answers=1-based{looks}"
         )
     try:
         return item.answer(lambda _: text if label is None else label, first)
@@ -424,6 +430,19 @@ def _doubled(questions: Sequence[Question]) -> list[str]:
     return [
         f"{len(twice)} {'id stands' if len(twice) == 1 else 'ids stand'} at several questions, the "
         f"first {shown(twice[0])}; by them questions cannot be told apart in the results"
+    ]
+
+
+def _labels_twice(questions: Sequence[Question]) -> list[str]:
+    """That options begin with labels, or are letters alone, before which labels will be put."""
+    for question in questions:
+        found = [_LABEL.match(choice) for choice in question.choices]
+        names = "".join((match[1] or match[2]).upper() for match in found if match)
+        if names not in (ascii_uppercase[: len(found)], "123456789"[: len(found)]):
+            return []
+    return [
+        f"the options begin with labels of their own (as {shown(questions[0].choices[0])}), and "
+        "where options are shown others are put before them; leave them out of the file"
     ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import permutations
@@ -179,6 +180,31 @@ class Task:
     def needs_vocabulary(self) -> bool:
         """Whether scores are log-probabilities over the vocabulary (else plain logits)."""
         return self.scoring == "text" or self.probability == "vocabulary"
+
+    @property
+    def exchangeable(self) -> bool:
+        """Whether the right option is always in one place (or the last), and that means nothing.
+
+        So it is of texts that are scored without showing the options, as sciq's, whose right one is
+        the last of each row. Not where one text is right more often than all others together: a
+        model that prefers that text whatever is asked would not guess.
+        """
+        if self.scoring != "text" or not self.questions or self._shows_options():
+            return False
+        gold, options = self.gold, self.options
+        one_place = bool((gold == gold[0]).all() or (gold == options - 1).all())
+        right = Counter(q.choices[q.answer].strip().lower() for q in self.questions)
+        return one_place and 2 * max(right.values()) <= len(self.questions)
+
+    def _shows_options(self) -> bool:
+        """Whether the prompt of texts shows the options, or one made elsewhere mostly does."""
+        if self.prompt is not None and "{options}" in self.prompt.text:
+            return True
+        shown = [
+            all(choice.strip() in context for choice in q.choices for context, _ in q.pairs)
+            for q in self.questions if q.pairs is not None
+        ]  # fmt: skip
+        return 2 * sum(shown) > len(self.questions)
 
     @property
     def gold(self) -> np.ndarray:
