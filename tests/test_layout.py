@@ -20,9 +20,9 @@ MORE_ARGUMENTS = {
     "comparison.result.conclude_task",
     "decision.trace.summarize",
     "decoder.pruned_weights.write_kept_weights",
+    "methods.racing.bound_drift",
     "methods.rank.rank_free",
     "probes.phasewise._score",
-    "pruning.step.make_step",
     "sweep.walk.sweep_scores",
 }
 
