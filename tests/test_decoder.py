@@ -149,7 +149,7 @@ def test_damaged_files_are_one_sentence(tiny_dirs, tmp_path):
     with pytest.raises(UserError, match="cannot be loaded"):
         load_model(str(directory))
     (directory / "broken.gguf").write_bytes(b"GGUF nothing")
-    with pytest.raises(UserError, match="cannot be loaded"):
+    with pytest.raises(UserError, match="broken.gguf cannot be read as GGUF .*; fetch it again"):
         load_model(str(directory / "broken.gguf"))
 
 

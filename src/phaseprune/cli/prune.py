@@ -168,7 +168,7 @@ def prune(
         pruning = run_request(
             decoder, tasks, request, out=run.path, arguments=typed_command(), progress=progress
         )
-    run.note_state(pruning.state)
+    run.screen.note_state(pruning.state, run.path)
     exported = pruning.result["export"]
     if export and pruning.removed and not (exported and directory.model_path.is_dir()):
         run.screen.note(f"exporting to {directory.model_path} and reloading it")
