@@ -32,8 +32,8 @@ from torch.nn import functional
 
 from phaseprune import load_model, load_task
 from phaseprune.decoder.blocks import skipped_blocks
+from phaseprune.methods.choice import search_options
 from phaseprune.methods.judge import Judge, question_judge, text_judge
-from phaseprune.methods.method import search_options
 from phaseprune.methods.objectives import SIGNS
 from phaseprune.methods.racing import make_racing, race_candidates
 from phaseprune.questions.encode import encode_task

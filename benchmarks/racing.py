@@ -21,9 +21,8 @@ import numpy as np
 import torch
 
 from phaseprune import load_model, load_task
-from phaseprune.methods.chunks import Chunk
-from phaseprune.methods.judge import question_judge
-from phaseprune.methods.method import search_options
+from phaseprune.methods.choice import search_options
+from phaseprune.methods.judge import Chunk, question_judge
 from phaseprune.methods.objectives import OBJECTIVES, by_question
 from phaseprune.methods.racing import Racing, make_racing, race_candidates
 from phaseprune.questions.split import split

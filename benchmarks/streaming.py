@@ -96,9 +96,8 @@ def make_model(directory: Path) -> int:
 def child(what: str, folder: Path, stream: bool) -> None:
     """One run in a process of its own; prints what it read as JSON."""
     from phaseprune import export, load_model, load_task
-    from phaseprune.pruning import iterative
     from phaseprune.pruning.prune import prune
-    from phaseprune.sweep import recorded
+    from phaseprune.sweep import recorded, units
     from phaseprune.sweep.trace import trace
 
     parts: list[dict] = []
@@ -126,8 +125,8 @@ def child(what: str, folder: Path, stream: bool) -> None:
                   "blocks_read": list(_reads(decoder)), "bytes": _counters(decoder)[0],
                   "rchar": _counters(decoder)[1]})  # fmt: skip
     recorded.trace_scores = counted("trace", recorded.trace_scores)
-    iterative.sweep_scores = counted("sweep of a step", iterative.sweep_scores)
-    iterative.trace_scores = counted("trace inside of the search", iterative.trace_scores)
+    units.sweep_scores = counted("sweep of a step", units.sweep_scores)
+    units.trace_scores = counted("trace inside of the search", units.trace_scores)
     out = folder / f"{what}-{'streamed' if stream else 'resident'}"
     result = {}
     if what == "trace":

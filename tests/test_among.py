@@ -8,7 +8,7 @@ import pytest
 from phaseprune.cli.main import main
 from phaseprune.decision.dynamics import live_transition
 from phaseprune.errors import UserError
-from phaseprune.pruning import steps as steps_of_a_run
+from phaseprune.pruning import search as search_of_a_run
 from phaseprune.pruning.prune import prune
 from phaseprune.questions.catalog import load_task
 from phaseprune.questions.split import split
@@ -78,18 +78,17 @@ def test_only_decisive_blocks_of_each_model_go_and_the_best_of_them(
 def test_an_interrupted_search_goes_on(demo, demo_task, tmp_path, monkeypatch):
     common = dict(remove=12, among="decisive", out=tmp_path / "run", **COUNTS)
     whole = prune(demo, demo_task, **common | {"out": None})
-    go_on = steps_of_a_run.next_steps
+    go_on = search_of_a_run.take_step
 
-    def stopping(*given):
-        for step in go_on(*given):
-            yield step
-            if step.step == 2:
-                raise Stopped
+    def stopping(search, *given):
+        go_on(search, *given)
+        if search.steps[-1].step == 2:
+            raise Stopped
 
-    monkeypatch.setattr(steps_of_a_run, "next_steps", stopping)
+    monkeypatch.setattr(search_of_a_run, "take_step", stopping)
     with pytest.raises(Stopped):
         prune(demo, demo_task, **common)
-    monkeypatch.setattr(steps_of_a_run, "next_steps", go_on)
+    monkeypatch.setattr(search_of_a_run, "take_step", go_on)
     resumed = prune(demo, demo_task, **common)
     assert resumed.state == "resumed" and resumed.result == whole.result
     assert lines_of(resumed) == lines_of(whole)

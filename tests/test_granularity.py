@@ -15,13 +15,11 @@ from conftest import QUESTIONS, make_tokenizer, write_jsonl
 from families import generation_difference, plain_scores, random_tokens
 from phaseprune.cli.main import app
 from phaseprune.decoder.export import export
-from phaseprune.decoder.halved import running_halves
 from phaseprune.decoder.items import (
+    all_items,
     check_items,
-    half_items,
     item_list,
     lone_halves,
-    place_of_item,
     short_item,
     whole_blocks,
 )
@@ -41,10 +39,10 @@ from phaseprune.questions.split import split
 from phaseprune.report.collapse_words import fall_lines
 from phaseprune.report.html import write_report
 from phaseprune.runs.directory import RunDirectory
-from phaseprune.sweep.halves import open_halves, sweep_halves, trace_without
 from phaseprune.sweep.kept import Kept
 from phaseprune.sweep.measure import prepare
 from phaseprune.sweep.trace import trace
+from phaseprune.sweep.units import open_units
 from tiny_configs import tiny_config
 
 #: The modules whose output a block adds to its hidden state, of its attention and of its MLP.
@@ -132,9 +130,9 @@ def assert_scores(found, expected):
 
 
 def test_names_of_items():
-    assert half_items("sublayer", 2) == ["0.attention", "0.mlp", "1.attention", "1.mlp"]
-    assert half_items("mlp", 2) == ["0.mlp", "1.mlp"]
-    assert [place_of_item(item) for item in half_items("sublayer", 3)] == list(range(6))
+    assert all_items("sublayer", 2) == ["0.attention", "0.mlp", "1.attention", "1.mlp"]
+    assert all_items("mlp", 2) == ["0.mlp", "1.mlp"]
+    assert all_items("block", 3) == [0, 1, 2]
     assert item_list("20, 7.attention,3.mlp") == [20, "7.attention", "3.mlp"]
     items = ["3.mlp", "1.attention", 0, "3.attention"]
     assert whole_blocks(items) == [0, 3] and lone_halves(items) == ["1.attention"]
@@ -150,7 +148,7 @@ def test_names_of_items():
         (["5.mlp"], "MLP 5 does not exist: the model has blocks 0 to 4"),
         (["1.mlp", "1.mlp"], "names something twice"),
         ([1, "1.mlp"], "1.mlp is a half of another"),
-        (half_items("sublayer", 5), "all 5 blocks would be removed"),
+        (all_items("sublayer", 5), "all 5 blocks would be removed"),
     ],
 )
 def test_items_that_cannot_be_removed(items, words):
@@ -218,21 +216,19 @@ def test_a_model_whose_halves_are_zeros_already_has_halves(loaded, task, tmp_pat
     ("family", "scoring"), [*((family, "text") for family in ADDED), ("llama", "letter")]
 )
 def test_every_candidate_scores_as_the_model_without_the_half(loaded, family, scoring, task):
-    decoder, model = loaded(family), open_halves(loaded(family))
+    decoder, model = loaded(family), open_units(loaded(family), "sublayer")
     task = load_task(str(_path_of(task)), scoring=scoring, limit=3)
-    with running_halves(model.view) as view:
+    with model.running() as view:
         prepared = prepare(view, task)
     kept = Kept(2**30)
     for removed in ([], ["2.attention"], ["2.attention", "4.mlp", "2.mlp"]):
         candidates = [name for name in model.names if name not in removed]
-        sweep = sweep_halves(
-            model, prepared.rows, prepared.needs_vocabulary, removed, candidates, kept=kept
+        sweep = model.sweep(
+            prepared.rows, prepared.needs_vocabulary, removed, candidates, kept=kept
         )
-        assert list(sweep.blocks) == [place_of_item(item) for item in candidates]
-        for place, scores in zip(sweep.blocks, sweep.scores, strict=True):
-            assert_scores(
-                scores, slowly(family, decoder, task, [*removed, model.names[place]])
-            )
+        assert list(sweep.blocks) == candidates
+        for item, scores in zip(sweep.blocks, sweep.scores, strict=True):
+            assert_scores(scores, slowly(family, decoder, task, [*removed, item]))
         if not removed:
             assert sweep.block_passes == len(candidates) * (len(candidates) + 1) // 2
         else:
@@ -247,14 +243,14 @@ def _path_of(task):
 @pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2"])
 def test_readouts_without_halves(loaded, task, family):
     """The last block's attention among them, whose block then cannot be left half-way."""
-    decoder, model = loaded(family), open_halves(loaded(family))
+    decoder, model = loaded(family), open_units(loaded(family), "sublayer")
     prepared = prepare(decoder, task, streams=1)
     alone = decoder.reads_alone
     for removed in (["5.attention"], ["1.mlp", "4.mlp", "4.attention", "5.mlp"]):
-        found = trace_without(model, prepared.rows, True, removed)
+        found = model.trace(prepared.rows, True, removed)
         assert found.shape[1] == 7
         assert_scores(found[:, -1], slowly(family, decoder, task, removed))
-        output = trace_without(model, prepared.rows, True, removed, output_only=True)
+        output = model.trace(prepared.rows, True, removed, output_only=True)
         np.testing.assert_allclose(output[:, 0], found[:, -1], atol=1e-4)
         for block in whole_blocks(removed):
             assert (found[:, block + 1] == found[:, block]).all()
@@ -276,7 +272,7 @@ def test_each_step_removes_the_best_half(loaded, task, granularity, objective):
     rows = prepare(decoder, calibration)
     removed = []
     for step in pruning.steps[1:]:
-        left = [i for i in half_items(granularity, 6) if i not in removed]
+        left = [i for i in all_items(granularity, 6) if i not in removed]
         values = []
         for item in left:
             scores = np.full(rows.rows.shape, -np.inf)
@@ -288,7 +284,7 @@ def test_each_step_removes_the_best_half(loaded, task, granularity, objective):
         assert step.removed == chosen
         assert step.objective == pytest.approx(values[left.index(chosen)], abs=1e-4)
         removed.append(chosen)
-        assert step.kept == [i for i in half_items(granularity, 6) if i not in removed]
+        assert step.kept == [i for i in all_items(granularity, 6) if i not in removed]
         assert len(step.decision_margin_by_readout) == 7
         assert step.phase == pruning.trace.transition.phase(int(chosen.split(".")[0]))
     assert pruning.removed == removed and pruning.result["kept"] == pruning.steps[-1].kept
@@ -329,7 +325,7 @@ class Stopped(Exception):
     pass
 
 
-@pytest.mark.parametrize("when", ["full model", "step 2: sweep", "step 2: without"])
+@pytest.mark.parametrize("when", ["full model", "step 2: sweep", "step 2: evaluation"])
 def test_an_interrupted_run_goes_on(loaded, task, tmp_path, when):
     decoder = loaded("llama")
     whole = prune(decoder, task, out=tmp_path / "whole", **OPTIONS)
@@ -348,8 +344,8 @@ def test_an_interrupted_run_goes_on(loaded, task, tmp_path, when):
     )  # fmt: skip
     assert resumed.state == "resumed"
     if "step 2" in when:
-        assert not any(label.startswith(("full model", "step 1")) for label in labels)
-    assert (when == "step 2: without") != any("step 2: sweep" in label for label in labels)
+        assert not any("full model" in label or label.startswith("step 1") for label in labels)
+    assert (when == "step 2: evaluation") != any("step 2: sweep" in label for label in labels)
     assert findings(RunDirectory(tmp_path / "run").steps()) == findings(whole.to_dict()["steps"])
     assert resumed.result == whole.result
     again = prune(decoder, task, out=tmp_path / "run", **OPTIONS)
@@ -360,7 +356,7 @@ def test_an_interrupted_run_goes_on(loaded, task, tmp_path, when):
 
 def test_protected_blocks_keep_both_halves(loaded, task):
     pruning = prune(loaded("llama"), task, **OPTIONS | {"remove": 4}, protect=[0, 1, 2, 5])
-    assert sorted(pruning.removed) == half_items("sublayer", 6)[6:10]
+    assert sorted(pruning.removed) == all_items("sublayer", 6)[6:10]
     assert pruning.result["whole_blocks"] == [3, 4] and pruning.result["zeroed"] == []
     assert "Protected, both halves: 0, 1, 2, 5." in pruning.chosen_by["in_words"]
     assert pruning.chosen_by["in_words"].startswith("Halves of blocks were chosen by")
@@ -492,7 +488,7 @@ def test_the_command(loaded, task, tmp_path):
     result = json.loads(done.stdout)
     removed = result["result"]["removed"]
     assert removed == [step["removed"] for step in result["steps"][1:]] and len(removed) == 3
-    assert all(item in half_items("sublayer", 6) for item in removed)
+    assert all(item in all_items("sublayer", 6) for item in removed)
     assert result["result"]["export"]["max_abs_logit_difference"] < 1e-4
     again = CliRunner().invoke(
         app, [*common, "--granularity", "sublayer", "--remove", "3", "--out", str(run)]

@@ -29,14 +29,13 @@ from phaseprune.healing.pruned import open_run
 from phaseprune.probes.guards import Guard
 from phaseprune.probes.ladder import read_ladder
 from phaseprune.pruning.export_run import export_run, run_to_export
-from phaseprune.pruning.prune import prune
-from phaseprune.pruning.tasks_together import kept_shares
+from phaseprune.pruning.prune import kept_shares, prune
 from phaseprune.questions.catalog import load_task
 from phaseprune.questions.encode import encode_pair
 from phaseprune.questions.prompts import render
 from phaseprune.questions.split import split
 from phaseprune.report.html import write_report
-from phaseprune.report.tasks_figure import tasks_figure
+from phaseprune.report.tasks_page import tasks_figure
 from phaseprune.report.tasks_words import differing_line, tasks_lines, tasks_tables
 from phaseprune.runs.directory import RunDirectory
 from phaseprune.sweep.measure import prepare
@@ -400,7 +399,7 @@ def test_guards_look_once_a_step(tiny, two, tmp_path):
 def test_memory_for_kept_states_is_shared(tiny_dirs, two):
     decoder = load_model(str(tiny_dirs["llama"]), max_memory=200_000_000)
     rows = [prepare(decoder, split(task, 6, None, 0)[0]) for task in two]
-    shares = kept_shares(decoder, rows)
+    shares = kept_shares(decoder, [each.rows for each in rows])
     assert min(shares) > 0 and sum(shares) <= min(kept_budget(decoder, r.rows) for r in rows)
     tokens = [r.rows.padded_tokens for r in rows]
     assert shares[0] / tokens[0] == pytest.approx(shares[1] / tokens[1], rel=0.01)

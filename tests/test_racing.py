@@ -18,8 +18,8 @@ from phaseprune.decision.racing import (
     mean_bound,
 )
 from phaseprune.errors import UserError
+from phaseprune.methods.choice import search_options
 from phaseprune.methods.judge import question_judge
-from phaseprune.methods.method import search_options
 from phaseprune.methods.objectives import OBJECTIVES, OF_ALL
 from phaseprune.methods.racing import make_racing, race_candidates
 from phaseprune.pruning.prune import prune

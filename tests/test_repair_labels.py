@@ -1,6 +1,7 @@
 """Choosing without the label prior, and taking it off an exported model, against the slow way."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -98,6 +99,26 @@ def test_without_being_asked_for_it_is_not_there(demo, exported, tmp_path):
     figures = json.loads((tmp_path / "plain" / "phaseprune.json").read_text())["figures"]
     assert "label_correction" not in figures
     assert figures["debiased"]["retained_ci"][0] <= figures["debiased"]["retained"]
+
+
+def test_each_of_several_tasks_is_corrected_by_its_own_label_prior(demo, task, tmp_path):
+    """As a run by that task alone corrects it, whose model is the same."""
+    tasks = [
+        replace(task.with_questions(part), name=name)
+        for name, part in (("one", task.questions[:60]), ("two", task.questions[60:]))
+    ]
+    counts = dict(calibration=20, evaluation=30)
+    run, alone = (RunDirectory(tmp_path / name) for name in ("run", "alone"))
+    pruning = prune(demo, tasks, remove=1, out=run.path, **counts)
+    export_run(demo, run, repair_labels=True)
+    figures = json.loads((run.model_path / "phaseprune.json").read_text())["figures"]
+    found = [one["label_correction"] for one in figures["tasks"]]
+    assert found[0]["subtract"] != found[1]["subtract"] and found[0]["labels"] == list("ABCD")
+    others = [block for block in range(len(demo.blocks)) if block not in pruning.removed]
+    prune(demo, tasks[1], remove=1, protect=others, out=alone.path, **counts)
+    export_run(demo, alone, repair_labels=True)
+    figures = json.loads((alone.model_path / "phaseprune.json").read_text())["figures"]
+    assert figures["label_correction"] == found[1]
 
 
 def test_texts_have_nothing_to_take_off(demo, task, tmp_path):

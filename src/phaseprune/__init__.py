@@ -42,7 +42,6 @@ if TYPE_CHECKING:  # for editors and type checkers; each is imported on first us
     from phaseprune.probes.similarity import similarity as similarity
     from phaseprune.pruning.prune import Pruning as Pruning
     from phaseprune.pruning.prune import prune as prune
-    from phaseprune.pruning.tasks_together import TasksPruning as TasksPruning
     from phaseprune.questions.catalog import load_task as load_task
     from phaseprune.questions.question import Question as Question
     from phaseprune.questions.question import Task as Task
@@ -86,7 +85,6 @@ _PUBLIC = {
     "Ranking": "phaseprune.methods.rank",
     "Plan": "phaseprune.methods.plan",
     "Pruning": "phaseprune.pruning.prune",
-    "TasksPruning": "phaseprune.pruning.tasks_together",
     "Perturbation": "phaseprune.probes.perturbation",
     "Ablation": "phaseprune.probes.ablation",
     "Similarity": "phaseprune.probes.compared",

@@ -16,8 +16,8 @@ from phaseprune.runs.result import Result
 READERS = {
     "trace": "phaseprune.sweep.trace:open_trace",
     "plan": "phaseprune.methods.plan:read_plan",
-    "prune": "phaseprune.pruning.prune:read_pruning",
-    PRUNE_TASKS: "phaseprune.pruning.tasks_together:read_tasks_pruning",
+    "prune": "phaseprune.pruning.result:read_pruning",
+    PRUNE_TASKS: "phaseprune.pruning.result:read_pruning",
     "compare": "phaseprune.comparison.compare:read_compared",
     "phasewise": "phaseprune.probes.phasewise:read_phasewise",
     "perturb": "phaseprune.probes.perturbation:read_perturbation",
@@ -40,7 +40,7 @@ def open_run(path: str | Path) -> Result:
             ``ablate``, ``similarity`` or ``paper``; of ``heal``, its RUN/heal/NAME.
 
     Returns:
-        ``Trace``, ``Plan``, ``Pruning`` (of several tasks ``TasksPruning``), ``Compared``,
+        ``Trace``, ``Plan``, ``Pruning``, ``Compared``,
         ``Phasewise``, ``Perturbation``, ``Ablation``, ``Similarity``, ``Healing``, ``Ladder`` or
         ``Paper``.
 

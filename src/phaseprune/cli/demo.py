@@ -48,9 +48,9 @@ def demo(
     for path in former:
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     decoder = load_model(screen, "demo", {"device": device, "dtype": dtype})
-    from phaseprune.pruning.conclude import choose
     from phaseprune.pruning.export_run import export_run
     from phaseprune.pruning.prune import prune
+    from phaseprune.pruning.result import choose
     from phaseprune.report.html import write_report
     from phaseprune.report.tables import trace_table
 

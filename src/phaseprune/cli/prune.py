@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from phaseprune.cli import options as o
-from phaseprune.cli.execute import Run
+from phaseprune.cli.execute import Run, typed_command
 from phaseprune.cli.export import say_correction
 from phaseprune.cli.screen import block_list, command_line
 from phaseprune.errors import UserError
@@ -135,31 +135,23 @@ def prune(
     figures are of other, evaluation questions.
     A run that was stopped goes on with the same command.
     """
-    from phaseprune.methods.choice import find_choice
-    from phaseprune.methods.objectives import check_letters
-    from phaseprune.methods.registry import check_length
-    from phaseprune.pruning.granularity import check_choice, refuse_spread
-    from phaseprune.pruning.tasks_choice import check_tasks, different_folders
+    from phaseprune.probes.guards import Guard
+    from phaseprune.pruning.request import PruneRequest
     from phaseprune.runs.directory import RunDirectory
 
     run = Run("prune", model, questions, output)
-    choice = find_choice(
-        chosen.method, chosen.objective, chosen.search, chosen.race_alpha, chosen.race_tolerance,
-        chosen.race_dtype,
-    )  # fmt: skip
-    check_length(choice.method, stop.remove is not None or stop.ratio is not None)
-    check_choice(granularity, choice)
     check_repair(repair_labels, export)
-    refuse_spread(granularity, model.device, model.stream)
-    names, weighed = run.task_names(), task_weights(weights)
-    check_tasks(len(names), weighed, combine, choice, granularity)
-    choice.check_among(among, granularity, len(names), keep_period)
-    protected = block_list(protect)
+    names = run.task_names()
+    request = PruneRequest(
+        tasks=len(names), weights=task_weights(weights), combine=combine, **vars(stop),
+        **vars(chosen), guard=Guard() if guard else None, protect=block_list(protect), text=text,
+        granularity=granularity, among=among, keep_period=keep_period, calibration=calibration,
+        evaluation=evaluation, seed=questions.seed,
+    )  # fmt: skip
+    request.check_placement(model.device, model.stream)
     tasks = [run.load_questions(name) for name in names]
-    different_folders(tasks)
-    scorings = {task.scoring for task in tasks}
-    check_letters(choice.method.objective, scorings, choice.how.get("search"))
-    if repair_labels and scorings != {"letter"}:
+    request.check_questions(tasks)
+    if repair_labels and {task.scoring for task in tasks} != {"letter"}:
         raise UserError(
             "--repair-labels takes the label prior off, and texts have none; leave it out, or "
             "give --scoring letter"
@@ -169,15 +161,14 @@ def prune(
     decoder = run.load_model()
     if export:
         refuse_to_export(run, decoder, granularity, keep_period)
-    from phaseprune.probes.guards import Guard
     from phaseprune.pruning.export_run import export_run
-    from phaseprune.pruning.prune import prune
+    from phaseprune.pruning.prune import run_request
 
-    pruning = run.work(
-        prune, decoder, tasks, **vars(stop), **vars(chosen), weights=weighed, combine=combine,
-        guard=Guard() if guard else None, protect=protected, text=text, granularity=granularity,
-        among=among, keep_period=keep_period, calibration=calibration, evaluation=evaluation,
-    )  # fmt: skip
+    with run.screen.progress() as progress:
+        pruning = run_request(
+            decoder, tasks, request, out=run.path, arguments=typed_command(), progress=progress
+        )
+    run.note_state(pruning.state)
     exported = pruning.result["export"]
     if export and pruning.removed and not (exported and directory.model_path.is_dir()):
         run.screen.note(f"exporting to {directory.model_path} and reloading it")

@@ -51,7 +51,7 @@ class Decoder:
         trained: whether the weights in memory are no longer those of the files.
         pipeline: what running real prompts through the checkpoint's own pipeline showed at load.
         position_limit: rows of the model's table of positions; None where it has none.
-        block_names: what ``blocks`` are in words where they are none (``decoder.halved``).
+        block_names: what ``blocks`` are in words where they are none (``sublayers.halved``).
     """
 
     name: str

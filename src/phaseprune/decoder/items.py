@@ -31,10 +31,11 @@ def check_granularity(name: str) -> None:
         )
 
 
-def half_items(granularity: str, blocks: int) -> list[str]:
-    """The candidates of a granularity other than ``block``, in the order in which they run."""
-    halves = GRANULARITIES[granularity]
-    return [f"{block}.{half}" for block in range(blocks) for half in halves]
+def all_items(granularity: str, blocks: int) -> list[Item]:
+    """The candidates of a granularity, in the order in which they run."""
+    if granularity == "block":
+        return list(range(blocks))
+    return [f"{block}.{half}" for block in range(blocks) for half in GRANULARITIES[granularity]]
 
 
 def block_of_item(item: Item) -> int:
@@ -45,11 +46,6 @@ def block_of_item(item: Item) -> int:
 def half_of_item(item: Item) -> str | None:
     """Which half an item is; None of a whole block."""
     return None if isinstance(item, int) else item.partition(".")[2]
-
-
-def place_of_item(item: str) -> int:
-    """Where a half stands among all halves of the model, in the order in which they run."""
-    return 2 * block_of_item(item) + HALVES.index(half_of_item(item))
 
 
 def whole_blocks(items: Iterable[Item]) -> list[int]:

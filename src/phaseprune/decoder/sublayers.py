@@ -1,4 +1,4 @@
-"""The two halves of a block, found by what they do and not by what they are called.
+"""The two halves of a block, found by what they do, left out, and run one after the other.
 
 A block with halves adds twice to the hidden state: x -> h = x + A(x), then h -> h + M(h), where A
 mixes tokens (attention, or what stands in its place) and M looks at each token alone (the MLP). In
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import torch
@@ -20,12 +20,21 @@ from torch.func import functional_call
 from phaseprune.decoder.blocks import (
     Calls,
     record_calls,
+    replaced_blocks,
     replaced_forwards,
     run_block,
     skipped_blocks,
 )
 from phaseprune.decoder.decoder import Decoder
-from phaseprune.decoder.items import Item, block_of_item, half_of_item, lone_halves, whole_blocks
+from phaseprune.decoder.items import (
+    Item,
+    all_items,
+    block_of_item,
+    half_of_item,
+    item_in_words,
+    lone_halves,
+    whole_blocks,
+)
 from phaseprune.decoder.verify import PROBE_ROWS, PROBE_TOKENS
 from phaseprune.errors import UserError
 
@@ -92,6 +101,61 @@ def skipped_items(decoder: Decoder, halves: Halves | None, items: Sequence[Item]
 def part_of(halves: Halves, item: str) -> Part:
     """The part that makes the addition of a half."""
     return halves[block_of_item(item)][half_of_item(item) == "mlp"]
+
+
+class _Half(nn.Module):
+    """A block without its other half. The block's own forward runs, in which that gives zeros."""
+
+    def __init__(self, block: nn.Module, other: Part):
+        super().__init__()
+        self.block, self.other = block, other
+        self.own = block.forward
+
+    def forward(self, *args, **kwargs):
+        with without(self.block, self.other):
+            return self.own(*args, **kwargs)
+
+
+def halved(decoder: Decoder, halves: Halves) -> Decoder:
+    """A decoder whose blocks are the halves of another's, each called as its block is.
+
+    Half 2i is the attention of block i, half 2i+1 its MLP, so that whatever walks over blocks walks
+    over them. It is to be used within ``running_halves`` alone.
+
+    Args:
+        decoder: with all its weights in one memory.
+        halves: from ``find_halves``.
+    """
+    modules = [
+        _Half(block, other)
+        for block, pair in zip(decoder.blocks, halves, strict=True)
+        for other in reversed(pair)
+    ]
+    names = tuple(map(item_in_words, all_items("sublayer", len(decoder.blocks))))
+    return replace(
+        decoder, blocks=nn.ModuleList(modules), block_names=names, packed_length=None,
+        reads_alone=False,
+    )  # fmt: skip
+
+
+@contextmanager
+def running_halves(view: Decoder) -> Iterator[Decoder]:
+    """Let the model's blocks call the halves of ``halved``, one after the other."""
+    pairs = list(zip(view.blocks[::2], view.blocks[1::2], strict=True))
+    model = replace(view, blocks=nn.ModuleList(first.block for first, _ in pairs))
+    with replaced_blocks(model, lambda index: _in_turn(view, *pairs[index])):
+        yield view
+
+
+def _in_turn(view: Decoder, first: nn.Module, second: nn.Module):
+    def forward(*args, **kwargs):
+        between = first(*args, **kwargs)
+        between = between[0] if isinstance(between, tuple | list) else between
+        if args:
+            return second(between, *args[1:], **kwargs)
+        return second(**{**kwargs, view.input_name: between})
+
+    return forward
 
 
 @torch.no_grad()

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import math
 from dataclasses import dataclass
 from typing import Any
 
-from phaseprune.decoder.patterns import Pattern
-from phaseprune.errors import UserError
-from phaseprune.methods.method import search_options
+from phaseprune.errors import UserError, near_matches
 from phaseprune.methods.objectives import check_objective
 from phaseprune.methods.registry import METHODS, Method, find_method
 
 DEFAULT_OBJECTIVE = "decision_margin"
-
-
-#: Which blocks may go: all, or the Decisive ones of the model as it is at each step.
-AMONG = ("all", "decisive")
+SEARCHES = ("exact", "racing")
+DEFAULT_ALPHA = 0.05
+DEFAULT_TOLERANCE = 0.02
+#: Of matrix products while candidates race: ``auto`` is bfloat16 where that is measured faster.
+RACE_DTYPES = ("auto", "own", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -25,7 +24,7 @@ class Choice:
 
     Attributes:
         method: of the registry.
-        how: of a search, the options of ``method.search_options``; empty of a ranking.
+        how: of a search, the options of ``search_options``; empty of a ranking.
         word: the option that asked for it, for messages.
     """
 
@@ -44,81 +43,6 @@ class Choice:
         name = self.method.name
         return {"method": name} if self.ranks else {"objective": self.method.objective}
 
-    def check_among(
-        self, among: str, granularity: str = "block", tasks: int = 1, keep_period: bool = False
-    ) -> None:
-        """Refuse what does not go with a choice that each step narrows anew.
-
-        Args:
-            among: ``decisive`` for Decisive blocks only.
-            granularity: see ``prune``.
-            tasks: how many.
-            keep_period: whether only blocks go whose removal keeps the model's pattern.
-
-        Raises:
-            UserError: an unknown word, or with ``decisive`` or ``keep_period`` a choice that is no
-                exact search for whole blocks on one task.
-        """
-        if among not in AMONG:
-            raise UserError(f"--among is {among!r} and must be one of {', '.join(AMONG)}")
-        if keep_period:
-            lead = "--keep-period looks before each step at which blocks may go, and"
-            others = (
-                (among == "decisive", "--among decisive does so otherwise; leave one of them out"),
-                (tasks > 1, "a search by several tasks does not; give one task"),
-            )
-        elif among == "decisive":
-            lead = "--among decisive looks at phases before each step, and"
-            others = ((tasks > 1, "several tasks have no one transition; give one task"),)
-        else:
-            return
-        for at_fault, what in (
-            (self.ranks, f"{self.word} ranks all blocks at once; leave it out, or give --protect"),
-            (self.how.get("search") == "racing", "--search racing does not; leave it out"),
-            (granularity != "block", f"--granularity {granularity} does not; leave it out"),
-            *others,
-        ):
-            if at_fault:
-                raise UserError(f"{lead} {what}")
-
-    def told(
-        self,
-        looked_at: str | None,
-        protect: Collection[int],
-        among: str = "all",
-        pattern: Pattern | None = None,
-    ) -> dict[str, Any]:
-        """What the manifest says of it, in values and as a sentence.
-
-        Args:
-            looked_at: in words; None where the method looks at nothing but the model.
-            protect: the blocks that the user protects.
-            among: which of the others may go.
-            pattern: that the blocks had to go on following.
-        """
-        method = self.method
-        source = method.paper + (f", arXiv {method.arxiv}" if method.arxiv else "")
-        what = f"Blocks were chosen by {method.name} ({method.title}; {source})"
-        what += f" on {looked_at}." if looked_at else ", which looks at no questions."
-        if among == "decisive":
-            what += " Only Decisive blocks could go, by a trace of each step's model."
-        if pattern is not None:
-            what += (
-                f" The pattern of {' and '.join(pattern.fields)} (every {pattern.period} blocks) "
-                "was kept."
-            )
-        if protect:
-            what += f" Protected: {', '.join(map(str, sorted(protect)))}."
-        return {
-            "method": method.name,
-            "title": method.title,
-            "paper": method.paper,
-            "arxiv": method.arxiv,
-            "looked_at": looked_at,
-            "protect": sorted(protect),
-            "in_words": what,
-        }
-
 
 def find_choice(
     method: str | None = None,
@@ -133,7 +57,7 @@ def find_choice(
     Args:
         method: a name in ``methods.METHODS``.
         objective: a name in ``objectives.SIGNS``; asks for the search by it.
-        search: see ``method.search_options``.
+        search: see ``search_options``.
         alpha: see there.
         tolerance: see there.
         dtype: see there.
@@ -170,3 +94,58 @@ def find_choice(
             "ranks all blocks at once, so leave them out"
         )
     return Choice(found, {}, f"--method {method}")
+
+
+def search_options(
+    search: str,
+    alpha: float | None = None,
+    tolerance: float | None = None,
+    dtype: str | None = None,
+) -> dict[str, Any]:
+    """The options that say how candidates are searched, as a run's manifest has them.
+
+    Args:
+        search: ``exact`` or ``racing``.
+        alpha: of racing, the probability with which a step may choose a block that is worse than
+            the best one by more than the tolerance.
+        tolerance: of racing, in units of the objective.
+        dtype: of racing, one of ``RACE_DTYPES``; ``auto`` by default.
+
+    Raises:
+        UserError: an unknown search, a value out of its range, or one that ``exact`` has not.
+    """
+    if search not in SEARCHES:
+        raise UserError(
+            f"--search is {search!r} and must be one of {', '.join(SEARCHES)}."
+            + near_matches(search, SEARCHES)
+        )
+    if search == "exact":
+        for name, value in (("alpha", alpha), ("tolerance", tolerance)):
+            if value is not None:
+                raise UserError(
+                    f"--race-{name} {value:g} goes with --search racing only; add that or leave "
+                    "it out"
+                )
+        if dtype is not None:
+            raise UserError(
+                f"--race-dtype {dtype} goes with --search racing only; add that or leave it out"
+            )
+        return {"search": search}
+    alpha = DEFAULT_ALPHA if alpha is None else alpha
+    tolerance = DEFAULT_TOLERANCE if tolerance is None else tolerance
+    if not 0 < alpha < 1:
+        raise UserError(f"--race-alpha must lie between 0 and 1 and is {alpha:g}")
+    if not 0 <= tolerance < math.inf:
+        raise UserError(f"--race-tolerance must be 0 or more and is {tolerance:g}")
+    dtype = "auto" if dtype is None else dtype
+    if dtype not in RACE_DTYPES:
+        raise UserError(
+            f"--race-dtype is {dtype!r} and must be one of {', '.join(RACE_DTYPES)}."
+            + near_matches(dtype, RACE_DTYPES)
+        )
+    if dtype == "bfloat16" and tolerance == 0:
+        raise UserError(
+            "--race-dtype bfloat16 changes figures a little, and --race-tolerance 0 allows no "
+            "change; give a tolerance or leave the dtype out"
+        )
+    return {"search": search, "alpha": alpha, "tolerance": tolerance, "race_dtype": dtype}

@@ -13,9 +13,8 @@ import numpy as np
 
 from phaseprune.decision.rankings import offspring, stage_ends
 from phaseprune.decoder.decoder import Decoder
-from phaseprune.methods.chunks import Chunk, make_chunks, on_each
 from phaseprune.methods.costs import FIRST_DRAWN, OFFSPRING, SEEN, SURVIVORS, generations
-from phaseprune.methods.judge import Judge
+from phaseprune.methods.judge import Chunk, Judge, make_chunks, on_each
 from phaseprune.methods.racing import REPEATED
 from phaseprune.probes.phasewise_sets import draw_sets
 from phaseprune.progress import Progress, silent

@@ -14,11 +14,10 @@ from phaseprune.decision.rankings import greedy_order
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.decoder.weight_scores import magnitudes, taylor_scores
 from phaseprune.methods import laco
-from phaseprune.methods.beam import beam_search
+from phaseprune.methods.beam import Path, beam_search
 from phaseprune.methods.costs import WIDTH
 from phaseprune.methods.evolution import evolve, streams_of
 from phaseprune.methods.judge import Judge, question_judge, text_judge
-from phaseprune.methods.objectives import best
 from phaseprune.methods.pairwise import measure_pairs
 from phaseprune.methods.plain_text import PlainText
 from phaseprune.methods.plan import budget_of, order_of
@@ -32,9 +31,7 @@ from phaseprune.sweep.changes import (
     task_sequences,
     window_sequences,
 )
-from phaseprune.sweep.kept import Kept
 from phaseprune.sweep.measure import prepare
-from phaseprune.sweep.memory import kept_budget
 from phaseprune.sweep.residuals import take_residuals
 from phaseprune.sweep.walk import sweep_scores
 
@@ -139,33 +136,23 @@ def _perplexity(work: Work) -> Found:
     return Found(rankings.least_first(scores, work.candidates), scores, sweep.block_passes)
 
 
-def _greedy(work: Work) -> Found:
-    judge, scores, passes = work.judge(), work.without(), 0
-    kept = Kept(kept_budget(work.decoder, judge.rows))
-    objective, order = work.method.objective, []
-    for step in range(1, work.number + 1):
-        live = [block for block in range(len(work.decoder.blocks)) if block not in order]
-        sweep = sweep_scores(
-            work.decoder, judge.rows, judge.needs_vocabulary, live,
-            candidates=[block for block in work.candidates if block not in order], kept=kept,
-            progress=work.progress, label=f"step {step}: sweep over {len(live)} blocks",
-        )  # fmt: skip
-        values = [judge.figures(raw)[objective] for raw in sweep.scores]
-        place = best(objective, values)
-        scores[sweep.blocks[place]] = values[place]
-        order.append(sweep.blocks[place])
-        passes += sweep.block_passes
-    return Found(tuple(order), scores, passes)
-
-
-def _beam(work: Work) -> Found:
+def _paths(work: Work, objective: str, width: int) -> tuple[list[Path], Found]:
     best, passes = beam_search(
-        work.decoder, work.judge(), JUDGED_BY, work.candidates, work.number, WIDTH,
+        work.decoder, work.judge(), objective, work.candidates, work.number, width,
         progress=work.progress,
     )  # fmt: skip
     scores = work.without()
     scores[list(best[-1].order)] = best[-1].values
-    return Found(best[-1].order, scores, passes, by_number=tuple(path.order for path in best))
+    return best, Found(best[-1].order, scores, passes)
+
+
+def _greedy(work: Work) -> Found:
+    return _paths(work, work.method.objective, 1)[1]
+
+
+def _beam(work: Work) -> Found:
+    best, found = _paths(work, JUDGED_BY, WIDTH)
+    return found._replace(by_number=tuple(path.order for path in best))
 
 
 def _pairwise(work: Work) -> Found:

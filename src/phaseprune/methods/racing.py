@@ -17,11 +17,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from phaseprune.decision.racing import LEAST, Race, looks
+from phaseprune.decision.racing import LEAST, Race, looks, mean_bound
 from phaseprune.decoder.decoder import Decoder
-from phaseprune.methods.chunks import Chunk, Figures, chunk_figures, make_chunks, on_each
-from phaseprune.methods.drift import bound_drift
-from phaseprune.methods.judge import Judge
+from phaseprune.methods.judge import (
+    Chunk,
+    Figures,
+    Judge,
+    chunk_figures,
+    make_chunks,
+    on_each,
+)
 from phaseprune.progress import Progress, silent
 from phaseprune.sweep.kept import Kept, counted_passes
 from phaseprune.sweep.memory import kept_budget, stream_bytes
@@ -40,7 +45,7 @@ class Racing:
     """What races of one search have in common, and what they hand on.
 
     Attributes:
-        options: of ``method.search_options``.
+        options: of ``choice.search_options``.
         objective: a name in ``objectives.SIGNS``.
         chunks: one a look.
         again: more and more questions on which the best two are looked at with all digits.
@@ -134,7 +139,7 @@ def make_racing(
         decoder: the model.
         judge: of all questions, or windows.
         objective: what candidates are judged by.
-        options: of ``method.search_options``.
+        options: of ``choice.search_options``.
         seed: of the order in which questions are drawn.
         products: dtype of the matrix products, None for the model's own.
         protect: blocks that are no candidates.
@@ -221,6 +226,52 @@ def _race(
         for block, parts in seen.items()
     }  # fmt: skip
     return race, means, passes
+
+
+def bound_drift(
+    decoder: Decoder,
+    chunks: Sequence[Chunk],
+    objective: str,
+    live: Sequence[int],
+    candidates: Sequence[int],
+    race: Race,
+    enough: float,
+    progress: Progress,
+    label: str,
+) -> tuple[float, float]:
+    """Bound what fewer digits changed in how much better the best is than the second best.
+
+    More questions are looked at until that is little enough, or all have been.
+
+    Args:
+        decoder: the model.
+        chunks: the questions in the order drawn.
+        objective: what candidates are judged by.
+        live: the blocks not removed yet.
+        candidates: those of the race.
+        race: ended.
+        enough: a bound that is little enough.
+        progress: told of each block pass.
+        label: for ``progress``.
+
+    Returns:
+        The upper bound of the change's size on all questions, and block passes.
+    """
+    means = np.where(race.left, np.nanmean(race.values, axis=1), -np.inf)
+    places = sorted(np.argsort(-means, kind="stable")[: min(2, race.left.sum())].tolist())
+    blocks = [candidates[place] for place in places]
+    label = f"{label}: blocks {', '.join(map(str, blocks))} with all digits"
+    seen, bound, passes = np.zeros((len(blocks), 0)), np.inf, 0.0
+    for chunk in chunks:
+        found, more = chunk_figures(decoder, chunk, live, blocks, None, progress, label)
+        passes += more
+        seen = np.concatenate([seen, on_each(found, objective)], axis=1)
+        change = (seen - race.values[places, : seen.shape[1]])[:, : race.seen]
+        difference = change[0] - change[-1] if len(blocks) > 1 else change[0]
+        bound = mean_bound(difference, race.ends[-1], race.alpha / len(chunks))
+        if bound <= enough or seen.shape[1] >= race.seen:
+            break
+    return bound, passes
 
 
 def race_of_step(racing: Racing, lines: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -14,11 +14,10 @@ from phaseprune.decision.laco import Merge
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.decoder.weight_scores import check_gradients
 from phaseprune.errors import UserError
-from phaseprune.methods.choice import Choice
 from phaseprune.methods.laco import check_merges
 from phaseprune.methods.measures import MEASURES, Work
 from phaseprune.methods.objectives import check_letters
-from phaseprune.methods.plain_text import PlainText, looked_at, read_windows
+from phaseprune.methods.plain_text import PlainText, read_windows
 from phaseprune.methods.registry import (
     EITHER,
     GRADIENTS,
@@ -225,33 +224,6 @@ def rank_free(
         protect=tuple(block for block in range(len(decoder.blocks)) if block not in free),
         **found._replace(order=found.order[:number])._asdict(),
     )
-
-
-def rank_looking_at(
-    decoder: Decoder,
-    choice: Choice,
-    task: Task,
-    text: PlainText | None,
-    free: tuple[int, ...],
-    number: int,
-    seed: int,
-    progress: Progress = silent,
-) -> Ranking:
-    """The ranking of a pruning run: by its text where it chooses by one, else its questions.
-
-    Args:
-        decoder: the model.
-        choice: what chooses.
-        task: the calibration questions.
-        text: windows of a text.
-        free: from ``free_blocks``.
-        number: see ``rank_free``.
-        seed: see ``rank_blocks``.
-        progress: told of each block pass.
-    """
-    name = looked_at(choice, task, text)
-    task = None if text is not None or name is None else task
-    return rank_free(decoder, choice.method, name, task, text, free, number, seed, progress)
 
 
 def _given(

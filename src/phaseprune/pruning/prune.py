@@ -1,117 +1,46 @@
-"""``prune``: blocks removed one at a time, in a run directory that can be gone on with."""
+"""``prune``: one unit removed at a time, in a run directory that can be gone on with."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, field
-from functools import partial
+import tempfile
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from phaseprune.decision.trace import Trace
 from phaseprune.decision.transition import Transition
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.decoder.export import model_pattern
-from phaseprune.decoder.items import Item
+from phaseprune.decoder.items import NOUNS, Item, all_items, block_of_item
 from phaseprune.errors import UserError
-from phaseprune.methods.choice import find_choice
-from phaseprune.methods.objectives import check_letters
-from phaseprune.methods.rank import check_measurable, free_blocks, rank_looking_at
-from phaseprune.methods.registry import check_length
-from phaseprune.probes.guards import Guard
+from phaseprune.methods.judge import question_judge, text_judge
+from phaseprune.methods.plain_text import PlainText, looked_at, read_text
+from phaseprune.methods.rank import check_measurable, free_blocks
+from phaseprune.probes.guards import Guard, TextGuard, open_guard
 from phaseprune.progress import Progress, silent
-from phaseprune.pruning.conclude import conclude
-from phaseprune.pruning.granularity import check_choice, prune_halves
-from phaseprune.pruning.open_run import open_run
-from phaseprune.pruning.step import Step
-from phaseprune.pruning.steps import open_search, run_steps
-from phaseprune.pruning.stopping import stop_rule
-from phaseprune.pruning.tasks_choice import check_tasks
+from phaseprune.pruning.choosers import open_chooser
+from phaseprune.pruning.request import PruneRequest
+from phaseprune.pruning.result import Pruning, conclude, pruning_of
+from phaseprune.pruning.search import Search, TaskSearch, named, run_search
+from phaseprune.pruning.step import Step, TasksStep
+from phaseprune.pruning.stopping import Stop, stop_rule
 from phaseprune.questions.question import Task
+from phaseprune.questions.split import split
 from phaseprune.runs.directory import RunDirectory
-from phaseprune.runs.result import Result, bounds, draw, named, number, with_bounds
-from phaseprune.sweep.recorded import read_trace
-
-if TYPE_CHECKING:
-    from phaseprune.pruning.tasks_together import TasksPruning
-
-
-@dataclass(frozen=True, repr=False)
-class Pruning(Result):
-    """A pruning run: the full model's trace, the steps, and what they come to.
-
-    ``result`` is that of the manifest: the chosen step, the blocks removed up to it in order,
-    accuracy of the full and the pruned model, retained, collapse and cliff. ``state`` says whether
-    the run was ``new``, ``resumed`` or ``finished`` before. ``chosen_by`` is the manifest's: the
-    method, what it looked at, and what is protected.
-    """
-
-    trace: Trace
-    steps: list[Step]
-    result: dict[str, Any]
-    state: str = field(default="new")
-    chosen_by: dict[str, Any] | None = None
-
-    @property
-    def removed(self) -> list[Item]:
-        """Original indices of the removed blocks (or names of halves), in order of removal."""
-        return self.result["removed"]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values: trace, steps, result, and what chose."""
-        return {
-            "trace": self.trace.to_dict(),
-            "steps": [step.to_dict() for step in self.steps],
-            "result": self.result,
-            "chosen_by": self.chosen_by,
-        }
-
-    def _lines(self) -> list[str]:
-        told, trace = self.result, self.trace
-        collapsed = f"; collapsed ({told['collapsed_how'] or 'of texts'})"
-        return [
-            f"{trace.model} on {trace.task} ({len(trace.question_ids)} evaluation questions, "
-            f"{trace.scoring})",
-            f"removed {len(self.removed)}: {named(self.removed)}",
-            f"accuracy {number(told['full']['accuracy'])} -> "
-            f"{number(told['pruned']['accuracy'])}, retained "
-            f"{with_bounds(told['retained'], told['retained_ci'])}"
-            + (collapsed if told["collapsed"] else ""),
-        ]
-
-    def _rows(self) -> list[dict[str, Any]]:
-        """A row a step, the first of the full model."""
-        return [
-            {
-                "step": step.step,
-                "removed": step.removed,
-                "phase": step.phase,
-                "accuracy": step.evaluation["accuracy"],
-                **bounds("accuracy", step.evaluation["ci"]),
-                "retained": step.retained,
-                "collapsed": step.collapsed,
-                **bounds("retained", step.retained_ci),
-                "decision_margin": step.evaluation["decision_margin"],
-                "objective": step.objective,
-                "chosen": step.step == self.result["chosen_step"],
-                "block_passes": step.block_passes,
-                "seconds": step.seconds,
-            }
-            for step in self.steps
-        ]
-
-    def plot(self):
-        """A matplotlib figure of accuracy against removed blocks."""
-        return draw("pruning_figure", [step.to_dict() for step in self.steps], self.result)
-
-
-def read_pruning(run: RunDirectory) -> Pruning:
-    """What a finished run holds."""
-    manifest, steps = run.manifest, [Step(**line) for line in run.steps()]
-    return Pruning(
-        read_trace(run), steps, manifest["result"], "finished", manifest.get("chosen_by")
-    )
+from phaseprune.runs.folders import PRUNE_TASKS
+from phaseprune.sweep.kept import Kept
+from phaseprune.sweep.measure import Prepared, label_tokens, prepare
+from phaseprune.sweep.memory import kept_budget
+from phaseprune.sweep.recorded import (
+    phases_option,
+    recorded_trace,
+    run_identity,
+    sides_counted,
+    tasks_identity,
+)
+from phaseprune.sweep.rows import Rows
+from phaseprune.sweep.units import open_units
 
 
 def prune(
@@ -143,13 +72,13 @@ def prune(
     out: str | Path | None = None,
     arguments: str | None = None,
     progress: Progress = silent,
-) -> Pruning | TasksPruning:
+) -> Pruning:
     """Remove blocks one at a time, choosing on calibration, reporting on evaluation questions.
 
     Args:
         decoder: from ``load_model``.
         task: from ``load_task``; its questions are split by seed. Of several (a sequence), blocks
-            are chosen by all together, and the result is a ``tasks_together.TasksPruning``.
+            are chosen by all together (docs/several-tasks.md).
         weights: of several tasks, one a task; by default equal.
         combine: of several tasks, ``mean`` (the default) or ``worst`` of what is left of each.
         remove: number of blocks to remove.
@@ -199,59 +128,218 @@ def prune(
     Raises:
         UserError: options or questions that do not do, or a directory with another run.
     """
-    choice = find_choice(method, objective, search, race_alpha, race_tolerance, race_dtype)
     tasks = [task] if isinstance(task, Task) else list(task)
-    check_tasks(len(tasks), weights, combine, choice, granularity)
-    choice.check_among(among, granularity, len(tasks), keep_period)
-    check_letters(
-        choice.method.objective, {one.scoring for one in tasks}, choice.how.get("search")
-    )
-    if len(tasks) > 1:
-        from phaseprune.pruning.tasks_together import prune_tasks
+    request = PruneRequest(
+        tasks=len(tasks), weights=weights, combine=combine, remove=remove, ratio=ratio,
+        keep_accuracy=keep_accuracy, keep_text_loss=keep_text_loss, method=method,
+        objective=objective, protect=protect, granularity=granularity, among=among,
+        keep_period=keep_period, search=search, race_alpha=race_alpha,
+        race_tolerance=race_tolerance, race_dtype=race_dtype, text=text, guard=guard,
+        calibration=calibration, evaluation=evaluation, seed=seed, transition=transition,
+    )  # fmt: skip
+    return run_request(decoder, tasks, request, out=out, arguments=arguments, progress=progress)
 
-        if transition is not None:
-            raise UserError("a transition is of one task; leave it out of a search by several")
-        return prune_tasks(
-            decoder, tasks, choice, weights=weights, combine=combine, remove=remove, ratio=ratio,
-            keep_accuracy=keep_accuracy, keep_text_loss=keep_text_loss, protect=protect, text=text,
-            guard=guard, calibration=calibration, evaluation=evaluation, seed=seed, out=out,
-            arguments=arguments, progress=progress,
-        )  # fmt: skip
-    (task,) = tasks
-    check_length(choice.method, remove is not None or ratio is not None)
-    protect = sorted(set(protect))
-    check_choice(granularity, choice)
-    if granularity != "block":
-        rules = dict(remove=remove, ratio=ratio, keep_accuracy=keep_accuracy,
-                     keep_text_loss=keep_text_loss)  # fmt: skip
-        return Pruning(*prune_halves(
-            decoder, task, granularity, choice, rules, protect=protect, text=text, guard=guard,
-            calibration=calibration, evaluation=evaluation, seed=seed, transition=transition,
-            out=out, arguments=arguments, progress=progress,
-        ))  # fmt: skip
-    free = free_blocks(decoder, choice.method, protect)
-    stop = stop_rule(len(decoder.blocks), remove, ratio, keep_accuracy, keep_text_loss, free)
-    check_measurable(decoder, choice.method, free, stop.most)
-    pattern = model_pattern(decoder) if keep_period else None
-    narrowed = ({} if among == "all" else {"among": among}) | (
-        {"keep_period": True} if keep_period else {}
+
+def run_request(
+    decoder: Decoder,
+    tasks: Sequence[Task],
+    request: PruneRequest,
+    *,
+    out: str | Path | None = None,
+    arguments: str | None = None,
+    progress: Progress = silent,
+) -> Pruning:
+    """``prune`` by a request, which can be built before the model is loaded.
+
+    Args:
+        decoder: from ``load_model``.
+        tasks: as many as the request is of.
+        request: what to prune, by what, until when.
+        out: see ``prune``.
+        arguments: see there.
+        progress: see there.
+
+    Raises:
+        UserError: as ``prune``.
+    """
+    with open_search(decoder, tasks, request, out, arguments, progress) as (search, state):
+        if state != "finished":
+            run_search(search, open_chooser(search), progress)
+            conclude(search)
+        return pruning_of(search, state)
+
+
+@contextmanager
+def open_search(
+    decoder: Decoder,
+    tasks: Sequence[Task],
+    request: PruneRequest,
+    out: str | Path | None,
+    arguments: str | None,
+    progress: Progress,
+) -> Iterator[tuple[Search, str]]:
+    """Begin a run, or go on with it, up to the full model's traces.
+
+    Yields:
+        The search, and whether the run is ``new``, ``resumed`` or ``finished``.
+
+    Raises:
+        UserError: questions or a text that do not do, or a directory with another run.
+    """
+    folders, choice, several = request.check_questions(tasks), request.choice, len(tasks) > 1
+    free, stop = limits(decoder, request)
+    pattern = model_pattern(decoder) if request.keep_period else None
+    units = open_units(decoder, request.granularity)
+
+    sides = [split(task, request.calibration, request.evaluation, request.seed) for task in tasks]
+    check_apart(folders, sides)
+    guard = request.guard or (Guard() if stop.keep_text_loss is not None else None)
+    with units.running() as view:
+        chosen_on = [prepare(view, calibration) for calibration, _ in sides]
+        text = read_text(view, request.text, choice, guard is not None)
+    scored_on = [prepare(decoder, evaluation, streams=1) for _, evaluation in sides]
+    guarded = None
+    if guard is not None:
+        skip = text.tokens if text else 0
+        guarded = open_guard(decoder, guard, request.text, request.seed, skip)
+    judges = [
+        question_judge(view, rows) if text is None else text_judge(view, text.windows, text.rows)
+        for rows in chosen_on
+    ]
+    shares = kept_shares(view, [judge.rows for judge in judges])
+    options = _options(request, stop, folders, text, guarded)
+    on = looked_at(choice, sides[0][0], text)
+    if several:
+        on = _looked_at_together(request, folders, sides)
+    noted = {"arguments": arguments, "chosen_by": request.told(on, pattern)}
+
+    with tempfile.TemporaryDirectory() as scratch, ExitStack() as opened:
+        run, state, together = RunDirectory(Path(scratch if out is None else out)), None, None
+        own_runs = [run]
+        if several:
+            own_runs = [RunDirectory(run.path / folder) for folder in folders]
+            state = opened.enter_context(run.open(
+                tasks_identity(PRUNE_TASKS, decoder, tasks, folders, sides, request.seed, options),
+                {**noted, "tasks": folders, **_summed([*chosen_on, *scored_on])},
+            ))  # fmt: skip
+            together = [TasksStep(**line) for line in run.steps()]
+        found = []
+        for place, (task, own, folder) in enumerate(zip(tasks, own_runs, folders, strict=True)):
+            calibration, evaluation = chosen_on[place], scored_on[place]
+            counts, inputs = sides_counted(calibration, evaluation)
+            told = {"task_settings": dict(task.settings),
+                    "label_tokens": label_tokens(decoder, evaluation.task)}  # fmt: skip
+            begun = opened.enter_context(own.open(
+                run_identity("prune", decoder, task, request.seed, options | counts),
+                {**noted, **told, **counts, **inputs},
+                # Of several tasks, one may be concluded already where the whole run is not.
+                adds=several and state != "finished",
+            ))  # fmt: skip
+            full = recorded_trace(
+                own, decoder, evaluation, request.seed,
+                named(folder, progress) if several else progress,
+                "full model, evaluation questions", request.transition,
+            )  # fmt: skip
+            steps = [Step(**line) for line in own.steps()]
+            found.append(TaskSearch(
+                folder, own, full, calibration, evaluation, judges[place], Kept(shares[place]),
+                steps,
+            ))  # fmt: skip
+        search = Search(
+            request, units, free, stop, run, found, together, text, guarded, pattern
+        )
+        yield search, state if several else begun
+
+
+def limits(decoder: Decoder, request: PruneRequest) -> tuple[tuple[Item, ...], Stop]:
+    """What of a model may go, and when the search ends.
+
+    Raises:
+        UserError: the model has not what is asked for, or no method can be measured on it.
+    """
+    method = request.choice.method
+    blocks = free_blocks(decoder, method, request.protect)
+    names = all_items(request.granularity, len(decoder.blocks))
+    free = tuple(name for name in names if block_of_item(name) in blocks)
+    nouns = NOUNS[request.granularity]
+    stop = stop_rule(len(names), **request.rules, free=free, nouns=nouns)
+    check_measurable(decoder, method, blocks, stop.most)
+    return free, stop
+
+
+def _options(
+    request: PruneRequest, stop: Stop, folders: Sequence[str], text: PlainText | None,
+    guard: TextGuard | None,
+) -> dict[str, Any]:  # fmt: skip
+    """The options of a run's identity; what is not asked for is not in it."""
+    choice = request.choice
+    options = {**choice.options, "remove": stop.most, "keep_accuracy": stop.keep_accuracy}
+    if request.tasks > 1:
+        weights = dict(zip(folders, request.task_weights, strict=True))
+        options |= {"combine": request.combined_by, "weights": weights}
+    if request.protect:
+        options["protect"] = list(request.protect)
+    if request.among != "all":
+        options["among"] = request.among
+    if request.keep_period:
+        options["keep_period"] = True
+    if request.granularity != "block":
+        options["granularity"] = request.granularity
+    if text is not None:
+        options |= text.identity
+    if guard is not None:
+        options |= guard.identity | {"keep_text_loss": stop.keep_text_loss}
+    return options | phases_option(request.transition) | choice.how
+
+
+def check_apart(folders: Sequence[str], sides: Sequence[tuple[Task, Task]]) -> None:
+    """Refuse questions that are chosen on in one task and reported on in another.
+
+    Raises:
+        UserError: names both tasks.
+    """
+    for folder, (chosen_on, _) in zip(folders, sides, strict=True):
+        seen = {question.content for question in chosen_on.questions}
+        for other, (_, scored_on) in zip(folders, sides, strict=True):
+            common = sum(question.content in seen for question in scored_on.questions)
+            if common:
+                raise UserError(
+                    f"{common} of the questions that {folder} chooses by would be reported on in "
+                    f"{other}; take what both have in common out of one of them"
+                )
+
+
+def kept_shares(decoder: Decoder, rows: Sequence[Rows]) -> list[int]:
+    """Bytes of states that each task may keep from step to step.
+
+    Tasks are swept one after the other, so the largest step of them has to fit beside what all
+    keep; that is shared by what a stream of each takes, so that all keep states at like depths.
+    """
+    budget = min(kept_budget(decoder, each) for each in rows)
+    tokens = [each.padded_tokens for each in rows]
+    return [budget * own // sum(tokens) for own in tokens]
+
+
+def _summed(rows: Sequence[Prepared]) -> dict[str, int]:
+    """What manifests say of the questions as they were put, over tasks and sides."""
+    counts: Counter[str] = Counter()
+    for prepared in rows:
+        counts.update(prepared.input_counts)
+    return dict(counts)
+
+
+def _looked_at_together(
+    request: PruneRequest, folders: Sequence[str], sides: Sequence[tuple[Task, Task]]
+) -> str:
+    """What blocks are chosen on by several tasks, in words."""
+    parts = [
+        f"{len(chosen_on.questions)} of {folder}"
+        for folder, (chosen_on, _) in zip(folders, sides, strict=True)
+    ]
+    weights, weighted = request.task_weights, ""
+    if len(set(weights)) > 1:
+        weighted = f", weights {', '.join(f'{weight:g}' for weight in weights)}"
+    return (
+        f"calibration questions of several tasks, {', '.join(parts)}, by the "
+        f"{request.combined_by} of what is left of each{weighted}"
     )
-    with open_run(
-        decoder, task, choice, stop, nullcontext(decoder),
-        lambda on: choice.told(on, protect, among, pattern),
-        options=narrowed, protect=protect, text=text, guard=guard,
-        calibration=calibration, evaluation=evaluation, seed=seed, transition=transition, out=out,
-        arguments=arguments, progress=progress,
-    ) as opened:  # fmt: skip
-        work = open_search(
-            opened.run, decoder, choice, free, opened.calibration, opened.evaluation, opened.text,
-            stop, opened.full.transition, seed, opened.guard, among, pattern,
-        )  # fmt: skip
-        rank = partial(
-            rank_looking_at, decoder, choice, opened.calibration_task, opened.text, free, stop.most,
-            seed,
-        )  # fmt: skip
-        return Pruning(*opened.finish(
-            partial(run_steps, opened.run, work, opened.full, opened.steps, rank, progress),
-            partial(conclude, work, opened.steps),
-        ))  # fmt: skip

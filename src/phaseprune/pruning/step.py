@@ -1,10 +1,10 @@
-"""What a pruning search works with, and the record of one of its steps."""
+"""The record of one step of a pruning run, for one task and for several together."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -12,16 +12,7 @@ from phaseprune.decision.collapse import collapse_kind, retained
 from phaseprune.decision.decisions import Decisions, mean_prior, read_right, written_right
 from phaseprune.decision.dynamics import step_dynamics
 from phaseprune.decision.intervals import bootstrap_mean, wilson
-from phaseprune.decision.transition import Transition
-from phaseprune.decoder.decoder import Decoder
-from phaseprune.decoder.patterns import Pattern
-from phaseprune.methods.judge import Judge
-from phaseprune.methods.objectives import OBJECTIVES
-from phaseprune.methods.racing import Racing
-from phaseprune.probes.guards import TextGuard
-from phaseprune.pruning.stopping import Stop
-from phaseprune.sweep.kept import Kept, LastTrace
-from phaseprune.sweep.measure import Prepared
+from phaseprune.decoder.items import Item
 
 
 @dataclass(frozen=True)
@@ -47,8 +38,8 @@ class Step:
     """
 
     step: int
-    removed: int | str | None
-    kept: list[int] | list[str]
+    removed: Item | None
+    kept: list[Item]
     objective: float | None
     calibration: dict[str, float]
     evaluation: dict[str, Any]
@@ -93,6 +84,86 @@ class Step:
         return self.guard and self.guard["text_loss_rise"]
 
 
+@dataclass(frozen=True)
+class TasksStep:
+    """One step, as a line of ``steps.jsonl`` of the whole run; step 0 is the full model.
+
+    ``objective`` is what is left of all tasks together on the calibration questions, by which the
+    block was chosen (1 for the full model), ``retained`` the same of the accuracy above chance on
+    the evaluation questions; None where a task's full model is not above chance. ``tasks`` has of
+    each folder its own ``objective``, what is ``left`` of it, ``accuracy`` with ``ci``,
+    ``decision_margin``, ``retained`` with ``retained_ci``, ``collapsed`` (all on evaluation
+    questions but the first two) and the ``phase`` of the block for it. ``block_passes`` are those
+    of all tasks, each over its own rows.
+    """
+
+    step: int
+    removed: int | None
+    kept: list[int]
+    objective: float
+    retained: float | None
+    retained_ci: list[float] | None
+    collapsed: bool
+    tasks: dict[str, dict[str, Any]]
+    block_passes: int
+    seconds: float
+    guard: dict[str, Any] | None = None
+    #: Several tasks have no one transition.
+    decisive: ClassVar[None] = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The line of ``steps.jsonl``."""
+        return asdict(self)
+
+    @property
+    def text_loss_rise(self) -> float | None:
+        """Of the guards, as a share of the full model's loss; None without guards."""
+        return self.guard and self.guard["text_loss_rise"]
+
+
+def model_figures(
+    evaluated: Decisions, first: Step | None, kept: Sequence[int], steps: int, seed: int
+) -> dict[str, Any]:
+    """What a step says of a model by its decisions on the evaluation questions.
+
+    Args:
+        evaluated: the decisions, at every readout.
+        first: step 0; None where this is it.
+        kept: the blocks of which something is left.
+        steps: that the run may come to, step 0 among them.
+        seed: of the intervals.
+    """
+    correct = evaluated.correct[:, -1]
+    left = retained(correct, first.correct if first else correct, evaluated.chances)
+    left_debiased, debiased, by_labels = None, {}, {}
+    if evaluated.letters:
+        right = evaluated.debiased.correct[:, -1]
+        full = first.correct_debiased if first else right
+        left_debiased = retained(right, right if full is None else full, evaluated.chances)
+        debiased = {"debiased": output_figures(evaluated.debiased, seed)}
+        by_labels = {
+            "retained_debiased": left_debiased.value,
+            "retained_debiased_ci": list(left_debiased.ci) if left_debiased.ci else None,
+            "debiased_margin_by_readout": evaluated.debiased.margins.mean(axis=0).tolist(),
+            "debiased_option_frequency_by_readout": evaluated.debiased.option_frequency().tolist(),
+            "label_prior": {
+                str(k): prior.tolist()
+                for k, prior in mean_prior(evaluated.scores[:, -1:], evaluated.options).items()
+            },
+        }
+    return {
+        "evaluation": output_figures(evaluated, seed) | debiased,
+        "retained": left.value,
+        "retained_ci": list(left.ci) if left.ci else None,
+        "collapsed": left.collapsed,
+        "decision_margin_by_readout": evaluated.margins.mean(axis=0).tolist(),
+        "option_frequency_by_readout": evaluated.option_frequency().tolist(),
+        "dynamics": step_dynamics(evaluated, kept, seed, steps),
+        "collapse": collapse_kind(left, left_debiased),
+        **by_labels,
+    }
+
+
 def output_figures(decisions: Decisions, seed: int) -> dict[str, Any]:
     """Accuracy and DM at the output with their intervals, and which questions are right."""
     correct, margins = decisions.correct[:, -1], decisions.margins[:, -1]
@@ -103,158 +174,3 @@ def output_figures(decisions: Decisions, seed: int) -> dict[str, Any]:
         "decision_margin_ci": bootstrap_mean(margins, seed).tolist(),
         "correct": written_right(correct),
     }
-
-
-@dataclass(frozen=True)
-class Search:
-    """What a search works with.
-
-    Attributes:
-        decoder: the model.
-        calibration: questions to choose by.
-        evaluation: disjoint questions to report on.
-        objective: a name in ``objectives.SIGNS``; None where no candidates are judged.
-        stop: when to end.
-        transition: of the full model on the evaluation questions.
-        seed: of the intervals.
-        judge: what candidates are judged on: the calibration questions or plain text.
-        kept: states that a step hands on to the next.
-        racing: how candidates race; None scores all of them on all that the judge has.
-        guard: what each step is looked at by beyond questions; None for nothing.
-        protect: blocks that are never removed.
-        among: ``all`` others may go, or the ``decisive`` ones of the model as it is.
-        pattern: of the blocks' kinds, that the chosen model must follow; None for any.
-        evaluated: the last step's trace on the evaluation questions.
-        calibrated: and on the calibration questions, where steps are traced on them.
-    """
-
-    decoder: Decoder
-    calibration: Prepared
-    evaluation: Prepared
-    objective: str | None
-    stop: Stop
-    transition: Transition
-    seed: int
-    judge: Judge
-    kept: Kept
-    racing: Racing | None = None
-    guard: TextGuard | None = None
-    protect: frozenset[int] = frozenset()
-    among: str = "all"
-    pattern: Pattern | None = None
-    evaluated: LastTrace = field(default_factory=LastTrace)
-    calibrated: LastTrace = field(default_factory=LastTrace)
-
-    @property
-    def by_questions(self) -> bool:
-        """Whether candidates are judged by figures of questions."""
-        return self.objective in OBJECTIVES
-
-    @property
-    def by_text(self) -> bool:
-        """Whether candidates are judged by other figures."""
-        return self.objective is not None and not self.by_questions
-
-    def candidates(self, live: Sequence[int]) -> list[int]:
-        """The live blocks that may be removed."""
-        free = [block for block in live if block not in self.protect]
-        if self.pattern is None:
-            return free
-        left = self.stop.most - len(self.decoder.blocks) + len(live)
-        return self.pattern.may_go(live, free, left, self.protect)
-
-    def may_be_chosen(self, step: Step) -> bool:
-        """Whether a search may end with the model of a step."""
-        whole = self.pattern is None or self.pattern.is_kept(step.kept)
-        return whole and not self.breaks(step)
-
-    def ended(self, step: Step) -> str | None:
-        """Why the search ends with a step; None to go on."""
-        reason = self.stop.reason(step.step, step.retained, step.text_loss_rise)
-        if reason is None and step.decisive is not None and not self.candidates(step.decisive):
-            return "no Decisive block is left that may go, by the calibration questions"
-        if reason is None and self.pattern is not None and not self.candidates(step.kept):
-            return "no block is left that may go and keep the pattern of the blocks"
-        return reason
-
-    def breaks(self, step: Step) -> bool:
-        """Whether a step has lost more than must be kept."""
-        return self.stop.broken_by(step.retained, step.text_loss_rise) is not None
-
-
-def make_step(
-    search: Search,
-    removed: list[int],
-    block: int | None,
-    calibration: dict[str, float],
-    evaluated: Decisions,
-    first: Step | None,
-    block_passes: int,
-    seconds: float,
-    number: int = 0,
-    race: dict[str, Any] | None = None,
-    guard: dict[str, Any] | None = None,
-    merged: dict[str, dict[str, int]] | None = None,
-    decisive: list[int] | None = None,
-) -> Step:
-    """The line of a step from what was measured of its model.
-
-    Args:
-        search: what it was measured with.
-        removed: all blocks removed so far.
-        block: the last of them; None for the full model.
-        calibration: all objectives on the calibration questions.
-        evaluated: decisions on the evaluation questions.
-        first: step 0; None where this is it.
-        block_passes: of the search.
-        seconds: of the search.
-        number: of the step.
-        race: what racing says of it.
-        guard: what guards say of it.
-        merged: see ``Step``.
-        decisive: see ``Step``.
-    """
-    correct, debiased = evaluated.correct[:, -1], evaluated.debiased
-    left = retained(correct, first.correct if first else correct, evaluated.chances)
-    left_debiased, by_labels = None, {}
-    if evaluated.letters:
-        right = debiased.correct[:, -1]
-        full = first.correct_debiased if first else right
-        left_debiased = retained(right, right if full is None else full, evaluated.chances)
-        by_labels = {
-            "retained_debiased": left_debiased.value,
-            "retained_debiased_ci": list(left_debiased.ci) if left_debiased.ci else None,
-            "debiased_margin_by_readout": debiased.margins.mean(axis=0).tolist(),
-            "debiased_option_frequency_by_readout": debiased.option_frequency().tolist(),
-            "label_prior": {
-                str(k): prior.tolist()
-                for k, prior in mean_prior(evaluated.scores[:, -1:], evaluated.options).items()
-            },
-        }
-    kept = [b for b in range(len(search.decoder.blocks)) if b not in removed]
-    return Step(
-        step=number,
-        removed=block,
-        kept=kept,
-        objective=None if search.objective is None else calibration[search.objective],
-        calibration={name: calibration[name] for name in OBJECTIVES if name in calibration},
-        evaluation={
-            **output_figures(evaluated, search.seed),
-            **({"debiased": output_figures(debiased, search.seed)} if evaluated.letters else {}),
-        },
-        retained=left.value,
-        retained_ci=list(left.ci) if left.ci else None,
-        collapsed=left.collapsed,
-        phase=None if block is None else search.transition.phase(block),
-        decision_margin_by_readout=evaluated.margins.mean(axis=0).tolist(),
-        option_frequency_by_readout=evaluated.option_frequency().tolist(),
-        block_passes=block_passes,
-        seconds=seconds,
-        race=race,
-        dynamics=step_dynamics(evaluated, kept, search.seed, search.stop.most + 1),
-        guard=guard,
-        merged=merged,
-        decisive=decisive,
-        collapse=collapse_kind(left, left_debiased),
-        **by_labels,
-    )

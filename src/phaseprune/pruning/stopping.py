@@ -46,6 +46,30 @@ class Stop:
         return f"{removed} {self.nouns} removed" if removed >= self.most else None
 
 
+def check_rules(
+    remove: int | None,
+    ratio: float | None,
+    keep_accuracy: float | None,
+    keep_text_loss: float | None,
+) -> None:
+    """Refuse rules that hold for no model; see ``stop_rule``.
+
+    Raises:
+        UserError: a value out of its range, or both ``remove`` and ``ratio``.
+    """
+    if remove is not None and ratio is not None:
+        raise UserError("--remove and --ratio both say how many blocks to remove; give one of them")
+    if ratio is not None and not 0 < ratio < 1:
+        raise UserError(f"--ratio must lie between 0 and 1 and is {ratio:g}")
+    if keep_accuracy is not None and not 0 <= keep_accuracy <= 1:
+        raise UserError(f"--keep-accuracy must lie between 0 and 1 and is {keep_accuracy:g}")
+    if keep_text_loss is not None and not 0 <= keep_text_loss < math.inf:
+        raise UserError(
+            f"--keep-text-loss must be 0 or more and is {keep_text_loss:g}; 0.2 allows the loss to "
+            "rise by a fifth"
+        )
+
+
 def stop_rule(
     blocks: int,
     remove: int | None = None,
@@ -74,12 +98,9 @@ def stop_rule(
         UserError: a value out of its range, more than may be removed, or both ``remove`` and
             ``ratio``.
     """
-    if remove is not None and ratio is not None:
-        raise UserError("--remove and --ratio both say how many blocks to remove; give one of them")
+    check_rules(remove, ratio, keep_accuracy, keep_text_loss)
     free = range(blocks) if free is None else free
     if ratio is not None:
-        if not 0 < ratio < 1:
-            raise UserError(f"--ratio must lie between 0 and 1 and is {ratio:g}")
         remove = round(ratio * blocks)
         if not 1 <= remove < blocks:
             raise UserError(
@@ -92,13 +113,6 @@ def stop_rule(
                 "are free to go; give less or protect fewer"
             )
     most = check_number(blocks, free, remove, nouns)
-    if keep_accuracy is not None and not 0 <= keep_accuracy <= 1:
-        raise UserError(f"--keep-accuracy must lie between 0 and 1 and is {keep_accuracy:g}")
-    if keep_text_loss is not None and not 0 <= keep_text_loss < math.inf:
-        raise UserError(
-            f"--keep-text-loss must be 0 or more and is {keep_text_loss:g}; 0.2 allows the loss to "
-            "rise by a fifth"
-        )
     if remove is None and keep_accuracy is None and keep_text_loss is None:
         keep_accuracy = DEFAULT_KEEP
     return Stop(most, keep_accuracy, keep_text_loss, nouns)

@@ -11,7 +11,7 @@ import numpy as np
 
 from phaseprune.errors import UserError, near_matches
 from phaseprune.healing.recipe import Recipe, check_recipe
-from phaseprune.methods.method import search_options
+from phaseprune.methods.choice import search_options
 from phaseprune.methods.objectives import check_objective
 from phaseprune.option_types import check_options, checked, option_types
 from phaseprune.probes.ablation import check_kind

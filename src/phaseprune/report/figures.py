@@ -15,7 +15,7 @@ from phaseprune.report.phasewise_figures import phasewise_figure
 from phaseprune.report.plan_figures import plan_figure
 from phaseprune.report.prune_figures import margin_heatmap_figure, pruning_figure
 from phaseprune.report.similarity_figures import similarity_figure
-from phaseprune.report.tasks_figure import tasks_figure
+from phaseprune.report.tasks_page import tasks_figure
 from phaseprune.report.trace_figures import (
     accuracy_by_readout_figure,
     decision_margin_figure,
