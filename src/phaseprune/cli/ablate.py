@@ -36,8 +36,9 @@ def ablate(
     from phaseprune.report.transition_words import phases_line
 
     ablated = run.work(
-        ablate, decoder, task, kind=kind, calibration=calibration, evaluation=evaluation
-    )
+        ablate, decoder, task, kind=kind, calibration=calibration, evaluation=evaluation,
+        seed=questions.seed,
+    )  # fmt: skip
     result = ablated.to_dict()
     phases = phases_line(ablated.trace.to_dict())
     run.show([ablation_table(result), phases, *ablation_sentences(result)])

@@ -84,8 +84,8 @@ def compare(
 
     compared = run.work(
         compare, decoder, tasks, methods=asked, remove=numbers, text=text,
-        guard=Guard() if guard else None, protect=protected, draws=draws, note=run.screen.note,
-        **counts,
+        guard=Guard() if guard else None, protect=protected, draws=draws, seed=questions.seed,
+        note=run.screen.note, **counts,
     )  # fmt: skip
     result = compared.to_dict()
     run.show(_lines(result))

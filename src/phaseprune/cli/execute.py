@@ -6,7 +6,7 @@ A command that measures a model on questions is a ``Run``, and takes these steps
     check_kind(kind)                                # what is asked for is refused here, ...
     task = run.load_questions()                     # ... or here: before the weights are loaded
     decoder = run.load_model()
-    ablated = run.work(ablate, decoder, task, kind=kind)
+    ablated = run.work(ablate, decoder, task, kind=kind, seed=questions.seed)
     run.show([ablation_table(...), ...])
     run.end(ablated.to_dict(), run.like("prune", "--keep-accuracy", 0.9))
 """
@@ -74,9 +74,8 @@ class Run:
         """
         with self.screen.progress() as progress:
             found = function(
-                *inputs, **options, seed=self._questions.seed, out=self.path,
-                arguments=typed_command(), progress=progress,
-            )  # fmt: skip
+                *inputs, **options, out=self.path, arguments=typed_command(), progress=progress
+            )
         self.screen.note_state(found.state, self.path)
         return found
 

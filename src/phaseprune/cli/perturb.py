@@ -42,7 +42,9 @@ def perturb(
     )
     from phaseprune.report.transition_words import phases_line
 
-    perturbed = run.work(perturb, decoder, task, noise=levels, noise_seeds=noise_seeds)
+    perturbed = run.work(
+        perturb, decoder, task, noise=levels, noise_seeds=noise_seeds, seed=questions.seed
+    )
     result = perturbed.to_dict()
     run.show([
         perturbation_table(result), phases_line(result), *phase_sentences(result),

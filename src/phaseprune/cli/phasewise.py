@@ -47,7 +47,7 @@ def phasewise(
 
     compared = run.work(
         phasewise, decoder, task, draws=draws, most=most, protect=protected,
-        calibration=calibration, evaluation=evaluation,
+        calibration=calibration, evaluation=evaluation, seed=questions.seed,
     )  # fmt: skip
     result = compared.to_dict()
     sets = result["result"]

@@ -26,7 +26,7 @@ def plan(
     from phaseprune.report.plan_words import plan_lines, plan_table
     from phaseprune.report.transition_words import phases_line
 
-    planned = run.work(plan, decoder, task, protect=protected)
+    planned = run.work(plan, decoder, task, protect=protected, seed=questions.seed)
     result = planned.to_dict()
     run.show([plan_table(result), phases_line(planned.trace.to_dict()), *plan_lines(result)])
     kept = ["--protect", ",".join(map(str, protected))] if protected else []

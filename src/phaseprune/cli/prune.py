@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from phaseprune.cli import options as o
-from phaseprune.cli.execute import Run, typed_command
+from phaseprune.cli.execute import Run
 from phaseprune.cli.export import say_correction
 from phaseprune.cli.screen import block_list, command_line
 from phaseprune.errors import UserError
@@ -164,11 +164,7 @@ def prune(
     from phaseprune.pruning.export_run import export_run
     from phaseprune.pruning.prune import run_request
 
-    with run.screen.progress() as progress:
-        pruning = run_request(
-            decoder, tasks, request, out=run.path, arguments=typed_command(), progress=progress
-        )
-    run.screen.note_state(pruning.state, run.path)
+    pruning = run.work(run_request, decoder, tasks, request)
     exported = pruning.result["export"]
     if export and pruning.removed and not (exported and directory.model_path.is_dir()):
         run.screen.note(f"exporting to {directory.model_path} and reloading it")

@@ -41,7 +41,8 @@ def similarity(
     from phaseprune.report.similarity_words import similarity_lines, similarity_table
 
     found = run.work(
-        similarity, decoder, task, remove=removed, run=pruning, minibatch=minibatch
+        similarity, decoder, task, remove=removed, run=pruning, minibatch=minibatch,
+        seed=questions.seed,
     )  # fmt: skip
     result = found.to_dict()
     run.show([similarity_table(result), *similarity_lines(result)])

@@ -39,7 +39,9 @@ def trace(
     from phaseprune.report.transition_words import phases_line
     from phaseprune.report.words import groups_line, unequal_options_line
 
-    traced = run.work(measure, decoder, task, lens=lens, calibration=calibration)
+    traced = run.work(
+        measure, decoder, task, lens=lens, calibration=calibration, seed=questions.seed
+    )
     result = traced.to_dict()
     shown = [trace_table(result), phases_line(result)]
     if result.get("lens"):
