@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 APART = {
     "seconds", "timings", "versions", "arguments", "search_seconds", "trace_seconds",
     "total_seconds", "reason", "in_words", "stopped_by", "resolution", "wall_seconds",
-    "tokens_per_second", "elapsed", "minutes", "weights_seconds",
+    "tokens_per_second", "times_as_fast", "fastness_range", "elapsed", "minutes", "weights_seconds",
 }
 LEFT_OUT = {"report.html", "README.md", "comparison.md", "lock"}
 
