@@ -26,8 +26,9 @@ ROOT = Path(__file__).resolve().parents[1]
 #: Fields of a run's files that say how long, with what or in which words, and not what was found.
 APART = {
     "seconds", "timings", "versions", "arguments", "search_seconds", "trace_seconds",
-    "total_seconds", "reason", "in_words", "stopped_by", "resolution", "wall_seconds",
-    "tokens_per_second", "times_as_fast", "fastness_range", "elapsed", "minutes", "weights_seconds",
+    "total_seconds", "reason", "in_words", "zeroed_in_words", "stopped_by", "resolution",
+    "wall_seconds", "tokens_per_second", "times_as_fast", "fastness_range", "elapsed", "minutes",
+    "weights_seconds",
 }
 LEFT_OUT = {"report.html", "README.md", "comparison.md", "lock"}
 
