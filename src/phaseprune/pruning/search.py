@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -64,9 +65,14 @@ class TaskSearch:
     evaluated: LastTrace = field(default_factory=LastTrace)
     calibrated: LastTrace = field(default_factory=LastTrace)
 
+    @cached_property
+    def _found(self) -> list[dict[str, Any]]:
+        """The candidates that an interrupted run has scored, read once."""
+        return self.run.candidates()
+
     def scored(self, number: int) -> list[dict[str, Any]]:
-        """The candidates of a step that the run has scored already."""
-        return [line for line in self.run.candidates() if line["step"] == number]
+        """The candidates of a step that an interrupted run has scored."""
+        return [line for line in self._found if line["step"] == number]
 
     def keep(self, step: Step) -> None:
         """Keep a finished step."""
