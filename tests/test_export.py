@@ -54,7 +54,9 @@ def test_what_stands_beside_the_weights(tiny, tmp_path):
     assert "3, 1" in card and "0, 2, 4" in card
     assert (tmp_path / "out/generation_config.json").is_file()
     slices = yaml.safe_load((tmp_path / "out/mergekit.yaml").read_text())["slices"]
-    assert [s["sources"][0]["layer_range"] for s in slices] == [[0, 1], [2, 3], [4, 5]]
+    sources = [one["sources"][0] for one in slices]
+    assert [one["layer_range"] for one in sources] == [[0, 1], [2, 3], [4, 5]]
+    assert {one["model"] for one in sources} == {str(tiny["llama"].source.directory)}
     assert kept_slices([0, 1, 2, 5, 7, 8]) == [(0, 3), (5, 6), (7, 9)]
 
 

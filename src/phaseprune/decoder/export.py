@@ -172,8 +172,8 @@ def _write(
             **(healed or {}),
         }
         write_json(partial / "phaseprune.json", notes)
-        if not (decoder.trained or merged or zeroed):  # else base slices are not this model
-            write_text(partial / "mergekit.yaml", mergekit_yaml(decoder.name, kept, dtype))
+        if decoder.source.is_checkpoint and not (decoder.trained or merged or zeroed):
+            write_text(partial / "mergekit.yaml", mergekit_yaml(decoder.source, kept, dtype))
         write_text(partial / "README.md", model_card(notes))
         if out.exists():
             out.rmdir()

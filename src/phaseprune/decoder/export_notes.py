@@ -10,6 +10,7 @@ import yaml
 
 from phaseprune.decision.laco import merged_words
 from phaseprune.decoder.items import item_in_words, whole_blocks
+from phaseprune.decoder.source import Source
 
 
 def kept_slices(kept: Sequence[int]) -> list[tuple[int, int]]:
@@ -23,8 +24,12 @@ def kept_slices(kept: Sequence[int]) -> list[tuple[int, int]]:
     return slices
 
 
-def mergekit_yaml(base_model: str, kept: Sequence[int], dtype: torch.dtype) -> str:
-    """A mergekit configuration that cuts the same slices (its ``layer_range`` excludes the end)."""
+def mergekit_yaml(source: Source, kept: Sequence[int], dtype: torch.dtype) -> str:
+    """A mergekit configuration that cuts the same slices (its ``layer_range`` excludes the end).
+
+    The base is the hub's name, or the directory: mergekit knows no other names of ours.
+    """
+    base_model = source.name if source.on_hub else str(source.directory)
     return yaml.safe_dump(
         {
             "slices": [
