@@ -812,8 +812,11 @@ def test_the_first_row_need_not_have_all_fields(tmp_path):
 
 def test_an_instruction_and_its_input_are_asked_both(tmp_path):
     row = {"instruction": "Pick the best.", "input": "Tea?", "choices": ["o", "p"], "answer": 0}
-    for given, text in ((row, "Pick the best.\nTea?"), (row | {"input": ""}, "Pick the best."),
-                        (row | {"passage": "Hot."}, "Hot.\nQuestion: Pick the best.\nTea?")):
+    for given, text in (
+        (row, "Pick the best.\nTea?"),
+        (row | {"input": ""}, "Pick the best."),
+        (row | {"passage": "Hot."}, "Hot.\nQuestion: Pick the best.\nTea?"),
+    ):
         read = read_file(write_jsonl(tmp_path / "q.jsonl", [given]))
         assert read.questions[0].text == text and read.notes == ()
 
@@ -1086,9 +1089,12 @@ def test_numbers_with_too_many_digits(tmp_path):
     line = json.dumps(GOOD)[:-1] + ', "x": ' + "1" * 5000 + "}\n"
     (tmp_path / "q.jsonl").write_text(line)
     assert len(read_questions(tmp_path / "q.jsonl")) == 1
-    for field, says in (("answer", "'answer' cannot be read .a number of 5,000 digits"),
-                        ("choices", "must be a list of texts|cannot be read"),
-                        ("question", "'question' cannot be read"), ("id", "the id must be")):
+    for field, says in (
+        ("answer", "'answer' cannot be read .a number of 5,000 digits"),
+        ("choices", "must be a list of texts|cannot be read"),
+        ("question", "'question' cannot be read"),
+        ("id", "the id must be"),
+    ):
         (tmp_path / "q.jsonl").write_text(
             json.dumps(GOOD | {field: 0}).replace(f'"{field}": 0', f'"{field}": {"1" * 5000}')
         )
@@ -1193,8 +1199,13 @@ def test_values_that_python_cannot_hold(tmp_path):
         pa.string(), 2, [None, pa.py_buffer(np.array([0, 1, 2], "int32")), pa.py_buffer(b"a\xff")]
     )
     path = tmp_path / "q.parquet"
-    for name, column in (("answer", late), ("answer", text), ("question", late),
-                         ("question", text), ("choices", text)):
+    for name, column in (
+        ("answer", late),
+        ("answer", text),
+        ("question", late),
+        ("question", text),
+        ("choices", text),
+    ):
         with pytest.raises(UserError, match=f"row [12]: .*{name}") as caught:
             load_task(str(parquet(path, **{name: column})))
         assert "\n" not in str(caught.value)

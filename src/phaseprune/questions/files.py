@@ -11,6 +11,7 @@ import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import repeat
 from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
@@ -132,7 +133,9 @@ def _questions(
 ) -> QuestionFile:
     """The questions of rows of a schema."""
     records = [Record(row, f"{where}, {place}") for place, row in rows]
-    items = _with_other_answers([_items(schema, record) for record in records], schema, given)
+    whole = Record(_whole(rows), "")
+    items = [_items(schema, record) for record in records]
+    items = _with_other_answers(items, schema, whole, given)
     answers, notes = _answers([item for several in items for item in several], schema, given)
     questions: list[Question] = []
     for number, (record, several) in enumerate(zip(records, items, strict=True)):
@@ -145,7 +148,7 @@ def _questions(
                 Question(own, item.text, item.options.texts, answer, group, item.pairs)
             )
     notes += doubled_ids(questions) + _labels_twice(questions)
-    notes += _left_out(records, items, schema, given)
+    notes += _left_out(records, items, schema, whole, given)
     if schema.one_place:
         questions = shuffle_options(questions, 0)
         notes.append(
@@ -154,7 +157,7 @@ def _questions(
         )
     else:
         notes += _one_place(questions)
-    return QuestionFile(questions, schema.used(Record(_whole(rows), "")), tuple(notes))
+    return QuestionFile(questions, schema.used(whole), tuple(notes))
 
 
 def _whole(rows: Rows) -> dict[str, Any]:
@@ -428,38 +431,23 @@ def _items(schema: Schema, record: Record) -> list[Item]:
 
 
 def _with_other_answers(
-    items: list[list[Item]], schema: Schema, given: Mapping[str, Any]
+    items: list[list[Item]], schema: Schema, whole: Record, given: Mapping[str, Any]
 ) -> list[list[Item]]:
     """Items with the further fields that name an option wherever they stand; they must agree."""
-    if "answer" in given or schema.unpack or not items:
+    if "answer" in given or schema.unpack:
         return items
     usual = (*schemas.ANSWERS, *schemas.OTHER_ANSWERS, *schemas.flags(schema.choices))
-    more: list[str] = []
-    every = [item for several in items for item in several]
-    for name in usual:
-        values = [
-            (item, item.record.get(name)) for item in every
-            if item.record.name(name) not in (None, *schema.fields(item.record))
-        ]  # fmt: skip
-        values = [(item, value) for item, value in values if not is_blank(value)]
-        if values and all(_names_option(item, value, schema) for item, value in values):
-            more.append(name)
-    return [
-        [replace(item, given=(*item.given, *_told(item, more, schema))) for item in several]
-        for several in items
-    ]
+    names = dict.fromkeys(filter(None, map(whole.name, usual)))
+    for name in [name for name in names if name not in schema.fields(whole)]:
+        told = [(item, item.record.get(name)) for [item] in items]
+        if all(_names_option(item, value, schema) for item, value in told if not is_blank(value)):
+            items = [[replace(item, given=(*item.given, (name, value)))] for item, value in told]
+    return items
 
 
 def _names_option(item: Item, value: Any, schema: Schema) -> bool:
     places = [item.by_label(value, first) for first in schema.firsts] if item.right is None else []
     return any(one is not None for one in (*places, item.by_text(value)))
-
-
-def _told(item: Item, names: Sequence[str], schema: Schema) -> list[tuple[str, Any]]:
-    record, used = item.record, schema.fields(item.record)
-    found = {record.name(name): record.get(name) for name in names}
-    return [(name, value) for name, value in found.items()
-            if name is not None and name not in used and not is_blank(value)]  # fmt: skip
 
 
 def _check(item: Item) -> None:
@@ -658,7 +646,7 @@ def _bare(choices: Sequence[str]) -> list[str]:
 
 
 def _left_out(
-    records: Sequence[Record], items: Sequence[Sequence[Item]], schema: Schema,
+    records: Sequence[Record], items: Sequence[Sequence[Item]], schema: Schema, whole: Record,
     given: Mapping[str, Any],
 ) -> list[str]:  # fmt: skip
     """That rows have texts which are no part of what is asked, and may be a part of the question.
@@ -669,32 +657,33 @@ def _left_out(
     if "context" in given or "{" in given.get("question", ""):
         return []
     passages = {plain_name(name) for name in (*schemas.CONTEXTS, "text")}
-    usual = {plain_name(name) for name in schemas.QUESTIONS} if schema.common else set()
+    passages |= {plain_name(name) for name in schemas.QUESTIONS} if schema.common else set()
     others = {plain_name(name) for name in (
         *schemas.IDS, *schemas.GROUPS, *schemas.ANSWERS, *schemas.OTHER_ANSWERS,
         *schemas.EXPLANATIONS,
     )}  # fmt: skip
-    found: dict[str, None] = {}
-    for record, several in zip(records, items, strict=True):
-        used = {name.partition(".")[0] for name in schema.fields(record)}
-        used |= {given[role] for role in ("id", "group") if role in given}
+    used = {name.partition(".")[0] for name in schema.fields(whole)}
+    used |= {given[role] for role in ("id", "group") if role in given}
+
+    def is_left_out(name: str, record: Record, several: Sequence[Item]) -> bool:
+        value = record.row.get(name)
+        lines = value if isinstance(value, list) else [value]
+        if not all(isinstance(line, str) for line in lines):
+            return False
         asked = "\n".join(text for item in several for text in (item.text, *item.options.texts))
-        for name, value in record.row.items():
-            if name in found or name in used or plain_name(str(name)) in others:
-                continue
-            lines = value if isinstance(value, list) else [value]
-            if not all(isinstance(line, str) for line in lines):
-                continue
-            texts = [line.strip() for line in lines if line.strip() and line.strip() not in asked]
-            known = plain_name(str(name)) in passages | usual
-            if texts and (known or (schema.common and _is_prose(" ".join(texts)))):
-                found[str(name)] = None
+        text = " ".join(line for line in lines if line.strip() not in asked)
+        return bool(text) and (plain_name(name) in passages or (schema.common and _is_prose(text)))
+
+    names = [name for name in whole.row if isinstance(name, str) and name not in used
+             and plain_name(name) not in others]  # fmt: skip
+    found = [name for name in names if any(map(is_left_out, repeat(name), records, items))]
     if not found:
         return []
-    fields, first = "field" if len(found) == 1 else "fields", next(iter(found))
+    is_one = len(found) == 1
     return [
-        f"the {fields} {', '.join(found)} {'is' if len(found) == 1 else 'are'} not used; if it is "
-        f"a passage that belongs to the question, give {_columns({**given, 'context': first})}"
+        f"the {'field' if is_one else 'fields'} {', '.join(found)} {'is' if is_one else 'are'} not "
+        "used; if it is a passage that belongs to the question, give "
+        f"{_columns({**given, 'context': found[0]})}"
     ]
 
 
