@@ -55,15 +55,16 @@ class HealingOptions:
     ] = None  # fmt: skip
     check_every: Annotated[
         int | None,
-        o.option("--check-every", "Steps between looks at the held-out part, where the state is "
-                 "kept too.", o.TRAINING, default="a twentieth of --steps"),
+        o.option("--check-every", "Steps between evaluations on the validation split, when the "
+                 "state is kept too.", o.TRAINING, default="a twentieth of --steps"),
     ] = None  # fmt: skip
     patience: Annotated[
-        int, o.option("--patience", "Stop after so many looks without a better loss.", o.TRAINING)
+        int,
+        o.option("--patience", "Stop after so many evaluations without a better loss.", o.TRAINING),
     ] = 8
     seed: Annotated[
         int,
-        o.option("--seed", "Of adapters, held-out part and order of the batches.", o.TRAINING),
+        o.option("--seed", "Of adapters, validation split and order of the batches.", o.TRAINING),
     ] = 0  # fmt: skip
     model: Annotated[
         str | None,
