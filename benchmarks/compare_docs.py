@@ -16,10 +16,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from phaseprune.report.collapse_words import FALL_MARKS
+from phaseprune.report.collapse import FALL_MARKS
+from phaseprune.report.compare import TABLE_NOTE, compare_lines, numbers_in_words, table_rows
 from phaseprune.report.compare_debiased import debiased_lines
 from phaseprune.report.compare_figures import compare_figure, cost_figure, orders_figure
-from phaseprune.report.compare_words import TABLE_NOTE, compare_lines, numbers_in_words, table_rows
 from phaseprune.report.words import DASH, percent
 
 DOCS = Path(__file__).resolve().parents[1] / "docs" / "comparison"

@@ -38,6 +38,12 @@ from phaseprune.methods.rank import rank_blocks
 from phaseprune.methods.registry import METHODS
 from phaseprune.questions.catalog import load_task
 from phaseprune.questions.split import split
+from phaseprune.report.compare import (
+    compare_lines,
+    compare_tables,
+    numbers_in_words,
+    standing_lines,
+)
 from phaseprune.report.compare_debiased import debiased_html_tables, debiased_lines
 from phaseprune.report.compare_figures import (
     compare_figure,
@@ -46,13 +52,7 @@ from phaseprune.report.compare_figures import (
     orders_figure,
     removal_places,
 )
-from phaseprune.report.compare_words import (
-    compare_lines,
-    compare_tables,
-    numbers_in_words,
-    standing_lines,
-)
-from phaseprune.report.html import write_report
+from phaseprune.report.page import write_report
 from phaseprune.runs.atomic import read_json_lines
 from phaseprune.runs.directory import RunDirectory
 from phaseprune.sweep.trace import trace

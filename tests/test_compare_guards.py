@@ -20,7 +20,7 @@ from phaseprune.pruning.prune import prune
 from phaseprune.questions.catalog import load_task
 from phaseprune.report.compare_guards import guarded_lines, guarded_tables, text_lines
 from phaseprune.report.compare_guards_figure import guarded_figure
-from phaseprune.report.html import write_report
+from phaseprune.report.page import write_report
 from phaseprune.runs.atomic import read_json_lines
 from phaseprune.runs.directory import RunDirectory
 from phaseprune.sweep.text import read_text_file, text_windows

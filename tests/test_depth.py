@@ -12,7 +12,7 @@ from phaseprune.decision.decisions import Decisions, decision_depths
 from phaseprune.decision.trace import group_trajectories, summarize
 from phaseprune.report.depth_figures import decision_depth_figure, group_margins_figure
 from phaseprune.report.depth_words import depth_lines
-from phaseprune.report.html import render_report
+from phaseprune.report.page import render_report
 from populations import Population, step
 
 #: By question: the option that is on top at each of five readouts; the right one is option 0.

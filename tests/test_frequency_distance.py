@@ -19,7 +19,7 @@ from phaseprune.decision.transition import Transition
 from phaseprune.questions.catalog import load_task
 from phaseprune.replication.judges import one_sided
 from phaseprune.report.frequency_words import frequency_caption, frequency_line
-from phaseprune.report.html import render_report
+from phaseprune.report.page import render_report
 
 NONE = Transition(found=False, reason="for the test")
 

@@ -14,8 +14,8 @@ from phaseprune.decoder.load import load_model
 from phaseprune.decoder.saving import measure_saving, record_saving
 from phaseprune.errors import UserError
 from phaseprune.report.figures import guards_figure
-from phaseprune.report.guard_words import guard_lines, guards_table, saving_lines, times
-from phaseprune.report.html import write_report
+from phaseprune.report.guards import guard_lines, guards_table, saving_lines, times
+from phaseprune.report.page import write_report
 from test_cli import run  # noqa: F401
 from test_report import (
     assert_self_contained,

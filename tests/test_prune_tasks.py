@@ -34,9 +34,9 @@ from phaseprune.questions.catalog import load_task
 from phaseprune.questions.encode import encode_pair
 from phaseprune.questions.prompts import render
 from phaseprune.questions.split import split
-from phaseprune.report.html import write_report
+from phaseprune.report.page import write_report
+from phaseprune.report.prune import differing_line, tasks_lines, tasks_tables
 from phaseprune.report.tasks_page import tasks_figure
-from phaseprune.report.tasks_words import differing_line, tasks_lines, tasks_tables
 from phaseprune.runs.directory import RunDirectory
 from phaseprune.sweep.measure import prepare
 from phaseprune.sweep.memory import kept_budget

@@ -15,11 +15,11 @@ from rich.console import Console
 
 from phaseprune.errors import UserError
 from phaseprune.report import figures, style, words
-from phaseprune.report.collapse_words import collapse_line, fall_lines, step_marks
-from phaseprune.report.html import write_report
+from phaseprune.report.collapse import collapse_line, fall_lines, step_marks
+from phaseprune.report.page import write_report
 from phaseprune.report.svg import inline_svg
-from phaseprune.report.tables import margin_bar, steps_table, trace_table
-from phaseprune.report.transition_words import phases_line
+from phaseprune.report.trace import phases_line
+from phaseprune.report.view import margin_bar, steps_table, trace_table
 
 HOSTILE = (
     '<script>alert(1)</script>"><img src=http://evil.example/x onerror=a()> {{7*7}} $\\frac{$ [b]'
@@ -736,7 +736,7 @@ def test_drawing_leaves_no_global_trace():
     inline_svg(figures.decision_margin_figure(make_trace()), "margin", 'a "quoted" <figure>')
     assert dict(matplotlib.rcParams) == before
     code = (
-        "import sys, phaseprune.report.html, phaseprune.report.tables\n"
+        "import sys, phaseprune.report.page, phaseprune.report.view\n"
         "assert not {'torch', 'transformers', 'matplotlib.pyplot'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": ":".join(sys.path)})

@@ -32,8 +32,8 @@ def ablate(
     check_kind(kind)
     task = run.load_questions()
     decoder = run.load_model()
-    from phaseprune.report.ablation_tables import ablation_sentences, ablation_table
-    from phaseprune.report.transition_words import phases_line
+    from phaseprune.report.ablate import ablation_sentences, ablation_table
+    from phaseprune.report.trace import phases_line
 
     ablated = run.work(
         ablate, decoder, task, kind=kind, calibration=calibration, evaluation=evaluation,

@@ -95,9 +95,9 @@ def compare(
 
 
 def _lines(result: dict) -> list:
+    from phaseprune.report.compare import TABLE_NOTE, compare_lines, compare_tables
     from phaseprune.report.compare_debiased import debiased_lines
     from phaseprune.report.compare_guards import guarded_lines, guarded_tables, text_lines
-    from phaseprune.report.compare_words import TABLE_NOTE, compare_lines, compare_tables
 
     lines = []
     for task in result["tasks"]:

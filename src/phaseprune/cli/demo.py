@@ -51,8 +51,8 @@ def demo(
     from phaseprune.pruning.export_run import export_run
     from phaseprune.pruning.prune import prune
     from phaseprune.pruning.result import choose
-    from phaseprune.report.html import write_report
-    from phaseprune.report.tables import trace_table
+    from phaseprune.report.page import write_report
+    from phaseprune.report.view import trace_table
 
     task = load_task("demo", limit=limit)
     screen.say(

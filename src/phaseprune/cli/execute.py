@@ -90,7 +90,7 @@ class Run:
 
     def end(self, result: Any, *following: str) -> None:
         """Write the report; say where it is and what to type next, or the result as JSON."""
-        from phaseprune.report.html import write_report
+        from phaseprune.report.page import write_report
 
         self.screen.end(result, *following, report=write_report(self.path))
 

@@ -127,9 +127,9 @@ def heal(
 
 def _one(screen: Screen, run: Path, step: int | None, wanted: dict[str, Any]) -> None:
     from phaseprune.healing.heal import heal
+    from phaseprune.report.heal import healing_lines
     from phaseprune.report.heal_tables import healing_table
-    from phaseprune.report.heal_words import healing_lines
-    from phaseprune.report.html import write_report
+    from phaseprune.report.page import write_report
 
     with screen.progress() as progress:
         healing = heal(run, step=step, progress=progress, **wanted)
@@ -148,9 +148,9 @@ def _several(
     screen: Screen, run: Path, levels: list[int], seeds: int, wanted: dict[str, Any]
 ) -> None:
     from phaseprune.healing.ladder import heal_ladder
+    from phaseprune.report.heal import ladder_lines
     from phaseprune.report.heal_tables import ladder_table
-    from phaseprune.report.heal_words import ladder_lines
-    from phaseprune.report.html import write_report
+    from phaseprune.report.page import write_report
 
     with screen.progress() as progress:
         ladder = heal_ladder(run, levels, seeds=seeds, progress=progress, **wanted)

@@ -19,7 +19,7 @@ def methods(
     """List the training-free ways to choose blocks, with paper, needs and cost."""
     screen = Screen(output.as_json, output.quiet)
     from phaseprune.methods.registry import METHODS, find_method
-    from phaseprune.report.tables import methods_table
+    from phaseprune.report.view import methods_table
 
     if not 1 <= remove < blocks:
         raise UserError(

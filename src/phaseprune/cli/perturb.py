@@ -35,12 +35,12 @@ def perturb(
     check_seeds(noise_seeds)
     task = run.load_questions()
     decoder = run.load_model()
-    from phaseprune.report.perturbation_tables import (
+    from phaseprune.report.perturb import (
         cost_sentence,
         perturbation_table,
         phase_sentences,
     )
-    from phaseprune.report.transition_words import phases_line
+    from phaseprune.report.trace import phases_line
 
     perturbed = run.work(
         perturb, decoder, task, noise=levels, noise_seeds=noise_seeds, seed=questions.seed

@@ -42,8 +42,8 @@ def phasewise(
     task = run.load_questions()
     decoder = run.load_model()
     from phaseprune.probes.phasewise import phasewise
-    from phaseprune.report.phasewise_words import phasewise_lines, phasewise_tables
-    from phaseprune.report.transition_words import phases_line
+    from phaseprune.report.phasewise import phasewise_lines, phasewise_tables
+    from phaseprune.report.trace import phases_line
 
     compared = run.work(
         phasewise, decoder, task, draws=draws, most=most, protect=protected,

@@ -23,8 +23,8 @@ def plan(
     task = run.load_questions()
     decoder = run.load_model()
     from phaseprune.methods.plan import plan
-    from phaseprune.report.plan_words import plan_lines, plan_table
-    from phaseprune.report.transition_words import phases_line
+    from phaseprune.report.plan import plan_lines, plan_table
+    from phaseprune.report.trace import phases_line
 
     planned = run.work(plan, decoder, task, protect=protected, seed=questions.seed)
     result = planned.to_dict()

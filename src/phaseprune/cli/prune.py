@@ -226,12 +226,12 @@ def task_weights(text: str | None) -> list[float] | None:
 def pruning_lines(pruning: dict) -> Iterator[Any]:
     """The steps of a pruning run and what they come to, as lines and tables."""
     from phaseprune.report import words
-    from phaseprune.report.collapse_words import collapse_line, fall_lines
-    from phaseprune.report.guard_words import guard_lines, guards_table
+    from phaseprune.report.collapse import collapse_line, fall_lines
+    from phaseprune.report.guards import guard_lines, guards_table
     from phaseprune.report.item_words import removed_line
     from phaseprune.report.merge_words import merged_lines
-    from phaseprune.report.tables import steps_table
-    from phaseprune.report.transition_words import phases_line
+    from phaseprune.report.trace import phases_line
+    from phaseprune.report.view import steps_table
 
     trace, steps, result = pruning["trace"], pruning["steps"], pruning["result"]
     yield phases_line(trace)
@@ -252,8 +252,8 @@ def pruning_lines(pruning: dict) -> Iterator[Any]:
 
 def tasks_lines(pruning: dict) -> Iterator[Any]:
     """The same with several tasks."""
-    from phaseprune.report.guard_words import guards_table
-    from phaseprune.report.tasks_words import phases_lines, tasks_lines, tasks_tables
+    from phaseprune.report.guards import guards_table
+    from phaseprune.report.prune import phases_lines, tasks_lines, tasks_tables
 
     steps, result = pruning["steps"], pruning["result"]
     traces = {folder: one["trace"] for folder, one in pruning["tasks"].items()}

@@ -38,7 +38,7 @@ def similarity(
     check_pruned_models(removed, pruning)
     task = run.load_questions()
     decoder = run.load_model()
-    from phaseprune.report.similarity_words import similarity_lines, similarity_table
+    from phaseprune.report.similarity import similarity_lines, similarity_table
 
     found = run.work(
         similarity, decoder, task, remove=removed, run=pruning, minibatch=minibatch,

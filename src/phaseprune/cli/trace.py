@@ -35,8 +35,8 @@ def trace(
     from phaseprune.report.depth_words import depth_lines
     from phaseprune.report.frequency_words import frequency_line
     from phaseprune.report.lens_words import lens_lines, lens_table
-    from phaseprune.report.tables import trace_table
-    from phaseprune.report.transition_words import phases_line
+    from phaseprune.report.trace import phases_line
+    from phaseprune.report.view import trace_table
     from phaseprune.report.words import groups_line, unequal_options_line
 
     traced = run.work(

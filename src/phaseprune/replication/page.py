@@ -12,7 +12,7 @@ from phaseprune.replication.paper import Paper, PaperTask, open_paper
 from phaseprune.replication.results import place
 from phaseprune.replication.sections import SECTIONS, Section
 from phaseprune.replication.words import left_out_lines, shown_name, summary_line
-from phaseprune.report.html import write_report
+from phaseprune.report.page import write_report
 from phaseprune.report.pages import render
 from phaseprune.report.svg import inline_svg
 from phaseprune.runs.atomic import write_text

@@ -10,17 +10,17 @@ from matplotlib.figure import Figure
 
 from phaseprune.replication.results import Results
 from phaseprune.report import depth_words, figures
+from phaseprune.report.ablate import ablation_sentences
 from phaseprune.report.ablation_figures import ablation_figure
-from phaseprune.report.ablation_tables import ablation_sentences
-from phaseprune.report.collapse_words import collapse_line, fall_lines
+from phaseprune.report.collapse import collapse_line, fall_lines
 from phaseprune.report.dynamics_words import dynamics_lines
+from phaseprune.report.heal import gains_line, scope_line
 from phaseprune.report.heal_figures import recovery_figure
-from phaseprune.report.heal_words import gains_line, scope_line
 from phaseprune.report.lens_words import lens_lines
-from phaseprune.report.perturbation_figures import halving_figure, perturbation_figure
-from phaseprune.report.perturbation_tables import cost_sentence, phase_sentences
+from phaseprune.report.perturb import cost_sentence, phase_sentences
+from phaseprune.report.perturb_figures import halving_figure, perturbation_figure
+from phaseprune.report.similarity import similarity_lines
 from phaseprune.report.similarity_figures import similarity_figure
-from phaseprune.report.similarity_words import similarity_lines
 
 Result = Mapping[str, Any]
 

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from phaseprune.replication.judges import VERDICTS
-from phaseprune.report.tables import add_row, new_table
+from phaseprune.report.view import add_row, new_table
 from phaseprune.report.words import plural
 
 STYLES = {"agrees": "green", "partly": "yellow", "disagrees": "red", "undecided": "dim"}

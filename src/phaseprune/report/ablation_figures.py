@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from phaseprune.report import style
-from phaseprune.report.ablation_tables import HEADINGS
+from phaseprune.report.ablate import HEADINGS
 
 
 def ablation_figure(result: Mapping[str, Any]) -> Figure:

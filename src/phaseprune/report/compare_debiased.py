@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from phaseprune.report.compare_words import numbers_in_words
+from phaseprune.report.compare import numbers_in_words
 from phaseprune.report.words import DASH, percent
 
 #: Kind of a collapse -> what it means.

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from phaseprune.report import style
-from phaseprune.report.compare_words import numbers_in_words
+from phaseprune.report.compare import numbers_in_words
 
 #: What a method is of -> colour; within one, methods differ by line and marker.
 COLOURS = {

@@ -7,8 +7,8 @@ from typing import Any
 
 from rich.table import Table
 
-from phaseprune.report.compare_words import CELL, number_parts
-from phaseprune.report.tables import add_row, interval_cell, new_table
+from phaseprune.report.compare import CELL, number_parts
+from phaseprune.report.view import add_row, interval_cell, new_table
 from phaseprune.report.words import DASH, percent, plural, signed
 
 #: Figure -> what the table of it is called.

@@ -6,6 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from phaseprune.report.compare import (
+    BEST,
+    NOT_WORSE,
+    compare_lines,
+    phases_words,
+    standing_lines,
+    table_rows,
+)
 from phaseprune.report.compare_debiased import debiased_html_tables, debiased_lines
 from phaseprune.report.compare_figures import compare_figure, cost_figure, orders_figure
 from phaseprune.report.compare_guards import (
@@ -15,14 +23,6 @@ from phaseprune.report.compare_guards import (
     text_lines,
 )
 from phaseprune.report.compare_guards_figure import guarded_figure
-from phaseprune.report.compare_words import (
-    BEST,
-    NOT_WORSE,
-    compare_lines,
-    phases_words,
-    standing_lines,
-    table_rows,
-)
 from phaseprune.report.run_files import read_json
 from phaseprune.report.svg import inline_svg
 

@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from phaseprune.report import style
-from phaseprune.report.collapse_words import FALL_MARKS, fall_range, fitted_fall
+from phaseprune.report.collapse import FALL_MARKS, fall_range, fitted_fall
 from phaseprune.report.item_words import nouns_of
 
 #: State of a model without a found transition -> marker and label; None in older versions' runs.

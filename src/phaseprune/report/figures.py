@@ -10,7 +10,7 @@ from phaseprune.report.depth_figures import decision_depth_figure, group_margins
 from phaseprune.report.dynamics_figures import dynamics_figure
 from phaseprune.report.guard_figures import guards_figure
 from phaseprune.report.heal_figures import margin_change_figure, recovery_figure
-from phaseprune.report.perturbation_figures import perturbation_figure
+from phaseprune.report.perturb_figures import perturbation_figure
 from phaseprune.report.phasewise_figures import phasewise_figure
 from phaseprune.report.plan_figures import plan_figure
 from phaseprune.report.prune_figures import margin_heatmap_figure, pruning_figure

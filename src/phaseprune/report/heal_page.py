@@ -9,8 +9,8 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from phaseprune.report import words
+from phaseprune.report.heal import healing_lines, ladder_lines
 from phaseprune.report.heal_figures import loss_figure, margin_change_figure, recovery_figure
-from phaseprune.report.heal_words import healing_lines, ladder_lines
 from phaseprune.report.run_files import read_json
 from phaseprune.report.svg import inline_svg
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from rich.table import Table
 
-from phaseprune.report.heal_words import SIGNIFICANCE
-from phaseprune.report.tables import add_row, interval_cell, margin_bar, new_table
+from phaseprune.report.heal import SIGNIFICANCE
+from phaseprune.report.view import add_row, interval_cell, margin_bar, new_table
 from phaseprune.report.words import DASH, percent, signed
 
 

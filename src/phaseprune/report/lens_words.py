@@ -7,8 +7,8 @@ from typing import Any
 
 from rich.table import Table
 
-from phaseprune.report.tables import add_row, new_table
-from phaseprune.report.transition_words import phases_line
+from phaseprune.report.trace import phases_line
+from phaseprune.report.view import add_row, new_table
 from phaseprune.report.words import plural, signed
 
 

@@ -9,16 +9,16 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from phaseprune.report.ablate import ablation_sentences
 from phaseprune.report.ablation_figures import ablation_figure
-from phaseprune.report.ablation_tables import ablation_sentences
 from phaseprune.report.compare_page import compare_page
 from phaseprune.report.heal_page import healing_page, ladder_page
-from phaseprune.report.perturbation_figures import halving_figure, perturbation_figure
-from phaseprune.report.perturbation_tables import cost_sentence, phase_sentences
+from phaseprune.report.perturb import cost_sentence, phase_sentences
+from phaseprune.report.perturb_figures import halving_figure, perturbation_figure
+from phaseprune.report.phasewise import difference_tile, phasewise_lines
 from phaseprune.report.phasewise_figures import phasewise_figure
-from phaseprune.report.phasewise_words import difference_tile, phasewise_lines
+from phaseprune.report.plan import plan_lines
 from phaseprune.report.plan_figures import plan_figure
-from phaseprune.report.plan_words import plan_lines
 from phaseprune.report.run_files import read_json
 from phaseprune.report.similarity_page import similarity_page
 from phaseprune.report.svg import inline_svg

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from phaseprune.decoder.items import short_item, whole_blocks
 from phaseprune.report import style
-from phaseprune.report.collapse_words import FALL_MARKS, fall_range, fall_steps, fitted_fall
+from phaseprune.report.collapse import FALL_MARKS, fall_range, fall_steps, fitted_fall
 from phaseprune.report.item_words import nouns_of
 from phaseprune.report.words import percent
 

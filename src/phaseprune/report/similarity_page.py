@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from phaseprune.report.run_files import read_json
+from phaseprune.report.similarity import number, shown_model, similarity_lines
 from phaseprune.report.similarity_figures import similarity_figure, similarity_matrices_figure
-from phaseprune.report.similarity_words import number, shown_model, similarity_lines
 from phaseprune.report.svg import inline_svg
 from phaseprune.report.words import blocks_in_words, percent
 

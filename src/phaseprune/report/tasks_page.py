@@ -12,11 +12,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
 from phaseprune.report import style
-from phaseprune.report.collapse_words import step_marks
+from phaseprune.report.collapse import step_marks
 from phaseprune.report.guard_figures import guards_figure
+from phaseprune.report.prune import CAPTION, phases_lines, task_cell, tasks_lines
 from phaseprune.report.run_files import read_json, read_run
 from phaseprune.report.svg import inline_svg
-from phaseprune.report.tasks_words import CAPTION, phases_lines, task_cell, tasks_lines
 from phaseprune.report.words import DASH, percent, percent_with_interval, plural, signed
 from phaseprune.runs.atomic import read_json_lines
 

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from phaseprune.report import style
-from phaseprune.report.transition_words import SHAPES, ends_in_words, phases_line
+from phaseprune.report.trace import SHAPES, ends_in_words, phases_line
 
 #: Label of curves with the label prior taken off.
 DEBIASED = "debiased"

@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from phaseprune.decision.phases import SIGNIFICANCE, SMALL
-from phaseprune.report.tables import add_row, interval_cell, new_table
+from phaseprune.report.view import add_row, interval_cell, new_table
 from phaseprune.report.words import DASH, PHASE_NAMES, blocks_in_words, percent, plural
 
 KIND_NAMES = PHASE_NAMES | {"anywhere": "Anywhere"}

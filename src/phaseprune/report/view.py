@@ -10,7 +10,7 @@ from rich.cells import cell_len, set_cell_size
 from rich.table import Table
 from rich.text import Text
 
-from phaseprune.report.collapse_words import step_marks
+from phaseprune.report.collapse import step_marks
 from phaseprune.report.words import DASH, PHASE_NAMES, percent, signed
 
 WIDTH = 80

@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from phaseprune.report.tables import PHASE_STYLES, WIDTH, add_row, new_table
+from phaseprune.report.view import PHASE_STYLES, WIDTH, add_row, new_table
 from phaseprune.report.words import DASH, PHASE_NAMES, percent, signed
 
 #: Columns for the readout or phase, for the halving noise with its interval, and for a margin.

@@ -10,9 +10,9 @@ from jinja2 import UndefinedError
 
 from phaseprune.errors import UserError
 from phaseprune.report import depth_words, dynamics_words, words
-from phaseprune.report.collapse_words import collapse_line, fall_lines, step_marks
+from phaseprune.report.collapse import collapse_line, fall_lines, step_marks
 from phaseprune.report.frequency_words import frequency_line
-from phaseprune.report.guard_words import guard_lines
+from phaseprune.report.guards import guard_lines
 from phaseprune.report.item_words import nouns_of, removed_line
 from phaseprune.report.lens_words import lens_lines
 from phaseprune.report.merge_words import merged_lines
@@ -21,7 +21,7 @@ from phaseprune.report.parts import Part, read_parts
 from phaseprune.report.provenance import option_rows, provenance_rows
 from phaseprune.report.run_figures import run_figures
 from phaseprune.report.run_files import read_run
-from phaseprune.report.transition_words import phases_line, transition_tile
+from phaseprune.report.trace import phases_line, transition_tile
 from phaseprune.runs.atomic import write_text
 
 _MISFITS = (AttributeError, IndexError, KeyError, TypeError, UndefinedError, ValueError)

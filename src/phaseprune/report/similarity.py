@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
-from phaseprune.report.tables import add_row, interval_cell, new_table
+from phaseprune.report.view import add_row, interval_cell, new_table
 from phaseprune.report.words import DASH, blocks_in_words, percent_with_interval, plural
 
 #: What is significantly more alike at the output, as a sign between the two columns.

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
-from phaseprune.report.tables import DEBIASED_NOTE, add_row, interval_cell, new_table
+from phaseprune.report.view import DEBIASED_NOTE, add_row, interval_cell, new_table
 from phaseprune.report.words import DASH, PHASE_NAMES, percent, plural, signed
 
 #: What the budgets that were held against pruned models so far have shown (docs/plan.md).

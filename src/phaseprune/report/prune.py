@@ -8,10 +8,10 @@ from typing import Any
 from rich.cells import cell_len
 from rich.table import Table
 
-from phaseprune.report.collapse_words import collapse_kind_words, largest_loss, step_marks
-from phaseprune.report.guard_words import guard_lines
-from phaseprune.report.tables import WIDTH, add_row, interval_cell, new_table
-from phaseprune.report.transition_words import phases_line
+from phaseprune.report.collapse import collapse_kind_words, largest_loss, step_marks
+from phaseprune.report.guards import guard_lines
+from phaseprune.report.trace import phases_line
+from phaseprune.report.view import WIDTH, add_row, interval_cell, new_table
 from phaseprune.report.words import (
     PHASE_NAMES,
     accuracy_line,

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
-from phaseprune.report.tables import add_row, interval_cell, new_table
+from phaseprune.report.view import add_row, interval_cell, new_table
 from phaseprune.report.words import percent, plural, signed
 
 #: Kind -> what stands over its figures, and what is done in words.

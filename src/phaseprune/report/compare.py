@@ -8,8 +8,8 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from phaseprune.report.collapse_words import fall_sentence, removed_blocks
-from phaseprune.report.tables import WIDTH, add_row, new_table
+from phaseprune.report.collapse import fall_sentence, removed_blocks
+from phaseprune.report.view import WIDTH, add_row, new_table
 from phaseprune.report.words import DASH, PHASE_NAMES, blocks_in_words, percent, plural
 
 BEST, NOT_WORSE = "*", "~"

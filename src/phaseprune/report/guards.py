@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
-from phaseprune.report.tables import add_row, interval_cell, new_table
+from phaseprune.report.view import add_row, interval_cell, new_table
 from phaseprune.report.words import DASH, percent, percent_with_interval, plural, signed
 
 #: Beyond this p-value no difference in accuracy is spoken of.
