@@ -1,13 +1,12 @@
-"""The table and the sentences of an ablation, from the content of ``ablation.json``."""
+"""Blocks ablated one at a time, beside their removal."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from rich.table import Table
-
-from phaseprune.report.view import add_row, interval_cell, new_table
+from phaseprune.report.trace import beside_trace, phases_line
+from phaseprune.report.view import PAGE, Column, Figure, Table, View, estimates, phase_cell
 from phaseprune.report.words import percent, plural, signed
 
 #: Kind -> what stands over its figures, and what is done in words.
@@ -19,6 +18,26 @@ DONE = {
 }
 
 
+def ablation_view(result: Mapping[str, Any], trace: Mapping[str, Any] | None = None) -> View:
+    """Show an ablation.
+
+    Args:
+        result: The content of `ablation.json`.
+        trace: The content of `trace.json`, where it is known.
+
+    Returns:
+        Its view.
+    """
+    figure = Figure(
+        "ablation", "ablation_figure", (result,),
+        "How sure the output is of the right option when one block is ablated, beside the model "
+        "without the block.",
+    )  # fmt: skip
+    phases = [phases_line(trace)] if trace else []
+    body = [ablation_table(result), *phases, *ablation_sentences(result)]
+    return beside_trace(View(body, figures=[figure]), trace)
+
+
 def ablation_table(result: Mapping[str, Any]) -> Table:
     """Tabulate an ablation: a row a block, beside the model without the block.
 
@@ -26,39 +45,29 @@ def ablation_table(result: Mapping[str, Any]) -> Table:
         result: The content of `ablation.json`.
 
     Returns:
-        A table of at most 80 columns, a rule between the phases.
+        The table, a rule between the phases.
     """
-    heading = HEADINGS[result["kind"]]
-    table = new_table(
+    heading, phases = HEADINGS[result["kind"]], result["phases"]
+    swap = result["kind"] == "swap"
+    return Table(
         f"{result['model']} on {result['task']}: each block {DONE[result['kind']]}",
+        [
+            Column("Block", [f"{block}, {block + 1}" if swap else str(block)
+                             for block in result["blocks"]]),
+            Column("Phase", [phase_cell(phase) for phase in phases], left=True, only=PAGE),
+            Column(f"{heading}\nDM [95 % CI]", estimates(result["decision_margin"])),
+            Column("\nAcc. % [CI]", estimates(result["accuracy"], 0, percent),
+                   page=f"{heading} accuracy %"),
+            Column("removed\nDM", estimates(result["removal_margin"]), narrow=True),
+            Column("\nAcc. %", estimates(result["removal_accuracy"], 0, percent), narrow=True,
+                   page="removed accuracy %"),
+            Column("difference\nof DM [95 % CI]", estimates(result["difference"])),
+        ],
         "difference by question; intervals are not corrected for many blocks",
-    )
-    table.add_column("Block", justify="right", no_wrap=True)
-    table.add_column(f"{heading}\nDM [95 % CI]", justify="right", no_wrap=True)
-    table.add_column("\nAcc. % [CI]", justify="right", no_wrap=True)
-    table.add_column("removed\nDM", justify="right", no_wrap=True)
-    table.add_column("\nAcc. %", justify="right", no_wrap=True)
-    table.add_column("difference\nof DM [95 % CI]", justify="right", no_wrap=True)
-    accuracy, phases = result["accuracy"], result["phases"]
-    for row, block in enumerate(result["blocks"]):
-        add_row(
-            table,
-            f"{block}, {block + 1}" if result["kind"] == "swap" else str(block),
-            _margin(result["decision_margin"], row),
-            interval_cell(
-                accuracy["mean"][row], (accuracy["ci_low"][row], accuracy["ci_high"][row]), 0
-            ),
-            signed(result["removal_margin"]["mean"][row]),
-            percent(result["removal_accuracy"]["mean"][row], 0),
-            _margin(result["difference"], row),
-            end_section=phases[row : row + 2] == ["silent", "decisive"],
-        )
-    return table
-
-
-def _margin(interval: Mapping[str, Any], row: int) -> str:
-    mean, low, high = (signed(interval[part][row]) for part in ("mean", "ci_low", "ci_high"))
-    return f"{mean} [{low}, {high}]"
+        page_title=f"Each block {DONE[result['kind']]}",
+        rules=[row for row in range(len(phases))
+               if phases[row : row + 2] == ["silent", "decisive"]],
+    )  # fmt: skip
 
 
 def ablation_sentences(result: Mapping[str, Any]) -> list[str]:

@@ -1,24 +1,213 @@
-"""Methods compared, as tables and in words."""
+"""Methods of choosing blocks, compared: what they retain, what they cost, what guards see."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.table import Table
-from rich.text import Text
-
 from phaseprune.report.collapse import fall_sentence, removed_blocks
-from phaseprune.report.view import WIDTH, add_row, new_table
-from phaseprune.report.words import DASH, PHASE_NAMES, blocks_in_words, percent, plural
+from phaseprune.report.guards import guessing_line
+from phaseprune.report.view import PAGE, TERMINAL, Column, Estimate, Figure, Line, Table, View
+from phaseprune.report.words import DASH, PHASE_NAMES, blocks_in_words, percent, plural, signed
 
 BEST, NOT_WORSE = "*", "~"
 TABLE_NOTE = (
     "columns: numbers of removed blocks; passes: block passes of the choice; "
     f"{BEST} best, {NOT_WORSE} not significantly worse (McNemar, Holm)"
 )
-#: Columns of a number of removed blocks: minus, three digits, a mark, and the gap before.
-CELL = 6
+#: Columns that a number of removed blocks takes at least: minus, three digits, a mark.
+_LEAST = 5
+#: A rise of the loss beyond these per cent is a broken model, however large it is.
+_MOST = 999
+#: Kind of a collapse -> what it means.
+KINDS = {
+    "calibration": "Collapsed in calibration alone, as without the label prior more is retained",
+    "knowledge": "Collapsed in knowledge, without the label prior as well",
+    "unclear": "Collapsed in calibration or in knowledge, which these questions cannot tell",
+}
+
+
+def compare_view(found: Mapping[str, Any]) -> View:
+    """Show a comparison.
+
+    Args:
+        found: The content of `compare.json`.
+
+    Returns:
+        Its view: one task after the other.
+    """
+    tasks = found["tasks"]
+    return View(
+        [*(item for task in tasks for item in _task_items(task)), *text_lines(found)],
+        figures=[figure for task in tasks if task["methods"] for figure in _figures(task)],
+    )
+
+
+def _task_items(task: Mapping[str, Any]) -> list[Any]:
+    return [
+        retained_table(task),
+        Line(TABLE_NOTE, TERMINAL, dim=True),
+        debiased_table(task),
+        *guarded_tables(task),
+        *compare_lines(task),
+        *debiased_lines(task),
+        *guarded_lines(task),
+    ]
+
+
+def retained_table(task: Mapping[str, Any]) -> Table:
+    """Tabulate what every method retains at every number of removed blocks.
+
+    Args:
+        task: A task's entry in `compare.json`.
+
+    Returns:
+        The table, a row a method; accuracy stands in place of retained where the full model is at
+        chance.
+    """
+    methods = task["methods"]
+    what = "retained %" if task["full"]["accuracy"] > task["chance"] else "accuracy %"
+    rows = [retained_cells(task, one) for one in methods]
+    return Table(
+        f"{task['folder']}: {what}",
+        [
+            Column("method", [one["method"] for one in methods], left=True),
+            Column("passes", [f"{one['block_passes']:,}" for one in methods], page="block passes"),
+            *_number_columns(task, rows, " "),
+        ],
+        notes=[
+            f"{BEST} best, {NOT_WORSE} not significantly worse than the best: exact McNemar tests "
+            "on the evaluation questions, corrected over all pairs at all numbers (Holm).",
+            *standing_lines(task),
+        ],
+        name=f"{task['folder']}-methods",
+        page_title=f"{task['folder']}: {what} by number of removed blocks",
+    )
+
+
+def _number_columns(
+    task: Mapping[str, Any], rows: Sequence[Sequence[Estimate]], mark: str = ""
+) -> list[Column]:
+    """A column a number of removed blocks; the rows' last character may be a mark."""
+    return [
+        Column(f"{number}{mark}", [row[at] for row in rows], narrow=True, part=True, least=_LEAST)
+        for at, number in enumerate(task["numbers"])
+    ]
+
+
+def _cells(task: Mapping[str, Any], method: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """What is known of a method at each number of removed blocks; nothing for no choice."""
+    cells = {cell["removed_blocks"]: cell for cell in method["cells"]}
+    return [cells.get(number, {}) for number in task["numbers"]]
+
+
+def retained_cells(task: Mapping[str, Any], method: Mapping[str, Any]) -> list[Estimate]:
+    """What a method retains at each number of removed blocks, marked as it stands to the best.
+
+    Args:
+        task: A task's entry in `compare.json`.
+        method: One of its methods.
+
+    Returns:
+        A dash where it has no choice; accuracy where retained is not defined.
+    """
+    stands = {row["removed_blocks"]: row for row in task["by_removed"]}
+    shown = []
+    for number, cell in zip(task["numbers"], _cells(task, method), strict=True):
+        what = "accuracy" if cell.get("retained") is None else "retained"
+        mark = _mark(method["method"], stands[number]) if cell else ""
+        kind = "strong" if mark == BEST else ""
+        ci = cell.get(f"{what}_ci")
+        shown.append(Estimate(cell.get(what), ci, mark=mark or " ", kind=kind))
+    return shown
+
+
+def _mark(method: str, stand: Mapping[str, Any]) -> str:
+    if method in stand["best"]:
+        return BEST
+    return NOT_WORSE if method in stand["not_worse"] else ""
+
+
+def debiased_table(task: Mapping[str, Any]) -> Table | None:
+    """Tabulate what is retained with the label prior taken off.
+
+    Args:
+        task: A task's entry in `compare.json`.
+
+    Returns:
+        A table for the page; None for texts and for entries of older versions.
+    """
+    if not has_debiased(task):
+        return None
+    rows = [
+        [
+            Estimate(
+                cell.get("retained_debiased"), cell.get("retained_debiased_ci"),
+                kind="strong" if cell.get("collapse") == "calibration" else "",
+            )
+            for cell in _cells(task, one)
+        ]
+        for one in task["methods"]
+    ]  # fmt: skip
+    return Table(
+        f"{task['folder']}: retained % without the label prior",
+        [
+            Column("method", [one["method"] for one in task["methods"]], left=True),
+            *_number_columns(task, rows),
+        ],
+        notes=[
+            "The label prior is how much a letter is preferred whatever the question says; it is "
+            "taken off the scores of the full and of the pruned model. Bold: as it answers the "
+            "model has collapsed, and without the label prior it has not.",
+        ],
+        name=f"{task['folder']}-debiased",
+        only=PAGE,
+    )
+
+
+def guarded_tables(task: Mapping[str, Any]) -> list[Table]:
+    """Tabulate what guards found of each choice.
+
+    Args:
+        task: A task's entry in `compare.json`.
+
+    Returns:
+        A table a figure; in the terminal the rise of the loss alone, and nothing where the full
+        model does not know the text. None without guards.
+    """
+    if not has_guards(task):
+        return []
+    unknown = guessing_line(task["full"]["guard"])
+    titles = (
+        ("text_loss_rise", "rise of the loss on plain text, %", _rise),
+        ("agreement", "greedy tokens equal to the full model's, %", percent),
+        ("repetition", "repeated 4-grams, %", percent),
+    )
+    return [
+        Table(
+            f"{task['folder']}: {title}",
+            [
+                Column("method", [one["method"] for one in task["methods"]], left=True),
+                *_number_columns(task, [
+                    [Estimate(of.get(name), of.get(f"{name}_ci"), write=write)
+                     for cell in _cells(task, one) for of in [cell.get("guard") or {}]]
+                    for one in task["methods"]
+                ]),
+            ],
+            notes=["95 % intervals by a bootstrap over windows or prompts (of drawn orders, over "
+                   "these too); not corrected for their number."],
+            name=f"{task['folder']}-{name.replace('_', '-')}",
+            only=None if name == "text_loss_rise" and not unknown else PAGE,
+        )
+        for name, title, write in titles
+    ]  # fmt: skip
+
+
+def _rise(rise: float | None, digits: int) -> str:
+    """A rise in per cent; one that is too large for a terminal, which has no digits, is cut."""
+    if rise is None:
+        return DASH
+    return f">{_MOST}" if not digits and 100 * rise > _MOST else signed(100 * rise, digits)
 
 
 def numbers_in_words(numbers: Sequence[int]) -> str:
@@ -27,86 +216,6 @@ def numbers_in_words(numbers: Sequence[int]) -> str:
     if len(numbers) > 2 and list(numbers) == following:
         return f"{numbers[0]} to {numbers[-1]}"
     return ", ".join(map(str, numbers))
-
-
-def compare_tables(task: Mapping[str, Any]) -> list[Table]:
-    """Tabulate what every method retains at every number of removed blocks.
-
-    Args:
-        task: A task's entry in `compare.json`.
-
-    Returns:
-        Tables of at most 80 columns, more than one where the numbers do not fit beside each other.
-    """
-    passes = max([len("passes"), *(len(f"{one['block_passes']:,}") for one in task["methods"])])
-    return [_table(task, numbers) for numbers in number_parts(task, passes + 2)]
-
-
-def number_parts(task: Mapping[str, Any], taken: int) -> list[Sequence[int]]:
-    """Share out the numbers of removed blocks among tables of at most 80 columns.
-
-    Args:
-        task: A task's entry in `compare.json`.
-        taken: Columns that are taken beside those of the methods' names.
-
-    Returns:
-        The numbers of each table.
-    """
-    names = max([len("method"), *(len(one["method"]) for one in task["methods"])])
-    numbers = task["numbers"]
-    most = max(1, (WIDTH - names - taken) // CELL)
-    parts = -(-len(numbers) // most)
-    share = -(-len(numbers) // parts)
-    return [numbers[at : at + share] for at in range(0, len(numbers), share)]
-
-
-def _table(task: Mapping[str, Any], numbers: Sequence[int]) -> Table:
-    what = "retained %" if task["full"]["accuracy"] > task["chance"] else "accuracy %"
-    table = new_table(f"{task['folder']}: {what}")
-    table.add_column("method", no_wrap=True)
-    table.add_column("passes", justify="right", no_wrap=True)
-    for number in numbers:
-        table.add_column(str(number) + " ", justify="right", no_wrap=True, min_width=CELL - 1)
-    for row in table_rows(task, numbers):
-        cells = [
-            Text(value + (mark or " "), style="bold" if mark == BEST else "")
-            for value, mark in row["cells"]
-        ]
-        add_row(table, row["method"], f"{row['block_passes']:,}", *cells)
-    return table
-
-
-def table_rows(task: Mapping[str, Any], numbers: Sequence[int]) -> list[dict[str, Any]]:
-    """The rows of a table: method, block passes, and (per cent, mark) for each number.
-
-    Args:
-        task: A task's entry in `compare.json`.
-        numbers: Which of its numbers of removed blocks.
-
-    Returns:
-        A row a method; a dash where it has no choice. Accuracy stands in place of retained where
-        the full model is at chance.
-    """
-    stands = {row["removed_blocks"]: row for row in task["by_removed"]}
-    rows = []
-    for one in task["methods"]:
-        cells = {cell["removed_blocks"]: cell for cell in one["cells"]}
-        row = []
-        for number in numbers:
-            if number not in cells:
-                row.append((DASH, ""))
-                continue
-            cell = cells[number]
-            value = cell["accuracy"] if cell["retained"] is None else cell["retained"]
-            row.append((percent(value, 0), _mark(one["method"], stands[number])))
-        rows.append({"method": one["method"], "block_passes": one["block_passes"], "cells": row})
-    return rows
-
-
-def _mark(method: str, stand: Mapping[str, Any]) -> str:
-    if method in stand["best"]:
-        return BEST
-    return NOT_WORSE if method in stand["not_worse"] else ""
 
 
 def compare_lines(task: Mapping[str, Any]) -> list[str]:
@@ -278,3 +387,152 @@ def phases_words(task: Mapping[str, Any]) -> str:
         for phase in ("silent", "decisive")
     )
     return f"Behind them the phases of the full model on the calibration questions: {named}."
+
+
+def has_debiased(task: Mapping[str, Any]) -> bool:
+    """Whether a task's entry in `compare.json` has figures with the label prior taken off."""
+    return any("retained_debiased" in cell for one in task["methods"] for cell in one["cells"])
+
+
+def debiased_lines(task: Mapping[str, Any]) -> list[str]:
+    """Say which choices lose the knowledge, and which the calibration alone.
+
+    Args:
+        task: A task's entry in `compare.json`.
+
+    Returns:
+        A sentence a kind of collapse; none for texts and for entries of older versions.
+    """
+    collapsed: dict[str, list[str]] = {kind: [] for kind in KINDS}
+    for one in task["methods"]:
+        for kind, of in collapsed.items():
+            at = [c["removed_blocks"] for c in one["cells"] if c.get("collapse") == kind]
+            if at:
+                of.append(f"{one['method']} at {numbers_in_words(at)}")
+    return [
+        f"{KINDS[kind]} (at numbers of removed blocks): {', '.join(of)}."
+        for kind, of in collapsed.items()
+        if of
+    ]
+
+
+def has_guards(task: Mapping[str, Any]) -> bool:
+    """Say whether any choice of a task was looked at by guards.
+
+    Args:
+        task: A task's entry in `compare.json`.
+
+    Returns:
+        Whether one was.
+    """
+    return any(cell.get("guard") for one in task["methods"] for cell in one["cells"])
+
+
+def guarded_lines(task: Mapping[str, Any]) -> list[str]:
+    """Say what guards found: of the choices that are best on questions, and which spare text most.
+
+    Args:
+        task: A task's entry in `compare.json`.
+
+    Returns:
+        Sentences; none without guards.
+    """
+    if not has_guards(task):
+        return []
+    full = task["full"]["guard"]
+    if unknown := guessing_line(full):
+        return [unknown]
+    lines = [
+        f"Plain text: the full model's loss is {full['text_loss']:.3f} nats a token; it repeats "
+        f"{percent(full['repetition'])} % of the 4-grams of its continuations."
+    ]
+    number = task["common_numbers"][-1] if task["common_numbers"] else task["numbers"][0]
+    guards = {
+        one["method"]: cell["guard"]
+        for one in task["methods"]
+        for cell in one["cells"]
+        if cell["removed_blocks"] == number and cell.get("guard")
+    }
+    if not guards:
+        return lines
+    spared = min(guards, key=lambda name: guards[name]["text_loss"])
+    stands = {row["removed_blocks"]: row for row in task["by_removed"]}
+    best = next((name for name in stands[number]["best"] if name in guards), None)
+    line = (
+        f"At {plural(number, 'removed block')} the loss on text is lowest with {spared} "
+        f"({_told(guards[spared])})"
+    )
+    if best is None or best == spared:
+        return [*lines, line + (", which is also best on the questions." if best else ".")]
+    return [*lines, f"{line}; with {best}, best on the questions, {_told(guards[best])}."]
+
+
+def _told(guard: Mapping[str, Any]) -> str:
+    low, high = guard["text_loss_rise_ci"]
+    return (
+        f"{signed(100 * guard['text_loss_rise'], 1)} %, 95 % CI {signed(100 * low, 1)} to "
+        f"{signed(100 * high, 1)}; {percent(guard['agreement'], 0)} % of greedy tokens equal, "
+        f"{percent(guard['repetition'], 0)} % repeated"
+    )
+
+
+def text_lines(result: Mapping[str, Any]) -> list[str]:
+    """Say which text methods chose by and which guards looked at.
+
+    Args:
+        result: The content of `compare.json`.
+
+    Returns:
+        Sentences.
+    """
+    lines = []
+    if text := result.get("text"):
+        lines.append(
+            f"Methods that need plain text chose by {text.get('name', 'the text of --text')}: its "
+            f"first {plural(text['text_windows'], 'window')} of "
+            f"{plural(text['text_window_tokens'], 'token')}."
+        )
+    if guard := result.get("guard"):
+        behind = guard["guard_text_skipped_tokens"]
+        where = f", behind its first {behind:,} tokens" if behind else ""
+        lines.append(
+            f"Guards look at {guard['name']}{where}: "
+            f"{plural(guard['guard_windows'], 'window')} of "
+            f"{plural(guard['guard_window_tokens'], 'token')}, and "
+            f"{plural(guard['guard_tokens'], 'greedy token')} behind each of "
+            f"{plural(guard['guard_prompts'], 'prompt')}."
+        )
+    return lines
+
+
+def _figures(task: Mapping[str, Any]) -> list[Figure]:
+    drawn = (
+        (
+            "retained", "compare_figure",
+            f"{task['folder']}: what is left of the accuracy above chance, on evaluation questions "
+            "that no method saw. Names stand in the order of the mean, last those that cannot "
+            "remove so many.",
+        ),
+        (
+            "orders", "orders_figure",
+            f"{task['folder']}: which block each method removes first (1), second, and so on. "
+            + phases_words(task),
+        ),
+        (
+            "cost", "cost_figure",
+            f"{task['folder']}: what the choice cost and what it retains, with 95 % intervals; the "
+            "line is the front. One pass is one block run over all calibration questions, or over "
+            "the text.",
+        ),
+    )  # fmt: skip
+    if has_guards(task):
+        drawn += ((
+            "guards", "guarded_figure",
+            f"{task['folder']}: what each choice does to the model beyond the questions. Loss on "
+            "plain text over the full model's, tokens of greedy continuations equal to the full "
+            "model's, repeated 4-grams; the dotted line is the full model.",
+        ),)  # fmt: skip
+    return [
+        Figure(f"{task['folder']}-{key}", drawing, (task,), caption)
+        for key, drawing, caption in drawn
+    ]

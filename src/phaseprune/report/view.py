@@ -1,165 +1,384 @@
-"""Tables for the terminal, at most 80 columns wide, readable without colours."""
+"""What a command found, defined once: sentences, tables, tiles and figures.
+
+The terminal prints a ``View``, the page renders it. A part of it, or a column of a table, may be
+for one of the two alone, as a terminal has 80 columns and draws with characters.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rich.box import Box
-from rich.cells import cell_len, set_cell_size
-from rich.table import Table
+from rich.cells import cell_len
+from rich.table import Table as RichTable
 from rich.text import Text
 
-from phaseprune.report.collapse import step_marks
 from phaseprune.report.words import DASH, PHASE_NAMES, percent, signed
+from phaseprune.runs.result import draw
 
+#: Where something is shown that is not shown in both places.
+PAGE, TERMINAL = "page", "terminal"
+#: Columns of characters that a terminal has at least.
 WIDTH = 80
-#: Under tables of letters.
-DEBIASED_NOTE = (
-    "debiased: less the label prior, how much a letter is preferred whatever the question says"
-)
-BAR_HALF = 5
-PHASE_STYLES = {"silent": "blue", "decisive": "dark_orange3", None: ""}
+#: Kind of a cell -> how the terminal shows it; the page has a class of that name.
+STYLES = {
+    "": "", "strong": "bold", "silent": "blue", "decisive": "dark_orange3", "agrees": "green",
+    "partly": "yellow", "disagrees": "red", "undecided": "dim",
+}  # fmt: skip
 # Rules under the head and between sections, nothing else.
 _RULES = Box("    \n    \n ── \n    \n ── \n    \n    \n    \n")
-_LEVELS = "▁▂▃▄▅▆▇█"
-_PARTS = " ▏▎▍▌▋▊▉█"
+_BAR_HALF = 5
+_EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
-def trace_table(trace: Mapping[str, Any]) -> Table:
-    """Tabulate a trace: a row a readout, the transition as a rule between the phases.
+@dataclass(frozen=True)
+class Cell:
+    """A text in a table.
 
-    Args:
-        trace: The content of `trace.json`.
-
-    Returns:
-        A table of at most 80 columns. Of letters it shows what stands with the label prior taken
-        off beside what the model answers, in place of the accuracy's interval. The shares of up to
-        four options are numbers; for more, the most frequent one is named.
+    Attributes:
+        text: in the terminal, and on the page unless ``page`` says more.
+        kind: one of ``STYLES``.
+        page: the text of the page.
+        tags: marks behind it, each a tag on the page.
     """
-    transition, labels = trace["transition"], trace["option_labels"]
-    first_decisive = transition["readout"] if transition["found"] else None
-    debiased = trace.get("debiased")
-    table = new_table(f"{trace['model']} on {trace['task']}", DEBIASED_NOTE if debiased else None)
-    table.add_column("ℓ", justify="right")
-    if debiased:
-        table.add_column("DM", justify="right", no_wrap=True)
-    table.add_column(
-        "debiased DM\n[95 % CI]" if debiased else "DM [95 % CI]", justify="right", no_wrap=True
-    )
-    table.add_column("-1   0   +1", width=2 * BAR_HALF + 1)
-    table.add_column(
-        "Acc. %\n raw deb." if debiased else "Acc. % [CI]", justify="right", no_wrap=True
-    )
-    table.add_column(Text(_option_header(labels)), no_wrap=True)
-    table.add_column("Phase", no_wrap=True)
-    for at in trace["readouts"]:
-        phase = None
-        if first_decisive is not None:
-            phase = "silent" if at < first_decisive else "decisive"
-        name = PHASE_NAMES.get(phase, DASH) + (" ◀" if at == first_decisive else "")
-        add_row(
-            table,
-            str(at),
-            *_readout_cells(trace, at),
-            _option_shares(trace["option_frequency"][at], labels),
-            Text(name, style=PHASE_STYLES[phase]),
-            end_section=first_decisive is not None and at == first_decisive - 1,
-        )
-    table.add_section()
-    empty = [""] * (4 if debiased else 3)
-    add_row(table, "gold", *empty, _option_shares(trace["gold_frequency"], labels), "")
-    return table
+
+    text: str
+    kind: str = ""
+    page: str | None = None
+    tags: Sequence[str] = ()
+
+    def short(self, narrow: bool) -> Text:
+        """As the terminal shows it."""
+        return Text(", ".join([*([self.text] if self.text else []), *self.tags]),
+                    STYLES[self.kind])  # fmt: skip
+
+    def long(self) -> tuple[str, str]:
+        """As the page shows it: the text, and what stands small behind it."""
+        return self.text if self.page is None else self.page, ""
 
 
-def _readout_cells(trace: Mapping[str, Any], at: int) -> list[str]:
-    """The Decision Margin and the accuracy of a readout, as far as there is room."""
-    debiased = trace.get("debiased")
-    margin, accuracy = (debiased or trace)["decision_margin"], trace["accuracy"]
-    mean = margin["mean"][at]
-    bounds = f"[{signed(margin['ci_low'][at])}, {signed(margin['ci_high'][at])}]"
-    cells = [f"{signed(mean)} {bounds}", margin_bar(mean)]
-    if debiased:
-        both = (accuracy["mean"][at], debiased["accuracy"]["mean"][at])
-        shares = " ".join(f"{percent(share, 0):>3}" for share in both)
-        return [signed(trace["decision_margin"]["mean"][at]), *cells, shares]
-    bounds = (accuracy["ci_low"][at], accuracy["ci_high"][at])
-    return [*cells, interval_cell(accuracy["mean"][at], bounds, 0)]
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its interval: ``86 [82, 89]`` in the terminal, more digits on the page.
 
-
-def steps_table(
-    steps: Sequence[Mapping[str, Any]], result: Mapping[str, Any] | None = None
-) -> Table:
-    """Tabulate the steps of a pruning run.
-
-    Args:
-        steps: The lines of `steps.jsonl`.
-        result: The result of a finished run, for the chosen step and where retained falls.
-
-    Returns:
-        A table of at most 80 columns; of letters it shows what is retained with the label prior
-        taken off, in place of the accuracy's interval.
+    Attributes:
+        value: the number, or None where there is none.
+        ci: its bounds; None, or bounds that are None, where there is no interval.
+        digits: behind the point, in the terminal; the page has one at least.
+        write: makes a text of a number and digits; a share becomes per cent.
+        mark: stands behind it.
+        kind: as of ``Cell``.
     """
-    letters = steps[0].get("retained_debiased_ci") is not None
-    caption = "Accuracy, DM and retained on the evaluation questions"
-    table = new_table("Pruning steps", f"{caption}; {DEBIASED_NOTE}" if letters else caption)
-    halves = any(isinstance(step["removed"], str) for step in steps)
-    heads = ["Step", "Half" if halves else "Block", "Phase"]
-    heads += ["Acc. %"] if letters else ["Accuracy % [CI]"]
-    heads += ["DM", "Retained %\n[95 % CI]" if letters else "Retained % [CI]"]
-    heads += ["debiased %\n[95 % CI]"] if letters else []
-    rows = [_step_cells(step, letters) for step in steps]
-    for place, head in enumerate(heads):
-        table.add_column(head, justify="left" if place == 2 else "right", no_wrap=True)
-    widths = [
-        max(len(line) for cell in column for line in str(cell).split("\n"))
-        for column in zip(heads, *rows, strict=True)
-    ]
-    table.add_column("", max_width=WIDTH - sum(widths) - len(widths))
-    for step, row in zip(steps, rows, strict=True):
-        add_row(table, *row, ", ".join(step_marks(step, result)))
-    return table
+
+    value: float | None
+    ci: Sequence[float | None] | None = None
+    digits: int = 0
+    write: Callable[[float | None, int], str] = percent
+    mark: str = ""
+    kind: str = ""
+
+    def short(self, narrow: bool) -> Text:
+        """As the terminal shows it; in a narrow column without the interval."""
+        text, bounds = self._written(self.digits)
+        interval = f" [{', '.join(bounds)}]" if bounds and not narrow else ""
+        return Text(f"{text}{interval}{self.mark}", STYLES[self.kind])
+
+    def long(self) -> tuple[str, str]:
+        """As the page shows it: the number, and its interval."""
+        text, bounds = self._written(max(self.digits, 1))
+        return text + self.mark.strip(), " to ".join(bounds)
+
+    def _written(self, digits: int) -> tuple[str, list[str]]:
+        text = self.write(self.value, digits)
+        known = self.value is not None and self.ci and None not in self.ci
+        return text, [self.write(bound, digits) for bound in self.ci] if known else []
 
 
-def _step_cells(step: Mapping[str, Any], letters: bool) -> list[str | Text]:
-    evaluation, phase = step["evaluation"], step["phase"]
-    full, accuracy = step["removed"] is None, evaluation["accuracy"]
-    debiased = (step.get("retained_debiased"), step.get("retained_debiased_ci"))
+def estimates(
+    series: Mapping[str, Sequence[float | None]], digits: int = 2,
+    write: Callable[[float | None, int], str] = signed,
+) -> list[Estimate]:  # fmt: skip
+    """The numbers and intervals of a series: its ``mean``, ``ci_low`` and ``ci_high``."""
+    bounds = zip(series["ci_low"], series["ci_high"], strict=True)
     return [
-        str(step["step"]),
-        "full" if full else str(step["removed"]),
-        Text(PHASE_NAMES.get(phase, "" if full else DASH), style=PHASE_STYLES[phase]),
-        percent(accuracy) if letters else interval_cell(accuracy, evaluation.get("ci"), 1),
-        signed(evaluation["decision_margin"]),
-        interval_cell(step["retained"], step.get("retained_ci"), 0),
-        *([interval_cell(*debiased, 0)] if letters else []),
+        Estimate(value, ci, digits, write) for value, ci in zip(series["mean"], bounds, strict=True)
     ]
 
 
-def methods_table(methods: Sequence[Mapping[str, Any]], blocks: int, removed: int) -> Table:
-    """Tabulate the ways to choose blocks, a row a method.
+def phase_cell(phase: str | None, mark: str = "", none: str = DASH) -> Cell:
+    """The name of a phase, in its colour; ``none`` where it is of no phase."""
+    return Cell(PHASE_NAMES.get(phase, none) + mark, phase or "")
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table with its cells; plain strings are cells too.
+
+    Attributes:
+        head: over it, in the terminal on one line or two.
+        cells: one a row.
+        page: the head on the page; None is ``head`` without ``[CI]``.
+        left: whether it is aligned to the left; all others are to the right.
+        only: ``PAGE`` or ``TERMINAL``, where the other has no room or no use for it.
+        narrow: whether the terminal shows numbers without their intervals.
+        part: whether it may go to a further table in a terminal that is too narrow for all.
+        wrap: whether it may become narrower, and its texts wrap.
+        fill: whether it is as wide as the terminal has room left, and wraps.
+        least, most: its width in the terminal.
+    """
+
+    head: str
+    cells: Sequence[str | Cell | Estimate]
+    page: str | None = None
+    left: bool = False
+    only: str | None = None
+    narrow: bool = False
+    part: bool = False
+    wrap: bool = False
+    fill: bool = False
+    least: int | None = None
+    most: int | None = None
+
+    @property
+    def page_head(self) -> str:
+        """What stands over it on the page."""
+        if self.page is not None:
+            return self.page
+        return re.sub(r"\s*\[[^]]*CI]", "", " ".join(self.head.split()))
+
+    def shown(self) -> list[Text]:
+        """Its cells as the terminal shows them."""
+        return [cell.short(self.narrow) for cell in map(_cell, self.cells)]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table, column by column; printed to a rich console it shows itself.
+
+    Attributes:
+        title: over it; the terminal cuts a long one.
+        columns: with their cells.
+        caption: what its figures are.
+        short: what the terminal says further, of what it leaves out.
+        notes: what the page says further.
+        name: the anchor on the page.
+        page_title: the title on the page, where it is another one.
+        rules: rows that a rule follows.
+        marked: rows that stand out on the page.
+        only: as of ``Column``.
+    """
+
+    title: str
+    columns: Sequence[Column]
+    caption: str = ""
+    short: str = ""
+    notes: Sequence[str] = ()
+    name: str = ""
+    page_title: str = ""
+    rules: Sequence[int] = ()
+    marked: Sequence[int] = ()
+    only: str | None = None
+
+    def __rich_console__(self, console: Any, options: Any) -> Iterator[RichTable]:
+        yield from to_rich(self)
+
+    @property
+    def heads(self) -> list[Column]:
+        """The columns of the page."""
+        return [column for column in self.columns if column.only != TERMINAL]
+
+    @property
+    def rows(self) -> list[tuple[bool, list[tuple[str, Cell | Estimate]]]]:
+        """The rows of the page: whether a row is marked, and its cells with their classes."""
+        columns = [
+            [
+                (" ".join(name for name in ("words" * one.left, cell.kind) if name), cell)
+                for cell in map(_cell, one.cells)
+            ]
+            for one in self.heads
+        ]
+        rows = zip(*columns, strict=True)
+        return [(number in self.marked, list(row)) for number, row in enumerate(rows)]
+
+
+@dataclass(frozen=True)
+class Line:
+    """A sentence that is not simply one for both places.
+
+    Attributes:
+        text: the sentence.
+        only: as of ``Column``.
+        dim: whether it is a remark on what stands above it.
+    """
+
+    text: str
+    only: str | None = None
+    dim: bool = False
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A main figure: its name, the number, and what stands below it."""
+
+    name: str
+    number: str
+    below: str
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure of the page, drawn when it is needed: to draw takes matplotlib.
+
+    Attributes:
+        name: the anchor on the page.
+        drawing: its function in ``report.figures``.
+        given: what that takes.
+        caption: what it shows and what to look for.
+    """
+
+    name: str
+    drawing: str
+    given: tuple[Any, ...]
+    caption: str
+
+    def draw(self) -> Any:
+        """The matplotlib figure."""
+        return draw(self.drawing, *self.given)
+
+
+Item = str | Line | Table | None
+
+
+@dataclass(frozen=True)
+class View:
+    """What a command found.
+
+    Attributes:
+        body: sentences and tables in the order in which they are read; None is nothing.
+        tiles: the main figures.
+        figures: of the page.
+    """
+
+    body: Sequence[Item]
+    tiles: Sequence[Tile] = ()
+    figures: Sequence[Figure] = ()
+
+    def terminal(self) -> Iterator[Text | Table]:
+        """What a rich console prints; no text is read as markup."""
+        for item in self._for(TERMINAL):
+            if isinstance(item, Line):
+                yield Text(item.text, "dim" if item.dim else "")
+            else:
+                yield item
+
+    @property
+    def sentences(self) -> list[str]:
+        """Those of the page."""
+        return [item.text for item in self._for(PAGE) if isinstance(item, Line)]
+
+    @property
+    def tables(self) -> list[Table]:
+        """Those of the page."""
+        return [item for item in self._for(PAGE) if isinstance(item, Table)]
+
+    def _for(self, place: str) -> Iterator[Line | Table]:
+        for item in self.body:
+            item = Line(item) if isinstance(item, str) else item
+            if item is not None and item.only in (None, place):
+                yield item
+
+
+def only(place: str, items: Iterable[Item]) -> list[Line | Table]:
+    """Sentences and tables for the page, or for the terminal, alone."""
+    return [
+        Line(item, place) if isinstance(item, str) else replace(item, only=place)
+        for item in items
+        if item is not None
+    ]
+
+
+def share_tile(name: str, value: float | None, ci: Sequence[float] | None) -> Tile:
+    """A share in per cent with its interval below."""
+    if value is None:
+        return Tile(name, DASH, "not defined")
+    below = f"95 % CI {percent(ci[0])} to {percent(ci[1])}" if ci else "no interval"
+    return Tile(name, f"{percent(value)} %", below)
+
+
+def to_rich(table: Table) -> list[RichTable]:
+    """A table as a terminal shows it: at most 80 columns of characters.
 
     Args:
-        methods: Entries of `methods --json`.
-        blocks: Of the model that costs are stated for.
-        removed: How many of them are removed.
+        table: The table.
 
     Returns:
-        A table of at most 80 columns.
+        Tables of rich; several where columns that are parts do not fit beside each other. The
+        caption stands under the last one.
     """
-    table = new_table("Which blocks to remove", f"passes: to remove {removed} of {blocks} blocks")
-    table.add_column("method", no_wrap=True)
-    table.add_column("looks at", no_wrap=True)
-    table.add_column("block passes", no_wrap=True)
-    table.add_column("passes", justify="right", no_wrap=True)
-    table.add_column("arXiv", no_wrap=True)
-    for method in methods:
-        needs = ", ".join(method["needs"])
-        add_row(
-            table, method["name"], needs or DASH, method["cost"], f"{method['block_passes']:,}",
-            method["arxiv"] or DASH,
+    columns = [column for column in table.columns if column.only != PAGE]
+    parts = _parts(columns)
+    return [_rich(table, part, last=part is parts[-1]) for part in parts]
+
+
+def _parts(columns: Sequence[Column]) -> list[list[Column]]:
+    """The columns of each table, those that are parts shared out evenly."""
+    places = [place for place, column in enumerate(columns) if column.part]
+    if not places:
+        return [list(columns)]
+    widths = [_width(column) + 1 for column in columns]
+    room = WIDTH + 1 - sum(widths) + sum(widths[place] for place in places)
+    chunks = [places]
+    for number in range(1, len(places) + 1):
+        share = -(-len(places) // number)
+        chunks = [places[at : at + share] for at in range(0, len(places), share)]
+        if all(sum(widths[place] for place in of) <= room for of in chunks):
+            break
+    return [
+        [one for place, one in enumerate(columns) if not one.part or place in of] for of in chunks
+    ]
+
+
+def _width(column: Column) -> int:
+    lines = [column.head, *(cell.plain for cell in column.shown())]
+    width = max(cell_len(part) for line in lines for part in line.split("\n"))
+    return min(max(width, column.least or 0), column.most or WIDTH)
+
+
+def _rich(table: Table, columns: Sequence[Column], last: bool) -> RichTable:
+    caption = "\n".join(text for text in (table.caption, table.short) if text) if last else ""
+    made = RichTable(
+        title=Text(_shortened(table.title), style="bold"),
+        caption=Text(caption, style="dim") if caption else None,
+        box=_RULES,
+        padding=0,
+        pad_edge=False,
+        title_justify="left",
+        caption_justify="left",
+        show_edge=False,
+    )
+    taken = sum(_width(column) + 1 for column in columns if not column.fill)
+    for column in columns:
+        wraps = column.wrap or column.fill or column.most is not None
+        made.add_column(
+            Text(column.head), justify="left" if column.left else "right", no_wrap=not wraps,
+            min_width=column.least, max_width=WIDTH - taken if column.fill else column.most,
+            overflow="fold",
         )  # fmt: skip
-    return table
+    for number, row in enumerate(zip(*(column.shown() for column in columns), strict=True)):
+        made.add_row(*row, end_section=number in table.rules)
+    return made
+
+
+def _cell(cell: str | Cell | Estimate) -> Cell | Estimate:
+    return Cell(cell) if isinstance(cell, str) else cell
+
+
+def _shortened(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= WIDTH else text[: WIDTH - 1] + "…"
 
 
 def margin_bar(value: float) -> str:
@@ -173,78 +392,14 @@ def margin_bar(value: float) -> str:
     """
     if value < 0:
         # Blocks that fill from the right come in halves only, those from the left in eighths.
-        whole, half = divmod(min(round(-value * 2 * BAR_HALF), 2 * BAR_HALF), 2)
-        return ("▐" * half + "█" * whole).rjust(BAR_HALF) + "│" + " " * BAR_HALF
-    whole, rest = divmod(min(round(value * 8 * BAR_HALF), 8 * BAR_HALF), 8)
-    bar = "█" * whole + (_PARTS[rest] if rest else "")
-    return " " * BAR_HALF + "│" + bar.ljust(BAR_HALF)
+        whole, half = divmod(min(round(-value * 2 * _BAR_HALF), 2 * _BAR_HALF), 2)
+        return ("▐" * half + "█" * whole).rjust(_BAR_HALF) + "│" + " " * _BAR_HALF
+    whole, rest = divmod(min(round(value * 8 * _BAR_HALF), 8 * _BAR_HALF), 8)
+    bar = "█" * whole + (_EIGHTHS[rest] if rest else "")
+    return " " * _BAR_HALF + "│" + bar.ljust(_BAR_HALF)
 
 
-def new_table(title: str, caption: str | None = None) -> Table:
-    """Make an empty table in the style of all.
-
-    Args:
-        title: Over it; cut where it is too long.
-        caption: Under it.
-
-    Returns:
-        The table, without columns.
-    """
-    return Table(
-        title=Text(_shortened(title), style="bold"),
-        caption=Text(caption, style="dim") if caption else None,
-        box=_RULES,
-        padding=0,
-        pad_edge=False,
-        title_justify="left",
-        caption_justify="left",
-        show_edge=False,
-    )
-
-
-def add_row(table: Table, *cells: str | Text, end_section: bool = False) -> None:
-    """Add a row whose strings are shown as they are, never read as markup."""
-    texts = [cell if isinstance(cell, Text) else Text(cell) for cell in cells]
-    table.add_row(*texts, end_section=end_section)
-
-
-def _shortened(text: str) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= WIDTH else text[: WIDTH - 1] + "…"
-
-
-def interval_cell(value: float | None, interval: Sequence[float] | None, digits: int) -> str:
-    """Write a share and its interval as per cent: ``86 [82, 89]``.
-
-    Args:
-        value: The share, or None.
-        interval: Its lower and upper bound, or None.
-        digits: Digits after the point.
-
-    Returns:
-        The words, or a dash.
-    """
-    if value is None or not interval:
-        return percent(value, digits)
-    low, high = interval
-    return f"{percent(value, digits)} [{percent(low, digits)}, {percent(high, digits)}]"
-
-
-def _option_header(labels: Sequence[str]) -> str:
-    if len(labels) > 4:
-        return "OF, top option"
-    if all(cell_len(label) <= 3 for label in labels):
-        return "OF %\n" + " ".join(" " * (3 - cell_len(label)) + label for label in labels)
-    return "OF %"
-
-
-def _option_shares(shares: Sequence[float], labels: Sequence[str]) -> str:
-    if len(shares) <= 4:
-        return " ".join(f"{100 * share:3.0f}" for share in shares)
-    top = max(range(len(shares)), key=lambda option: shares[option])
-    most = f"{set_cell_size(labels[top], 3).rstrip()} {percent(shares[top], 0)} %"
-    if len(shares) > 6:
-        return most
-    # A space would hide an option: the lowest bar stands for "almost never".
-    bars = "".join(_LEVELS[min(int(8 * share), 7)] for share in shares)
-    return f"{bars} {most}"
+def bar_column(margins: Sequence[float | None]) -> Column:
+    """Decision Margins as bars of characters; None is an empty cell."""
+    bars = ["" if one is None else margin_bar(one) for one in margins]
+    return Column("-1   0   +1", bars, left=True, only=TERMINAL)
