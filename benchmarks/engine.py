@@ -37,7 +37,7 @@ from phaseprune.methods.judge import Judge, question_judge, text_judge
 from phaseprune.methods.objectives import SIGNS
 from phaseprune.methods.racing import make_racing, race_candidates
 from phaseprune.questions.encode import encode_task
-from phaseprune.sweep.estimate import faster_products
+from phaseprune.sweep.estimate import faster_matmul_dtype
 from phaseprune.sweep.kept import Kept
 from phaseprune.sweep.measure import prepare
 from phaseprune.sweep.memory import kept_budget
@@ -232,9 +232,9 @@ def race(
     all steps can be compared.
     """
     began = time.perf_counter()
-    products, gain = faster_products(decoder, case.judge.rows)
+    matmul_dtype, gain = faster_matmul_dtype(decoder, case.judge.rows)
     how = search_options("racing")
-    racing = make_racing(decoder, case.judge, case.objective, how, 0, products)
+    racing = make_racing(decoder, case.judge, case.objective, how, 0, matmul_dtype)
     live, passes, needed_passes, drifts, losses = list(range(len(decoder.blocks))), 0, 0, [], []
     for number, (values, block) in enumerate(zip(exact, removed, strict=True), start=1):
         lines = race_candidates(decoder, racing, live, number)
@@ -249,8 +249,8 @@ def race(
     seconds = time.perf_counter() - began
     good = sum(loss <= how["tolerance"] for loss in losses)
     print(f"  racing: {seconds:.1f} s, {passes} block passes of {needed_passes}; products "
-          f"{products} ({gain:.2f} times as fast), drifts {drifts}; {ours / seconds:.2f} times as "
-          f"fast as exact")  # fmt: skip
+          f"{matmul_dtype} ({gain:.2f} times as fast), drifts {drifts}; {ours / seconds:.2f} times "
+          f"as fast as exact")  # fmt: skip
     print(f"  its choice is the exact one in {sum(loss == 0 for loss in losses)}, within the "
           f"tolerance in {good} of {len(losses)} steps; losses "
           f"{[round(float(loss), 4) for loss in losses]}")  # fmt: skip

@@ -26,7 +26,7 @@ from phaseprune.methods.judge import Chunk, question_judge
 from phaseprune.methods.objectives import OBJECTIVES, by_question
 from phaseprune.methods.racing import Racing, make_racing, race_candidates
 from phaseprune.questions.split import split
-from phaseprune.sweep.estimate import faster_products
+from phaseprune.sweep.estimate import faster_matmul_dtype
 from phaseprune.sweep.kept import Kept, counted_passes
 from phaseprune.sweep.measure import prepare
 from phaseprune.sweep.memory import kept_budget
@@ -52,8 +52,8 @@ def walk(decoder, task, seed: int, o: argparse.Namespace) -> list[dict]:
     calibration = prepare(decoder, split(task, o.questions, None, seed)[0])
     how = search_options("racing", o.alpha, o.tolerance)
     judge = question_judge(decoder, calibration)
-    products, _ = faster_products(decoder, judge.rows)
-    racing = make_racing(decoder, judge, o.objective, how, seed, products)
+    matmul_dtype, _ = faster_matmul_dtype(decoder, judge.rows)
+    racing = make_racing(decoder, judge, o.objective, how, seed, matmul_dtype)
     live, kept, rows = list(range(len(decoder.blocks))), None, []
     kept = Kept(kept_budget(decoder, calibration.rows))
     sign = OBJECTIVES[o.objective][1]

@@ -99,10 +99,10 @@ def test_an_interrupted_search_goes_on(demo, demo_task, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("changed", "says"),
     [
-        (dict(among="silent"), "--among is 'silent' and must be one of all, decisive"),
-        (dict(method="tail"), "--method tail ranks all blocks at once"),
-        (dict(search="racing"), "--search racing does not"),
-        (dict(granularity="mlp"), "--granularity mlp does not"),
+        (dict(among="silent"), "among is 'silent' and must be one of all, decisive"),
+        (dict(method="tail"), "method='tail' ranks all blocks at once"),
+        (dict(search="racing"), "search='racing' does not"),
+        (dict(granularity="mlp"), "granularity='mlp' does not"),
     ],
 )
 def test_what_does_not_go_with_it_is_refused(demo, demo_task, changed, says):

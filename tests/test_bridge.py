@@ -138,9 +138,9 @@ BAD = {
     "several right": ("own_several", {}, r"document 0: its right answer is \[0, 1\]"),
     "fixed shots": ("own_fixed", {"shots": 3}, "YAML fixes 0 examples"),
     "many shots": ("own_text", {"shots": 99}, "lm-eval cannot build it"),
-    "letters": ("own_text", {"scoring": "letter"}, "--scoring letter does not go with"),
-    "labels": ("own_text", {"labels": "1"}, "--labels does not go with"),
-    "shuffle": ("own_text", {"shuffle": True}, "--shuffle does not go with"),
+    "letters": ("own_text", {"scoring": "letter"}, "scoring='letter' does not go with"),
+    "labels": ("own_text", {"labels": "1"}, "labels does not go with"),
+    "shuffle": ("own_text", {"shuffle": True}, "shuffle does not go with"),
     "folder": ("own_text", {"lm_eval_path": "nowhere"}, "no such folder of YAML files"),
     "probability": ("own_text", {"probability": "vocabulary"}, "is for letter scoring"),
 }
@@ -155,7 +155,7 @@ def test_bad_input_is_one_sentence(folder, name):
 
 
 def test_other_mistakes(monkeypatch, question_file, folder):
-    with pytest.raises(UserError, match="--lm-eval-path is for tasks lm_eval:NAME"):
+    with pytest.raises(UserError, match="lm_eval_path is for tasks lm_eval:NAME"):
         load_task(str(question_file), lm_eval_path=folder)
     with pytest.raises(UserError, match="lm-eval cannot load it.*needs a network once"):
         load_task("lm_eval:sciq")

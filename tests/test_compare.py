@@ -259,7 +259,7 @@ def test_what_cannot_run_is_left_out_with_the_reason(tiny_dirs, tiny_task, text_
     assert "gradients" in reasons["taylor"] and "ppl" not in reasons
     other = text_file.with_name("other.txt")
     other.write_text(text_file.read_text()[5:])
-    with pytest.raises(UserError, match="holds another run: its --text was .*text.txt"):
+    with pytest.raises(UserError, match="holds another run: its text was .*text.txt"):
         compare(streamed, [tiny_task], methods=["ppl"], text=other, **options)
 
 
@@ -320,7 +320,7 @@ def test_bad_input_is_said_before_anything_is_loaded(words, says, capsys):
         ({"protect": [14]}, "blocks 0 to 13"),
         ({"calibration": 72}, "are needed"),
         ({"calibration": [24, 24]}, "names 2 numbers of questions for 1 tasks"),
-        ({"methods": []}, "--methods names none"),
+        ({"methods": []}, "methods names none"),
     ],
 )
 def test_options_that_do_not_do(demo, demo_task, changed, says):
@@ -331,7 +331,7 @@ def test_options_that_do_not_do(demo, demo_task, changed, says):
 
 
 def test_all_methods_but_the_dear_ones_are_the_default():
-    assert method_names(None) == tuple(name for name in METHODS if not METHODS[name].dear)
+    assert method_names(None) == tuple(name for name in METHODS if not METHODS[name].expensive)
     assert method_names(["tail", "loss"]) == ("loss", "tail")
 
 

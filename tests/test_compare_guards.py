@@ -143,7 +143,7 @@ def test_guards_are_added_to_a_finished_run_and_shared_between_tasks(tiny, task,
     assert cells(more.result, "reverse")[1]["guard"] is None
     assert cells(more.result, "tail") == cells(added.result, "tail")
     write_report(run)
-    with pytest.raises(UserError, match="of its --guard, guard_windows was 9 and now is 10"):
+    with pytest.raises(UserError, match="of its guard, guard_windows was 9 and now is 10"):
         compare(decoder, [task, other], out=run, guard=Guard(windows=10, window_tokens=24),
                 **common)  # fmt: skip
     assert RunDirectory(run).manifest["status"] == "finished"
@@ -185,7 +185,7 @@ def test_a_bundled_text_is_the_default(tiny, task, tmp_path, monkeypatch):
     assert "chose by the bundled text" in text_lines(got.result)[0]
     assert f"behind its first {taken:,} tokens" in text_lines(got.result)[1]
     assert compare(decoder, [task], out=run, **common).state == "finished"
-    with pytest.raises(UserError, match="its --text was the bundled text .* and now is .*text.txt"):
+    with pytest.raises(UserError, match="its text was the bundled text .* and now is .*text.txt"):
         path = tmp_path / "text.txt"
         path.write_text(WORDS * 40)
         compare(decoder, [task], out=run, text=path, **common)

@@ -74,7 +74,7 @@ def test_nor_does_a_python_caller(own_code, value):
         lambda: read_config(source, value),
         lambda: load_tokenizer(source, value),
     ):
-        with pytest.raises(UserError, match="--trust-remote-code must be true or false and is"):
+        with pytest.raises(UserError, match="trust_remote_code must be true or false and is"):
             call()
     assert not told.exists()
 
@@ -154,12 +154,12 @@ def test_only_true_and_false_are_true_and_false(value):
 
 
 @pytest.mark.parametrize("options, says", [
-    ({"shuffle": "no"}, "--shuffle must be true or false and is 'no'"),
-    ({"permute": 1}, "--permute must be true or false and is 1"),
-    ({"limit": "5"}, "--limit must be a whole number and is '5'"),
-    ({"limit": True}, "--limit must be a whole number"),
-    ({"seed": None}, "--seed must be a whole number and is nothing"),
-    ({"shots_from": 5}, "--shots-from must be a text or a path"),
+    ({"shuffle": "no"}, "shuffle must be true or false and is 'no'"),
+    ({"permute": 1}, "permute must be true or false and is 1"),
+    ({"limit": "5"}, "limit must be a whole number and is '5'"),
+    ({"limit": True}, "limit must be a whole number"),
+    ({"seed": None}, "seed must be a whole number and is nothing"),
+    ({"shots_from": 5}, "shots_from must be a text or a path"),
 ])  # fmt: skip
 def test_load_task_takes_no_other_types(options, says):
     with pytest.raises(UserError, match=re.escape(says)):
@@ -171,8 +171,8 @@ def test_numbers_of_numpy_are_numbers():
 
 
 @pytest.mark.parametrize("options, says", [
-    ({"stream": "no"}, "--stream must be true or false"), ({"device": 5}, "--device must be a"),
-    ({"blocks": 5}, "--blocks must be a text"), ({"max_memory": 1.5}, "--max-memory must be a"),
+    ({"stream": "no"}, "stream must be true or false"), ({"device": 5}, "device must be a"),
+    ({"blocks": 5}, "blocks must be a text"), ({"max_memory": 1.5}, "max_memory must be a"),
 ])  # fmt: skip
 def test_load_model_takes_no_other_types(options, says):
     with pytest.raises(UserError, match=says):
@@ -180,14 +180,14 @@ def test_load_model_takes_no_other_types(options, says):
 
 
 def test_settings_in_python_are_checked_too():
-    with pytest.raises(UserError, match="--probe must be a whole number and is '5'"):
+    with pytest.raises(UserError, match="probe must be a whole number and is '5'"):
         resolve(Settings(probe="5"), 14)
-    with pytest.raises(UserError, match="--noise must be a list of numbers"):
+    with pytest.raises(UserError, match="noise must be a list of numbers"):
         resolve(Settings(noise=(True,)), 14)
 
 
 @pytest.mark.parametrize("settings, says", [
-    ({"shuffle": "no"}, "--shuffle must be true or false"),
+    ({"shuffle": "no"}, "shuffle must be true or false"),
     ({"shuffel": True}, "unknown option, 'shuffel'"),
 ])  # fmt: skip
 def test_a_manifests_options_are_checked(settings, says):

@@ -204,9 +204,9 @@ def test_fingerprint_is_of_the_content(tiny_dirs, tmp_path):
 
 
 def test_wrong_dtype_and_device_are_one_sentence(tiny_dirs):
-    with pytest.raises(UserError, match="--dtype is 'float23'.*'float32'"):
+    with pytest.raises(UserError, match="dtype is 'float23'.*'float32'"):
         load_model(str(tiny_dirs["llama"]), dtype="float23")
-    with pytest.raises(UserError, match="--device 'cuda:9' cannot be used"):
+    with pytest.raises(UserError, match="device='cuda:9' cannot be used"):
         load_model(str(tiny_dirs["llama"]), device="cuda:9")
 
 

@@ -259,10 +259,10 @@ def test_what_is_wrong_with_offloaded_weights_is_said(directories, tmp_path):
 
 def test_what_cannot_be_spread_is_refused_before_any_work(directories, tmp_path, monkeypatch):
     name = str(directories["llama"])
-    with pytest.raises(UserError, match="--stream reads blocks from disk itself"):
+    with pytest.raises(UserError, match="stream reads blocks from disk itself"):
         load_model(name, device="map", stream=True)
     config = LlamaConfig(**ROPE)
-    with pytest.raises(UserError, match=r"m.gguf: --device map .*de-quantised as a whole"):
+    with pytest.raises(UserError, match=r"m.gguf: device='map' .*de-quantised as a whole"):
         refuse_unmappable(Source("m.gguf", tmp_path, "m.gguf"), config, None)
     config.quantization_config = {"quant_method": "gptq"}
     with pytest.raises(UserError, match="quantised weights are not moved"):

@@ -186,9 +186,9 @@ def test_blocks_named_by_the_user(tmp_path):
     save_tiny(tmp_path, "llama")
     found, named = load_model(str(tmp_path)), load_model(str(tmp_path), blocks="model.layers")
     assert (named.blocks_path, len(named.blocks)) == (found.blocks_path, 5)
-    with pytest.raises(UserError, match="--blocks 'model.layer'.*Did you mean 'model.layers'"):
+    with pytest.raises(UserError, match="blocks='model.layer'.*Did you mean 'model.layers'"):
         load_model(str(tmp_path), blocks="model.layer")
-    with pytest.raises(UserError, match="--blocks 'lm_head'.*has no list.*It has model.layers"):
+    with pytest.raises(UserError, match="blocks='lm_head'.*has no list.*It has model.layers"):
         load_model(str(tmp_path), blocks="lm_head")
 
 

@@ -194,7 +194,7 @@ def test_what_cannot_be_measured_is_one_sentence(tiny, tiny_dirs, tmp_path):
     with pytest.raises(UserError, match="at least one repeat"):
         measure_saving(decoder, tmp_path / "short", repeats=0)
     streamed = load_model(str(tiny_dirs["llama"]), stream=True)
-    with pytest.raises(UserError, match="is read from disk block by block.*--no-stream"):
+    with pytest.raises(UserError, match="is read from disk block by block.*stream=False"):
         measure_saving(streamed, tmp_path / "short")
 
 

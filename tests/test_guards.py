@@ -263,9 +263,9 @@ BAD = {
     "missing": (dict(text="nowhere.txt", guard=SMALL), "nowhere.txt: there is no such"),
     "short": (dict(text="short", guard=SMALL), "are 0 windows of 24, and 1 are needed"),
     "few": (dict(text="few", guard=SMALL), "has 3 windows of 24 tokens, and 8 are needed"),
-    "no need": (dict(text="few"), "goes with --objective text_loss or --guard only"),
-    "negative": (dict(keep_text_loss=-0.1), "--keep-text-loss must be 0 or more and is -0.1"),
-    "nan": (dict(keep_text_loss=float("nan")), "--keep-text-loss must be 0 or more"),
+    "no need": (dict(text="few"), "goes with objective='text_loss' or guard only"),
+    "negative": (dict(keep_text_loss=-0.1), "keep_text_loss must be 0 or more and is -0.1"),
+    "nan": (dict(keep_text_loss=float("nan")), "keep_text_loss must be 0 or more"),
 }
 
 

@@ -228,7 +228,7 @@ def test_overlapping_questions_are_refused_or_dropped(question_file):
     turned = task.questions[0].reordered([2, 0, 1])
     new = Question("new", "What else", ("a", "b"), 0)
     training = task.with_questions([new, turned])
-    with pytest.raises(UserError, match="1 of 2 training questions .* --drop-overlap"):
+    with pytest.raises(UserError, match="1 of 2 training questions .* drop_overlap"):
         disjoint_training(training, task.questions)
     assert disjoint_training(training, task.questions, drop=True).questions == (new,)
     with pytest.raises(UserError, match="all training questions"):
@@ -464,17 +464,17 @@ def _manifest(run, **parts):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (dict(train=None), "has no training questions of its own; .* --train FILE"),
+        (dict(train=None), "has no training questions of its own; .* train FILE"),
         (dict(step=7), "steps 0 to 3, and no step 7"),
-        (dict(method="adapter"), "--method is 'adapter' and must be one of lora, full"),
+        (dict(method="adapter"), "method is 'adapter' and must be one of lora, full"),
         (dict(objective="tesk"), "Did you mean 'task'"),
-        (dict(objective="text", train=None), "--text FILE"),
-        (dict(text="x.txt"), "goes with --objective text or distill"),
+        (dict(objective="text", train=None), "text FILE"),
+        (dict(text="x.txt"), "goes with objective='text' or distill"),
         (dict(objective="distill", text="x.txt"), "give one of them"),
         (dict(objective="text", train=None, text="none.txt"), "no such file"),
-        (dict(steps=0), "--steps must be at least 1"),
-        (dict(lr=-1.0), "--lr must be more than 0"),
-        (dict(lr=1e30, steps=30), "NaN or infinite .* question .t.* smaller --lr"),
+        (dict(steps=0), "steps must be at least 1"),
+        (dict(lr=-1.0), "lr must be more than 0"),
+        (dict(lr=1e30, steps=30), "NaN or infinite .* question .t.* smaller lr"),
         (dict(name="../out"), "plain name of a folder"),
         (dict(dtype="float16"), "float32 or bfloat16, not float16"),
         (dict(device="map"), "trains on one device"),
@@ -497,7 +497,7 @@ def test_another_base_model_is_refused_by_its_fingerprint(run, training_file, tm
 def test_a_model_that_moved_is_found_by_model(run, training_file, tiny_dirs, tmp_path):
     manifest = RunDirectory(run).manifest
     _manifest(run, model=manifest["model"] | {"name": str(tmp_path / "gone")})
-    with pytest.raises(UserError, match="say where with --model"):
+    with pytest.raises(UserError, match="say where with model"):
         heal(run, train=training_file, **QUICK)
     healing = heal(run, train=training_file, model=str(tiny_dirs["llama"]), **QUICK)
     assert healing.state == "new"
@@ -556,7 +556,7 @@ def test_the_settings_of_the_task_are_the_runs(tiny_dirs, tmp_path, training_fil
 
 def test_without_peft_the_sentence_says_what_to_install(run, training_file, monkeypatch):
     monkeypatch.setattr(trainable_module, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"pip install 'phaseprune\[heal\]', or give --method full"):
+    with pytest.raises(UserError, match=r"pip install 'phaseprune\[heal\]', or give method='full'"):
         heal(run, train=training_file)
     assert heal(run, train=training_file, method="full", **QUICK).training["steps"] == 6
 

@@ -417,7 +417,7 @@ def test_a_run_that_is_stopped_goes_on(eight, task, tmp_path):  # noqa: F811
 
 def test_what_cannot_be_merged(ten, eight, eight_dir, task):  # noqa: F811
     streamed = load_model(str(eight_dir), stream=True)
-    with pytest.raises(UserError, match="read from disk .* --no-stream"):
+    with pytest.raises(UserError, match="read from disk .* stream=False"):
         rank_blocks(streamed, task, method="laco", remove=2)
     shared = copy.deepcopy(ten["llama"])
     shared.blocks[3].mlp.up_proj.weight = shared.blocks[2].mlp.up_proj.weight

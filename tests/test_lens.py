@@ -244,5 +244,5 @@ def test_mistakes(run, words, says):  # noqa: F811
 def test_several_states_a_token_are_refused(demo, sides, monkeypatch):
     really = tuned._taken
     monkeypatch.setattr(tuned, "_taken", lambda *a: really(*a)[:, None].expand(-1, 3, -1))
-    with pytest.raises(UserError, match="this family has 3; use --lens logit"):
+    with pytest.raises(UserError, match="this family has 3; use lens='logit'"):
         fit_lens(demo, sides[0])

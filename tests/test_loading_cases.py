@@ -313,13 +313,13 @@ def test_values_beyond_float16_are_named_with_their_block_and_dtype(model, strea
     weights["model.layers.2.mlp.gate_proj.weight"] *= 3e3
     save_file(weights, model / "model.safetensors", {"format": "pt"})
     load_model(str(model), stream=stream)
-    with pytest.raises(UserError, match=r"block 2 of .* in float16, .*--dtype bfloat16 or float32"):
+    with pytest.raises(UserError, match=r"block 2 of .* in float16, .*dtype='bfloat16' or float32"):
         load_model(str(model), dtype="float16", stream=stream)
 
 
 def test_a_weight_beyond_float16_is_no_damage(model):
     set_weight(model, "model.layers.1.mlp.up_proj.weight", 1e5)
-    with pytest.raises(UserError, match="block 1 has NaN or infinite .* float16; .*--dtype bfl"):
+    with pytest.raises(UserError, match="block 1 has NaN or infinite .* float16; .*dtype='bfl"):
         load_model(str(model), dtype="float16")
 
 

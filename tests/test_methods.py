@@ -228,7 +228,7 @@ def test_the_window_of_the_least_angle(eight, text_file):
             assert kept.scores[kept.order[0]] > distances[first]
     with pytest.raises(UserError, match="no 4 neighbouring blocks"):
         rank_blocks(eight, text_file, method="angular", remove=4, protect=[2, 5])
-    with pytest.raises(UserError, match="say with --remove"):
+    with pytest.raises(UserError, match="say with remove"):
         rank_blocks(eight, text_file, method="angular")
 
 
@@ -383,7 +383,7 @@ def test_refusals(eight, question_file, text_file, method):
 
 def test_models_that_cannot_be_measured(tiny, tiny_dirs, text_file, small_task):
     streamed = load_model(str(tiny_dirs["llama"]), stream=True)
-    with pytest.raises(UserError, match="--no-stream"):
+    with pytest.raises(UserError, match="stream=False"):
         rank_blocks(streamed, text_file, method="taylor")
     decoder = tiny["llama"]
     with pytest.raises(UserError, match="nothing is left to remove"):

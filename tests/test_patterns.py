@@ -189,6 +189,6 @@ def test_an_export_says_it_before_the_weights_are_loaded(gemma, tmp_path, capsys
 )  # fmt: skip
 def test_what_it_does_not_go_with(gemma, tmp_path, other):
     questions = write_jsonl(tmp_path / "q.jsonl", QUESTIONS * 3)
-    with pytest.raises(UserError, match="--keep-period looks before each step"):
+    with pytest.raises(UserError, match="keep_period looks before each step"):
         prune(load_model(str(gemma)), load_task(str(questions)), remove=1, keep_period=True,
               **other)  # fmt: skip

@@ -469,12 +469,12 @@ def test_an_interrupted_run_goes_on(demo, demo_task, tmp_path):
 @pytest.mark.parametrize(
     ("changed", "says"),
     [
-        ({"draws": 1}, "--draws 1: an interval over sets needs at least 2"),
-        ({"most": 0}, "--most 0: at least 1"),
-        ({"most": 9}, "--most 9: the Decisive Phase has"),
+        ({"draws": 1}, "draws=1: an interval over sets needs at least 2"),
+        ({"most": 0}, "most=0: at least 1"),
+        ({"most": 9}, "most=9: the Decisive Phase has"),
         ({"most": 4, "protect": range(9, 14)}, "blocks that are not protected, and as many"),
         ({"protect": range(7, 14)}, "the Decisive Phase .* has no other blocks"),
-        ({"protect": [14]}, "--protect 14: the model has blocks 0 to 13"),
+        ({"protect": [14]}, "protect=14: the model has blocks 0 to 13"),
     ],
 )
 def test_options_that_do_not_do(demo, demo_task, changed, says):

@@ -88,8 +88,8 @@ def test_racing_over_windows_chooses_as_the_exact_search(
 
 
 BAD = {
-    "no text": (dict(objective="text_loss"), "--objective text_loss needs a text.*--text"),
-    "no need": (dict(text="here"), "--text .* goes with --objective text_loss or --guard only"),
+    "no text": (dict(objective="text_loss"), "objective='text_loss' needs a text.*text"),
+    "no need": (dict(text="here"), "text .* goes with objective='text_loss' or guard only"),
     "missing": (dict(objective="text_loss", text="nowhere.txt"), "nowhere.txt: there is no such"),
     "short": (dict(objective="text_loss", text="short"), "are 0 windows of 256, and 1 are needed"),
     "bytes": (dict(objective="text_loss", text="bytes"), "is not UTF-8 text"),

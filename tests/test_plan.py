@@ -167,7 +167,7 @@ def test_planned_is_the_order_of_plan_and_spares_what_is_protected(eight, small_
     ]
     assert ranking.budget == planned.result["budget"] == ranking.to_dict()["budget"]
     assert "budget" not in rank_blocks(eight, small_task, method="cka").to_dict()
-    with pytest.raises(UserError, match="--protect 8: the model has blocks 0 to 7"):
+    with pytest.raises(UserError, match="protect=8: the model has blocks 0 to 7"):
         plan(eight, small_task, protect=[8])
 
 

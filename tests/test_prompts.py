@@ -94,7 +94,7 @@ def test_random_shots_are_drawn_by_seed_and_never_scored(question_file):
 
     assert drawn(0, 3) == drawn(0, 3)
     assert len({drawn(seed, 3) for seed in range(5)}) > 1
-    with pytest.raises(UserError, match="has 2 usable examples and --shots 3 needs 3"):
+    with pytest.raises(UserError, match="has 2 usable examples and shots=3 needs 3"):
         drawn(0, 6)
 
 
@@ -254,12 +254,12 @@ def test_an_option_that_is_the_beginning_of_another(tiny, tmp_path):
 
 
 BAD = {
-    "labels": (dict(labels="B"), "--labels is 'B' and must be one of A, a, 1"),
-    "labels for texts": (dict(labels="1", scoring="text"), "--labels is for letter scoring"),
-    "shots": (dict(shots=-1), "--shots must be at least 0"),
-    "order": (dict(shot_order="frist"), "--shot-order is 'frist'.*Did you mean 'first'"),
-    "no split": (dict(shots=2), "has no few-shot split of its own.*--shots-from"),
-    "from without shots": (dict(shots_from="x.jsonl"), "say how many with --shots"),
+    "labels": (dict(labels="B"), "labels is 'B' and must be one of A, a, 1"),
+    "labels for texts": (dict(labels="1", scoring="text"), "labels is for letter scoring"),
+    "shots": (dict(shots=-1), "shots must be at least 0"),
+    "order": (dict(shot_order="frist"), "shot_order is 'frist'.*Did you mean 'first'"),
+    "no split": (dict(shots=2), "has no few-shot split of its own.*shots_from"),
+    "from without shots": (dict(shots_from="x.jsonl"), "say how many with shots"),
     "no such file": (dict(shots=1, shots_from="x.jsonl"), "x.jsonl: there is no such file"),
 }
 
@@ -272,7 +272,7 @@ def test_bad_options_are_one_sentence(question_file, name):
 
 
 def test_bad_questions_are_one_sentence(question_file):
-    with pytest.raises(UserError, match="--chat needs a chat template"):
+    with pytest.raises(UserError, match="chat needs a chat template"):
         encode_task(load_task(str(question_file), chat=True), make_tokenizer())
     question = Question("7", "What", ("red", "the sky is blue " * 3), 0)
     with pytest.raises(UserError, match="question 7 of t: an option alone has .* takes 6"):
@@ -372,7 +372,7 @@ def test_permuting_takes_a_letter_bias_out(question_file, tiny):
 
 
 def test_permuting_is_for_letters_and_another_run(question_file):
-    with pytest.raises(UserError, match="--permute is for letter scoring"):
+    with pytest.raises(UserError, match="permute is for letter scoring"):
         load_task(str(question_file), scoring="text", permute=True)
     assert "cyclic permutations" in load_task(str(question_file), permute=True).prompt_format
 

@@ -238,12 +238,12 @@ def test_a_directory_that_is_no_run_is_left_alone(tiny, small_task, tmp_path):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (dict(remove=5), "--remove 5: the model has 5 blocks.* 1 to 4"),
-        (dict(remove=0), "--remove 0"),
-        (dict(ratio=1.0), "--ratio must lie between 0 and 1"),
-        (dict(ratio=0.05), "--ratio 0.05 of 5 blocks is 0 blocks"),
+        (dict(remove=5), "remove=5: the model has 5 blocks.* 1 to 4"),
+        (dict(remove=0), "remove=0"),
+        (dict(ratio=1.0), "ratio must lie between 0 and 1"),
+        (dict(ratio=0.05), "ratio=0.05 of 5 blocks is 0 blocks"),
         (dict(remove=1, ratio=0.5), "give one of them"),
-        (dict(keep_accuracy=1.5), "--keep-accuracy must lie"),
+        (dict(keep_accuracy=1.5), "keep_accuracy must lie"),
     ],
 )
 def test_stop_rules_out_of_range(options, says):
@@ -277,7 +277,7 @@ def test_keep_accuracy_of_a_model_at_chance_is_refused(tiny, tmp_path):
     accuracy = trace(decoder, split(balanced, 8, None, 0)[1]).accuracy.mean[-1]
     if accuracy > 0.25:  # luck of the random model; choose the other way round
         pytest.skip("the random model happens to be above chance")
-    with pytest.raises(UserError, match="not above chance .* give --remove"):
+    with pytest.raises(UserError, match="not above chance .* give remove"):
         prune(decoder, balanced, keep_accuracy=0.9, calibration=8, out=tmp_path / "run")
 
 

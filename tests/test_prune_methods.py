@@ -216,12 +216,12 @@ def test_what_is_protected_stays_in_a_search(demo, tmp_path, search):
         assert two.block_passes + two.race["block_passes_saved"] == one.block_passes
 
 
-def test_a_race_of_fewer_digits_looks_again_at_its_best_two(demo):
+def test_a_race_in_reduced_precision_looks_again_at_its_best_two(demo):
     seen = set()
 
     def listen(label, done, total):
-        if "with all digits" in label:
-            seen.update(re.search(r"blocks ([\d, ]+) with", label)[1].split(", "))
+        if "in full precision" in label:
+            seen.update(re.search(r"blocks ([\d, ]+) in", label)[1].split(", "))
 
     pruning = prune(
         demo, load_task("demo", limit=150), remove=2, calibration=48, evaluation=40,

@@ -289,15 +289,15 @@ def test_another_run_is_refused(tiny, two, tmp_path):
 @pytest.mark.parametrize(
     ("changed", "told"),
     [
-        (dict(combine="most"), "--combine is 'most' and must be one of mean, worst"),
-        (dict(weights=[1]), "--weights gives 1 and --task 2"),
+        (dict(combine="most"), "combine is 'most' and must be one of mean, worst"),
+        (dict(weights=[1]), "weights gives 1 for 2 tasks"),
         (dict(weights=[1, 0]), "above 0"),
         (dict(weights=[1, float("nan")]), "above 0"),
-        (dict(search="racing"), "--search racing takes one task"),
-        (dict(granularity="mlp"), "--granularity mlp takes one task"),
-        (dict(method="tail"), "--method tail does not choose by several tasks"),
-        (dict(objective="text_loss", text="text.txt"), "--objective text_loss does not choose by"),
-        (dict(text="text.txt"), "--text text.txt goes with"),
+        (dict(search="racing"), "search='racing' takes one task"),
+        (dict(granularity="mlp"), "granularity='mlp' takes one task"),
+        (dict(method="tail"), "method='tail' does not choose by several tasks"),
+        (dict(objective="text_loss", text="text.txt"), "objective='text_loss' does not choose by"),
+        (dict(text="text.txt"), "text text.txt goes with"),
         (dict(remove=5), "5"),
     ],
 )
@@ -488,7 +488,7 @@ def test_the_command_line(two, tiny_dirs, tmp_path, capsys, monkeypatch):
     own = (tmp_path / "run" / "first" / "report.html").read_text()
     assert "Accuracy by number of removed blocks" in own
     for text, told in (
-        (["--weights", "2"], "--weights gives 1 and --task 2"),
+        (["--weights", "2"], "weights gives 1 for 2 tasks"),
         (["--weights", "2,x"], "must be numbers, one a task"),
         (["--combine", "wurst"], "Did you mean"),
     ):

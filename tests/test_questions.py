@@ -120,16 +120,16 @@ def test_unknown_names_come_with_near_matches(tmp_path):
     write_jsonl(tmp_path / "science.jsonl", [ROW])
     with pytest.raises(UserError, match="no such file.*'science.jsonl'"):
         load_task(str(tmp_path / "scince.jsonl"))
-    with pytest.raises(UserError, match="--scoring is 'leter'.*'letter'"):
+    with pytest.raises(UserError, match="scoring is 'leter'.*'letter'"):
         load_task("demo", scoring="leter")
 
 
 def test_options_that_do_not_go_together():
-    with pytest.raises(UserError, match="--length-norm is for text"):
+    with pytest.raises(UserError, match="length_norm is for text"):
         load_task("demo", length_norm="chars")
-    with pytest.raises(UserError, match="--probability vocabulary is for letter"):
+    with pytest.raises(UserError, match="probability='vocabulary' is for letter"):
         load_task("demo", scoring="text", probability="vocabulary")
-    with pytest.raises(UserError, match="--limit"):
+    with pytest.raises(UserError, match="limit"):
         load_task("demo", limit=0)
 
 
@@ -206,7 +206,7 @@ def test_labels_that_are_not_distinct_tokens_are_refused(question_file):
         def convert_ids_to_tokens(self, ids):
             return ["<unk>"] * len(ids)
 
-    with pytest.raises(UserError, match="not single distinct tokens.*--scoring text"):
+    with pytest.raises(UserError, match="not single distinct tokens.*scoring='text'"):
         encode_task(load_task(str(question_file), scoring="letter"), Byteless())
 
 

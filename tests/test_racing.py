@@ -252,14 +252,14 @@ def test_exact_is_the_default_and_says_nothing_of_races(tiny, small_task, tmp_pa
     assert "dropped" not in run.candidates()[0]
 
 
-@pytest.mark.parametrize("products", [None, torch.bfloat16])
-def test_block_passes_are_those_run(demo, products):
+@pytest.mark.parametrize("matmul_dtype", [None, torch.bfloat16])
+def test_block_passes_are_those_run(demo, matmul_dtype):
     """Weighted by the chunk's share of the tokens; the exact search's are counted beside it."""
     task, _ = split(load_task("demo", limit=150), 48, 40, 0)
     calibration = prepare(demo, task)
     how = search_options("racing")
     racing = make_racing(
-        demo, question_judge(demo, calibration), "decision_margin", how, 0, products
+        demo, question_judge(demo, calibration), "decision_margin", how, 0, matmul_dtype
     )
     assert sum(chunk.share for chunk in racing.chunks) >= 1 - 1e-9
     live, kept = list(range(14)), Kept(racing.exact.budget)
@@ -293,25 +293,25 @@ def test_the_same_seed_gives_the_same_bytes(demo, tmp_path, dtype):
         assert texts[0] == texts[1]
 
 
-# --- fewer digits --------------------------------------------------------------------------------
+# --- reduced precision ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma2", "falcon"])  # packed and plain rows
-def test_products_of_fewer_digits_change_scores_a_little(tiny, small_task, family):
+def test_products_in_reduced_precision_change_scores_a_little(tiny, small_task, family):
     decoder = tiny[family]
     prepared = prepare(decoder, small_task)
     arguments = decoder, prepared.rows, prepared.needs_vocabulary, range(5)
     exact = sweep_scores(*arguments).scores
     kept = Kept(10**9)
     for _ in range(2):  # the second begins with kept states
-        rough = sweep_scores(*arguments, kept=kept, products=torch.bfloat16).scores
+        rough = sweep_scores(*arguments, kept=kept, matmul_dtype=torch.bfloat16).scores
         finite = np.isfinite(exact)
         change = np.abs(rough[finite] - exact[finite])
         assert 0 < change.max() < 0.05 * np.abs(exact[finite]).max()
         assert (np.isfinite(rough) == finite).all()
 
 
-def test_a_race_of_fewer_digits_says_what_that_changed(demo, tmp_path):
+def test_a_race_in_reduced_precision_says_what_that_changed(demo, tmp_path):
     task, options = load_task("demo", limit=150), RACING | {"race_dtype": "bfloat16"}
     exact = prune(demo, task, **(options | {"search": "exact", "race_dtype": None}))
     pruning = prune(demo, task, out=tmp_path / "run", **options)
@@ -327,8 +327,8 @@ def test_a_race_of_fewer_digits_says_what_that_changed(demo, tmp_path):
         assert scored[first.removed]["decision_margin"] == pytest.approx(first.objective, abs=0.01)
 
 
-def test_where_fewer_digits_change_too_much_the_race_is_run_again(demo, tmp_path):
-    """With almost no tolerance: the step and all behind it have all digits, resumed or not."""
+def test_where_reduced_precision_changes_too_much_the_race_is_run_again(demo, tmp_path):
+    """With almost no tolerance: this step and all later ones in full precision, resumed or not."""
     task = load_task("demo", limit=150)
     options = RACING | dict(race_tolerance=1e-7, race_dtype="bfloat16")
     own = prune(demo, task, **(options | {"race_dtype": "own"}))
@@ -350,19 +350,19 @@ def test_where_fewer_digits_change_too_much_the_race_is_run_again(demo, tmp_path
 
 
 @pytest.mark.parametrize(("times", "expected"), [(2.0, torch.bfloat16), (1.1, None)])
-def test_fewer_digits_are_taken_where_they_are_faster(demo, monkeypatch, times, expected):
+def test_reduced_precision_are_taken_where_they_are_faster(demo, monkeypatch, times, expected):
     rows = prepare(demo, load_task("demo", limit=20)).rows
     monkeypatch.setattr(
-        estimate, "_block_seconds", lambda walker, *_: 1 / times if walker.products else 1.0
+        estimate, "_block_seconds", lambda walker, *_: 1 / times if walker.matmul_dtype else 1.0
     )
-    found, gain = estimate.faster_products(demo, rows)
+    found, gain = estimate.faster_matmul_dtype(demo, rows)
     assert found == expected and gain == pytest.approx(times)
 
 
-def test_a_model_of_fewer_digits_is_not_measured(demo, monkeypatch):
+def test_a_model_in_reduced_precision_is_not_measured(demo, monkeypatch):
     rows = prepare(demo, load_task("demo", limit=20)).rows
     monkeypatch.setattr(type(demo), "dtype", property(lambda _: torch.bfloat16))
-    assert estimate.faster_products(demo, rows) == (None, 1.0)
+    assert estimate.faster_matmul_dtype(demo, rows) == (None, 1.0)
 
 
 def test_what_questions_share_is_not_run_once_a_chunk(demo):
@@ -428,16 +428,16 @@ def test_another_search_on_the_same_directory_is_refused(tiny, small_task, tmp_p
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (dict(search="race"), "--search is 'race' and must be one of exact, racing"),
-        (dict(search="racing", alpha=0), "--race-alpha must lie between 0 and 1 and is 0"),
-        (dict(search="racing", alpha=1.0), "--race-alpha must lie between 0 and 1"),
-        (dict(search="racing", tolerance=-1), "--race-tolerance must be 0 or more and is -1"),
-        (dict(search="racing", tolerance=float("nan")), "--race-tolerance must be 0 or more"),
-        (dict(search="exact", tolerance=0.1), "--race-tolerance 0.1 goes with --search racing"),
-        (dict(search="exact", dtype="own"), "--race-dtype own goes with --search racing only"),
-        (dict(search="racing", dtype="float8"), "--race-dtype is 'float8' and must be one of auto"),
-        (dict(search="racing", dtype="bfloat16", tolerance=0), "--race-tolerance 0 allows no"),
-        (dict(search="exact", alpha=0.1), "--race-alpha 0.1 goes with --search racing"),
+        (dict(search="race"), "search is 'race' and must be one of exact, racing"),
+        (dict(search="racing", alpha=0), "race_alpha must lie between 0 and 1 and is 0"),
+        (dict(search="racing", alpha=1.0), "race_alpha must lie between 0 and 1"),
+        (dict(search="racing", tolerance=-1), "race_tolerance must be 0 or more and is -1"),
+        (dict(search="racing", tolerance=float("nan")), "race_tolerance must be 0 or more"),
+        (dict(search="exact", tolerance=0.1), "race_tolerance=0.1 goes with search='racing'"),
+        (dict(search="exact", dtype="own"), "race_dtype='own' goes with search='racing' only"),
+        (dict(search="racing", dtype="float8"), "race_dtype is 'float8' and must be one of auto"),
+        (dict(search="racing", dtype="bfloat16", tolerance=0), "race_tolerance=0 allows no"),
+        (dict(search="exact", alpha=0.1), "race_alpha=0.1 goes with search='racing'"),
     ],
 )
 def test_bad_options(options, says):

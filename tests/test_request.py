@@ -30,22 +30,22 @@ def test_it_stays_as_it_was_asked_for():
 @pytest.mark.parametrize(
     ("asked", "told"),
     [
-        (dict(remove=1, ratio=0.5), "--remove and --ratio both say how many blocks"),
-        (dict(ratio=1.5), "--ratio must lie between 0 and 1 and is 1.5"),
-        (dict(keep_accuracy=2.0), "--keep-accuracy must lie between 0 and 1 and is 2"),
-        (dict(keep_text_loss=-0.1), "--keep-text-loss must be 0 or more and is -0.1"),
+        (dict(remove=1, ratio=0.5), "remove and ratio both say how many blocks"),
+        (dict(ratio=1.5), "ratio must lie between 0 and 1 and is 1.5"),
+        (dict(keep_accuracy=2.0), "keep_accuracy must lie between 0 and 1 and is 2"),
+        (dict(keep_text_loss=-0.1), "keep_text_loss must be 0 or more and is -0.1"),
         (dict(method="beam"), "method beam chooses a given number of blocks together"),
-        (dict(method="no"), "--method"),
+        (dict(method="no"), "method is 'no'"),
         (dict(search="racing", objective="debiased_margin"), "needs all calibration questions"),
-        (dict(race_alpha=0.1), "--race-alpha 0.1 goes with --search racing only"),
+        (dict(race_alpha=0.1), "race_alpha=0.1 goes with search='racing' only"),
         (dict(granularity="blok"), "Did you mean 'block'?"),
-        (dict(granularity="mlp", method="tail"), "ranks whole blocks and --granularity mlp"),
-        (dict(among="some"), "--among is 'some' and must be one of all, decisive"),
+        (dict(granularity="mlp", method="tail"), "ranks whole blocks and granularity='mlp'"),
+        (dict(among="some"), "among is 'some' and must be one of all, decisive"),
         (dict(tasks=0), "no task is given"),
-        (dict(tasks=1, weights=[1.0]), "--weights goes with several tasks"),
-        (dict(tasks=2, weights=[1.0]), "--weights gives 1 and --task 2"),
-        (dict(tasks=2, search="racing"), "--search racing takes one task"),
-        (dict(tasks=2, granularity="mlp"), "--granularity mlp takes one task"),
+        (dict(tasks=1, weights=[1.0]), "weights goes with several tasks"),
+        (dict(tasks=2, weights=[1.0]), "weights gives 1 for 2 tasks"),
+        (dict(tasks=2, search="racing"), "search='racing' takes one task"),
+        (dict(tasks=2, granularity="mlp"), "granularity='mlp' takes one task"),
         (dict(tasks=2, among="decisive"), "several tasks have no one transition"),
         (dict(tasks=2, keep_period=True), "a search by several tasks does not"),
     ],
@@ -60,6 +60,6 @@ def test_it_is_refused_where_it_is_built(asked, told):
 def test_halves_need_all_weights_in_one_memory():
     PruneRequest(remove=1).check_placement("map", True)
     PruneRequest(remove=1, granularity="mlp").check_placement("auto", None)
-    for device, stream, told in (("map", None, "--device map"), ("auto", True, "--stream")):
+    for device, stream, told in (("map", None, "device='map'"), ("auto", True, "stream")):
         with pytest.raises(UserError, match=f"{told} spreads them"):
             PruneRequest(remove=1, granularity="mlp").check_placement(device, stream)

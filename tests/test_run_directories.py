@@ -123,7 +123,7 @@ WORK = {
 def test_a_directory_in_which_another_process_works_is_left_alone(tiny, task, tmp_path, hold, name):
     process = hold(tmp_path / "run")
     before = content(tmp_path / "run")
-    with pytest.raises(UserError, match=f"is in use: process {process.pid} on .* since 2.*--out"):
+    with pytest.raises(UserError, match=f"is in use: process {process.pid} on .* since 2.*out"):
         WORK[name](tiny["llama"], task, tmp_path / "run")
     assert content(tmp_path / "run") == before
     process.send_signal(signal.SIGKILL)

@@ -366,7 +366,7 @@ def test_minibatches_hold_every_question_once():
         assert all(least <= len(of) < 2 * least for of in members)
     with pytest.raises(UserError, match="39 questions make 4 minibatches of 8.*at least 40"):
         draw_minibatches(39, None, 0)
-    with pytest.raises(UserError, match="or a smaller --minibatch"):
+    with pytest.raises(UserError, match="or a smaller minibatch"):
         draw_minibatches(60, 16, 0)
     with pytest.raises(UserError, match="at least 8"):
         draw_minibatches(60, 4, 0)
@@ -384,7 +384,7 @@ def test_a_run_of_another_model_or_other_questions_is_refused(
     with pytest.raises(UserError, match="a run of similarity, which removes no blocks"):
         similarity(demo, task, run=tmp_path / "s")
     for wrong, says in (({"remove": [99]}, "blocks 0 to 13"), ({"remove": [2, 2]}, "twice"),
-                        ({"remove": []}, "names no block"), ({}, "either --remove"),
+                        ({"remove": []}, "names no block"), ({}, "either remove"),
                         ({"remove": range(14)}, "at least one must stay")):  # fmt: skip
         with pytest.raises(UserError, match=says):
             similarity(demo, task, **wrong)
@@ -400,7 +400,7 @@ def test_nan_names_the_block_and_the_question(tiny_dirs, small_task):
 
 def test_too_little_memory_is_said(tiny_dirs, small_task):
     decoder = load_model(str(tiny_dirs["llama"]), max_memory="63MB")
-    with pytest.raises(UserError, match="smaller --minibatch, or a larger --max-memory"):
+    with pytest.raises(UserError, match="smaller minibatch, or a larger max_memory"):
         prepare_minibatch(decoder, small_task, np.arange(8), 300)
 
 

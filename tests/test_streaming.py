@@ -163,7 +163,7 @@ def test_a_budget_below_the_weights_streams_by_itself(directories, small):
     whole = load_model(name).weight_bytes
     assert load_model(name, max_memory=whole).placement.in_place
     assert load_model(name, max_memory=whole - 1).placement.in_place is False
-    with pytest.raises(UserError, match="leave --no-stream out"):
+    with pytest.raises(UserError, match="leave stream=False out"):
         load_model(name, stream=False, max_memory=whole - 1)
 
 
@@ -316,5 +316,5 @@ def test_what_cannot_be_streamed_is_refused_before_any_work(directories, tmp_pat
     assert fits(source, torch.float32, "cpu", None)
     packed = damaged(directories["llama"], tmp_path / "packed", lambda t: t.update(
         {"model.norm.weight": t["model.norm.weight"].to(torch.float8_e4m3fn)}))  # fmt: skip
-    with pytest.raises(UserError, match="use --no-stream"):
+    with pytest.raises(UserError, match="use stream=False"):
         load_model(packed, stream=True)

@@ -61,7 +61,7 @@ def check(
                 raise UserError(f"{name}: the directory has no tokenizer; give a full checkpoint")
             found |= _token_lines(checks, asked, tokenizer, seen, model.device, *split)
     except UserError as error:
-        checks.refuse(checks.stage, str(error))
+        checks.refuse(checks.stage, error.typed)
     _finish(screen, out, {"ok": not checks.refused, "checks": checks.lines, **found})
     if checks.refused:
         what = name if task is None else f"{name} on {task}"
@@ -315,7 +315,7 @@ def _paper_lines(
     try:
         settings = resolve(Settings(calibration=calibration), seen.blocks)
     except UserError as error:  # which other commands do not mind
-        checks.tell("paper", f"not with its defaults: {error}", ok=False)
+        checks.tell("paper", f"not with its defaults: {error.typed}", ok=False)
         return {"experiments": []}
     needed = seen.vocabulary if questions.needs_vocabulary else int(questions.options.max())
     parameters = sum(seen.block_parameters) / seen.blocks

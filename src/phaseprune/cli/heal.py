@@ -42,7 +42,7 @@ class HealingOptions:
     steps: Annotated[int, o.option("--steps", "Optimiser steps at most.", o.TRAINING)] = 500
     lr: Annotated[
         float | None,
-        o.option("--lr", "Peak step size.", o.TRAINING,
+        o.option("--lr", "Peak learning rate.", o.TRAINING,
                  default="0.002 for lora, 0.0002 for full"),
     ] = None  # fmt: skip
     batch: Annotated[

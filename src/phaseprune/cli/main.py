@@ -83,7 +83,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         code = app(arguments, prog_name="phaseprune", standalone_mode=False) or 0
     except UserError as error:
-        code = _say(f"error: {error}", 2)
+        code = _say(f"error: {error.typed}", 2)
     except KeyboardInterrupt:
         code = _say("stopped; the same command goes on from the last finished step", 130)
     except Exception as error:  # noqa: BLE001 - the last line of defence

@@ -27,7 +27,7 @@ def phasewise(
     protect: Annotated[
         str | None,
         o.option("--protect", "Never remove these blocks, as 0,1,2: are the other Silent blocks "
-                 "dear too?", metavar="BLOCKS"),
+                 "expensive too?", metavar="BLOCKS"),
     ] = None,
     calibration: o.Calibration = None,
     evaluation: o.Evaluation = None,

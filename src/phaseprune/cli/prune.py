@@ -193,7 +193,7 @@ def refuse_to_export(run: Run, decoder: Any, granularity: str, keep_period: bool
     try:
         limits = check_exportable(decoder, granularity in ("block", "sublayer"))
     except UserError as error:
-        raise UserError(f"{error} (--no-export searches without it)") from None
+        raise UserError(f"{error.typed} (--no-export searches without it)") from None
     if limits:
         run.screen.note(f"not every removal of this model can be exported: {limits}")
     if not keep_period and (by_position := taken_by_position(decoder)):

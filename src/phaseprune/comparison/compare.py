@@ -113,7 +113,7 @@ def compare(
     Args:
         decoder: from ``load_model``.
         tasks: from ``load_task``, one or more; the questions of each are split by seed.
-        methods: names of ``phaseprune methods``, or ``all``; None for all but the dear ones
+        methods: names of ``phaseprune methods``, or ``all``; None for all but the expensive ones
             (``beam``, ``pairwise``, ``evolutionary``, ``laco``). In an unfinished or finished run
             these come beside those that it has. A method that cannot run is left out with the
             reason.

@@ -44,7 +44,7 @@ class Wanted:
 
 
 def method_names(names: Iterable[str] | None) -> tuple[str, ...]:
-    """The methods to compare, in the order of the registry; all but the dear ones for None.
+    """The methods to compare, in the order of the registry; all but the expensive ones for None.
 
     ``all`` stands for all of them.
 
@@ -52,7 +52,7 @@ def method_names(names: Iterable[str] | None) -> tuple[str, ...]:
         UserError: no name, or one that is none; with near matches.
     """
     if names is None:
-        return tuple(name for name, method in METHODS.items() if not method.dear)
+        return tuple(name for name, method in METHODS.items() if not method.expensive)
     asked = list(names)
     if not asked:
         raise UserError("--methods names none; leave it out for all, or see `phaseprune methods`")

@@ -141,7 +141,7 @@ def _rank(
                     progress=listen,
                 )  # fmt: skip
             except UserError as error:
-                reasons["all" if one.number is None else str(one.number)] = str(error)
+                reasons["all" if one.number is None else str(one.number)] = error.typed
                 continue
             seconds = round(time.perf_counter() - began, 3)
             line = found.to_dict() | {"number": one.number, "draw": one.draw, "seconds": seconds}

@@ -54,7 +54,7 @@ def open_text(decoder: Decoder, text: str | Path | None) -> Reading:
     except UserError as error:
         if text is not None:
             raise
-        return Reading(None, f"it needs plain text, and of {BUNDLED}: {error}")
+        return Reading(None, f"it needs plain text, and of {BUNDLED}: {error.typed}")
     return Reading(found, "", text, found.tokens)
 
 

@@ -230,7 +230,7 @@ def front(costs: Mapping[str, float], values: Mapping[str, float]) -> tuple[str,
 
 @dataclass(frozen=True)
 class Gain:
-    """What a dearer method of the front retains more than the next cheaper one."""
+    """What a more expensive method of the front retains more than the next cheaper one."""
 
     method: str
     than: str

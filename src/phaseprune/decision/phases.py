@@ -64,7 +64,7 @@ class Difference:
     """Retained accuracy without Decisive blocks minus that without as many Silent blocks.
 
     Attributes:
-        estimate: the mean difference; above 0, Silent blocks are the dearer ones.
+        estimate: the mean difference; above 0, Silent blocks cost more.
         p_value: of "no difference", two-sided, from the bootstrap.
         p_corrected: after Holm's correction over the numbers of removed blocks.
         level: the corrected p-value of a significant difference is below it.
@@ -355,7 +355,7 @@ class Control:
     """A difference Decisive - Silent in which depth is controlled.
 
     Attributes:
-        value: of the difference, in units of retained; above 0, Silent blocks are dearer.
+        value: of the difference, in units of retained; above 0, Silent blocks cost more.
         ci: its 95 % interval.
         p_value: of "no difference", two-sided.
         questions_ci: the interval over questions alone, where blocks are a source of chance too,
@@ -427,8 +427,8 @@ def phase_verdict(plain: Difference, controls: Mapping[str, Control]) -> str:
         controls: those that there are.
 
     Returns:
-        ``agrees``: Silent blocks are dearer, and every control holds; ``partly``: they are dearer,
-        but it may be for their depth; ``disagrees``: Decisive blocks are significantly dearer, in
+        ``agrees``: Silent blocks cost more, and every control holds; ``partly``: they cost more,
+        but it may be for their depth; ``disagrees``: Decisive blocks cost significantly more, in
         the plain comparison or among blocks that are near or later; ``undecided``: else. The jump
         alone makes no ``disagrees``: a bend in the cost makes it negative too.
     """

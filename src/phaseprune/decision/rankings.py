@@ -44,7 +44,7 @@ def removable(blocks: int, protect: Collection[int] = ()) -> tuple[int, ...]:
     unknown = sorted(block for block in protect if not 0 <= block < blocks)
     if unknown:
         raise UserError(
-            f"--protect {','.join(map(str, unknown))}: the model has blocks 0 to {blocks - 1}; "
+            f"--protect={','.join(map(str, unknown))}: the model has blocks 0 to {blocks - 1}; "
             "name some of these"
         )
     left = tuple(block for block in range(blocks) if block not in protect)
@@ -79,7 +79,7 @@ def check_number(
         why = f" and {protected} of them protected" if protected else ""
         offer = f"give 1 to {most}" if most > 1 else "give 1" if most else "nothing can be removed"
         raise UserError(
-            f"--remove {remove}: the model has {blocks} {nouns}{why}, and one at least must stay; "
+            f"--remove={remove}: the model has {blocks} {nouns}{why}, and one at least must stay; "
             f"{offer}" + (", or protect fewer" if protected else "")
         )
     return remove

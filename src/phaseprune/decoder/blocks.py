@@ -78,13 +78,13 @@ def skipped_blocks(decoder: Decoder, removed: Collection[int]) -> Iterator[None]
 
 
 @contextmanager
-def unheard_blocks(decoder: Decoder, removed: Collection[int]) -> Iterator[None]:
+def bypassed_blocks(decoder: Decoder, removed: Collection[int]) -> Iterator[None]:
     """Let the given blocks run, for what they write to a cache, and pass on what they were given.
 
     To all others they are gone, as by ``skipped_blocks``.
     """
 
-    def unheard(index: int) -> Callable | None:
+    def bypassed(index: int) -> Callable | None:
         forward = decoder.blocks[index].forward
 
         def run(*args, **kwargs):
@@ -94,7 +94,7 @@ def unheard_blocks(decoder: Decoder, removed: Collection[int]) -> Iterator[None]
 
         return run if index in removed else None
 
-    with replaced_blocks(decoder, unheard):
+    with replaced_blocks(decoder, bypassed):
         yield
 
 

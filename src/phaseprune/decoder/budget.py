@@ -38,7 +38,7 @@ def parse_bytes(size: str | int) -> int:
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?I?)B?", str(size).strip().upper())
     if match is None or match[2] not in UNITS:
-        raise UserError(f"--max-memory {size!r} is no size; write for example 8GB or 500MB")
+        raise UserError(f"--max-memory={size!r} is no size; write for example 8GB or 500MB")
     return int(float(match[1]) * UNITS[match[2]])
 
 

@@ -88,7 +88,7 @@ def locate_blocks(model: nn.Module, config, path: str | None = None) -> str:
     }
     if path not in lists or not len(lists[path]):
         raise UserError(
-            f"--blocks {path!r}: {type(model).__name__} has no list of modules of that name."
+            f"--blocks={path!r}: {type(model).__name__} has no list of modules of that name."
             + (near_matches(path, lists) or f" It has {', '.join(list(lists)[:5]) or 'none'}")
         )
     return path

@@ -129,7 +129,7 @@ def _refuse_other_kinds(header: GgufHeader) -> None:
     if fields.get("split.count", 1) > 1:
         raise UserError(
             f"{header.path.name}: split.count is {fields['split.count']}, so it holds a part of a "
-            "model; join the parts (llama-gguf-split --merge) and give that file"
+            "model; join the parts (`llama-gguf-split --merge`) and give that file"
         )
     for key, value in fields.items():
         name = key.removeprefix("tokenizer.")

@@ -16,7 +16,7 @@ from collections.abc import Collection
 import numpy as np
 import torch
 
-from phaseprune.decoder.blocks import skipped_blocks, unheard_blocks
+from phaseprune.decoder.blocks import bypassed_blocks, skipped_blocks
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.progress import Progress, silent
 
@@ -99,7 +99,7 @@ def cached_tokens(
     if not decoder.placement.in_place:
         return None
     tokens, done = np.zeros((len(prompts), count), dtype=np.int64), 0
-    with unheard_blocks(decoder, set(removed)):
+    with bypassed_blocks(decoder, set(removed)):
         for part in np.array_split(np.arange(len(prompts)), -(-len(prompts) // rows)):
             given, cache = torch.as_tensor(prompts[part]).to(decoder.device), {}
             for place in range(count):

@@ -236,7 +236,7 @@ def _refuse_odd_fields(source: Source) -> None:
     try:
         stated = read_json_object(source.directory / "config.json")
     except UserError as error:
-        raise UserError(f"{source.name}: it cannot be loaded ({error})") from None
+        raise UserError(f"{source.name}: it cannot be loaded ({error.typed})") from None
     for field, (what, fits_kind) in _FIELDS.items():
         value = stated.get(field)
         if value is not None and not fits_kind(value):
@@ -249,7 +249,7 @@ def _headers(source: Source) -> Checkpoint:
     try:
         return read_checkpoint(source)
     except UserError as error:
-        said = str(error).removeprefix(f"{source.name}: ")
+        said = error.typed.removeprefix(f"{source.name}: ")
         raise UserError(f"{source.name}: it cannot be loaded ({said})") from None
 
 
@@ -386,7 +386,7 @@ def pick_device(name: str | DeviceMap) -> str:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:
         raise UserError(
-            f"--device {name!r} cannot be used here ({first_line(error)}); try cpu or auto"
+            f"--device={name!r} cannot be used here ({first_line(error)}); try cpu or auto"
         ) from None
     return name
 

@@ -50,7 +50,7 @@ def require_accelerate() -> None:
     """
     if find_spec("accelerate") is None:
         raise UserError(
-            f"--device {MAP} needs accelerate, which spreads a model over devices; "
+            f"--device={MAP} needs accelerate, which spreads a model over devices; "
             "pip install 'phaseprune[map]'"
         )
 
@@ -80,7 +80,7 @@ def refuse_unmappable(source: Source, config, stream: bool | None) -> None:
         why = "quantised weights are not moved between devices; give one --device"
     else:
         return
-    raise UserError(f"{source.name}: --device {MAP} cannot be used here: {why}")
+    raise UserError(f"{source.name}: --device={MAP} cannot be used here: {why}")
 
 
 class Mapped(Placement):
@@ -94,7 +94,7 @@ class Mapped(Placement):
         "gradients": "{name} is spread over several places and gives no gradients, which this "
         "method needs; give one --device, or choose another method",
         "halves": "{name}: --granularity runs halves of blocks, which needs all weights in one "
-        f"memory, and --device {MAP} spreads them; leave one of the two out",
+        f"memory, and --device={MAP} spreads them; leave one of the two out",
         "merging": "{name}: blocks cannot be merged while they are spread by a device map; load "
         "the model on one device, or choose another method",
     }

@@ -222,7 +222,7 @@ def read_index(source: Source) -> dict[str, Any]:
     try:
         return read_json_object(source.directory / INDEX)
     except UserError as error:
-        raise UserError(f"{source.name}: {error}") from None
+        raise UserError(f"{source.name}: {error.typed}") from None
 
 
 def _refuse_adapter(name: str, directory: Path) -> None:

@@ -31,8 +31,8 @@ def check_method(method: str) -> None:
         raise UserError(f"--method is {method!r} and must be one of {', '.join(METHODS)}")
     if method == "lora" and find_spec("peft") is None:
         raise UserError(
-            "--method lora needs the package peft; install it with pip install "
-            "'phaseprune[heal]', or give --method full"
+            "--method=lora needs the package peft; install it with pip install "
+            "'phaseprune[heal]', or give --method=full"
         )
 
 
@@ -65,7 +65,7 @@ def trainable(decoder: Decoder, method: str, rank: int, seed: int) -> Iterator[N
                 adapted = get_peft_model(decoder.model, wanted)
         except ValueError as error:
             raise UserError(
-                f"{decoder.name}: LoRA finds nothing to adapt ({error}); give --method full"
+                f"{decoder.name}: LoRA finds nothing to adapt ({error}); give --method=full"
             ) from None
     else:
         for parameter in kept:

@@ -82,7 +82,7 @@ def _problem(decoder: Decoder, name: str, tensor: torch.Tensor) -> str | None:
     in_dtype = str(tensor.dtype).removeprefix("torch.")
     if not math.isfinite(largest):
         if tensor.dtype == torch.float16:
-            todo = "float16 holds no more than 65504: use --dtype bfloat16 or float32"
+            todo = "float16 holds no more than 65504: use --dtype=bfloat16 or float32"
         else:
             todo = "the checkpoint is damaged, so fetch it again"
         return f"has NaN or infinite weights ({name}) in {in_dtype}; {todo}"
@@ -139,7 +139,7 @@ def _overflow_words(decoder: Decoder, watched: Watched) -> str:
 def _in_dtype(decoder: Decoder) -> str:
     name = str(decoder.dtype).removeprefix("torch.")
     if decoder.dtype == torch.float16:
-        return "in float16, which holds no more than 65504; use --dtype bfloat16 or float32"
+        return "in float16, which holds no more than 65504; use --dtype=bfloat16 or float32"
     return f"in {name} on a few tokens; its weights are damaged, so fetch the checkpoint again"
 
 

@@ -95,7 +95,7 @@ def taylor_scores(
                 if not torch.isfinite(loss):
                     raise UserError(
                         f"{decoder.name}: the loss is NaN or infinite in window {number} of the "
-                        "text; try --dtype float32"
+                        "text; try --dtype=float32"
                     )
                 for total, gradient in zip(
                     sums, torch.autograd.grad(loss / predicted, weights, allow_unused=True),

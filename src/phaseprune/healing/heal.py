@@ -83,7 +83,7 @@ def heal(
 def check_name(name: str | None) -> None:
     """Refuse a name that leads out of RUN/heal."""
     if name is not None and (Path(name).name != name or name in (".", "..")):
-        raise UserError(f"--name {name!r} must be a plain name of a folder in RUN/heal")
+        raise UserError(f"--name={name!r} must be a plain name of a folder in RUN/heal")
 
 
 def heal_step(

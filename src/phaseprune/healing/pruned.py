@@ -123,7 +123,7 @@ def open_run(path: str | Path, model: str | None = None, revision: str | None = 
         )
     if granularity := manifest["options"].get("granularity"):
         raise UserError(
-            f"{path} removed halves of blocks (--granularity {granularity}), "
+            f"{path} removed halves of blocks (--granularity={granularity}), "
             "which are zeros that fine-tuning would fill again; heal a run of whole blocks"
         )
     if manifest["status"] != "finished" or not steps:
@@ -152,7 +152,7 @@ def _questions(path: str | Path, manifest: dict[str, Any]) -> tuple[Task, Task]:
             raise UserError(f"manifest.json gives them an unknown option, {min(unknown)!r}")
         task = load_task(told["name"], **settings)
     except UserError as error:
-        raise UserError(f"the questions of {path} cannot be loaded again: {error}") from None
+        raise UserError(f"the questions of {path} cannot be loaded again: {error.typed}") from None
     differ = [key for key, value in task.identity.items() if value != told.get(key)]
     if task.prompt_format != manifest["prompt_format"]:
         differ.append("prompt format")
@@ -181,7 +181,7 @@ def _check_model(
         identity = find_source(name, revision).identity
     except UserError as error:
         hint = "" if model else "; if it is elsewhere now, say where with --model"
-        raise UserError(f"the full model of {path} cannot be found: {error}{hint}") from None
+        raise UserError(f"the full model of {path} cannot be found: {error.typed}{hint}") from None
     if difference := model_difference(told, identity):
         raise UserError(
             f"{name} is not the full model of {path}: {difference}; give that model with --model"

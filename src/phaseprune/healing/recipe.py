@@ -10,7 +10,7 @@ from phaseprune.decoder.trainable import METHODS, check_method
 from phaseprune.errors import UserError, near_matches
 
 OBJECTIVES = ("task", "text", "distill")
-#: Peak step sizes where none is given: those usual for adapters and for all weights.
+#: Peak learning rates where none is given: those usual for adapters and for all weights.
 DEFAULT_LR = {"lora": 2e-3, "full": 2e-4}
 #: Examples that early stopping looks at: a tenth of those trained on, within these bounds. Twenty
 #: looks then cost at most two thirds of the training, whose examples run forward and backward.
@@ -25,7 +25,7 @@ class Recipe:
         method: ``lora`` or ``full``.
         objective: ``task``, ``text`` or ``distill`` (``heal.losses``).
         steps: optimiser steps at most.
-        lr: peak step size of AdamW; None for ``DEFAULT_LR``.
+        lr: peak learning rate of AdamW; None for ``DEFAULT_LR``.
         batch: questions (or windows of text) a step.
         seed: of the adapters, the held-out part and the order of the batches.
         rank: of the adapters.
@@ -49,7 +49,7 @@ class Recipe:
 
     @property
     def peak(self) -> float:
-        """The step size in use."""
+        """The peak learning rate in use."""
         return DEFAULT_LR[self.method] if self.lr is None else self.lr
 
     @property
@@ -67,7 +67,7 @@ class Recipe:
         """Plain JSON values, with what the defaults come to."""
         return asdict(self) | {"lr": self.peak, "check_every": self.between}
 
-    def step_size(self, step: int) -> float:
+    def learning_rate(self, step: int) -> float:
         """Of a 0-based step: up over a twentieth of the steps, then down as a half cosine."""
         warm_up = max(1, self.steps // 20)
         if step < warm_up:

@@ -66,20 +66,20 @@ def prepare_sources(
     """Read and check everything that can be checked without weights; arguments as of ``heal``."""
     check_recipe(recipe)
     if recipe.objective == "text" and text is None:
-        raise UserError("--objective text needs plain text to train on; give it with --text FILE")
+        raise UserError("--objective=text needs plain text to train on; give it with --text FILE")
     if recipe.objective == "task" and text is not None:
-        raise UserError("--text goes with --objective text or distill; add one, or leave it out")
+        raise UserError("--text goes with --objective=text or distill; add one, or leave it out")
     if text is not None and train is not None:
         raise UserError("--train and --text both say what to train on; give one of them")
     if is_map(options["device"]):
         raise UserError(
             "healing trains on one device, and a map spreads the model over several; name one, as "
-            "--device cuda"
+            "--device=cuda"
         )
     pruned = open_run(run, model, options["revision"])
     dtype = pruned.manifest["model"]["dtype"] if dtype == "auto" else dtype
     if dtype not in ("float32", "bfloat16"):
-        raise UserError(f"training runs in float32 or bfloat16, not {dtype}; give --dtype bfloat16")
+        raise UserError(f"training runs in float32 or bfloat16, not {dtype}; give --dtype=bfloat16")
     training = None
     if text is None:
         found = training_questions(pruned.evaluation, train)

@@ -105,7 +105,7 @@ def train(
         while state.stopped_by is None:
             step = state.step
             for group in optimizer.param_groups:
-                group["lr"] = recipe.step_size(step)
+                group["lr"] = recipe.learning_rate(step)
             numbers = batch_numbers(learning, recipe.batch, step, recipe.seed)
             losses.append(_step(trainer, weights, optimizer, loss, numbers))
             state.step += 1
@@ -189,7 +189,7 @@ def _refuse_not_finite(
     where = f"question {names[number]!r}" if names else f"window {number} of the text"
     raise UserError(
         f"{trainer.decoder.name}: the loss is NaN or infinite in the part that begins with "
-        f"{where}; give a smaller --lr, or --dtype float32"
+        f"{where}; give a smaller --lr, or --dtype=float32"
     )
 
 

@@ -72,28 +72,28 @@ def find_choice(
     if method is None:
         found = next(each for each in METHODS.values() if each.objective == wanted)
         how = search_options(search, alpha, tolerance, dtype)
-        return Choice(found, how, f"--objective {wanted}")
+        return Choice(found, how, f"--objective={wanted}")
     found = find_method(method)
     if found.objective is not None:
         if wanted not in (None, found.objective):
             raise UserError(
-                f"--method {method} chooses by {found.objective} and --objective says {wanted}; "
+                f"--method={method} chooses by {found.objective} and --objective says {wanted}; "
                 "give one of them"
             )
         how = search_options(search, alpha, tolerance, dtype)
-        return Choice(found, how, f"--method {method}")
+        return Choice(found, how, f"--method={method}")
     if wanted is not None:
         raise UserError(
-            f"--method {method} ranks blocks by a figure of its own and --objective says {wanted}; "
+            f"--method={method} ranks blocks by a figure of its own and --objective says {wanted}; "
             "give one of them"
         )
     if search != "exact" or (alpha, tolerance, dtype) != (None, None, None):
         searches = ", ".join(each.name for each in METHODS.values() if each.objective)
         raise UserError(
-            f"--search and --race-… go with methods that search ({searches}); --method {method} "
-            "ranks all blocks at once, so leave them out"
+            f"--search and the options of racing go with methods that search ({searches}); "
+            f"--method={method} ranks all blocks at once, so leave them out"
         )
-    return Choice(found, {}, f"--method {method}")
+    return Choice(found, {}, f"--method={method}")
 
 
 def search_options(
@@ -123,12 +123,12 @@ def search_options(
         for name, value in (("alpha", alpha), ("tolerance", tolerance)):
             if value is not None:
                 raise UserError(
-                    f"--race-{name} {value:g} goes with --search racing only; add that or leave "
+                    f"--race-{name}={value:g} goes with --search=racing only; add that or leave "
                     "it out"
                 )
         if dtype is not None:
             raise UserError(
-                f"--race-dtype {dtype} goes with --search racing only; add that or leave it out"
+                f"--race-dtype={dtype} goes with --search=racing only; add that or leave it out"
             )
         return {"search": search}
     alpha = DEFAULT_ALPHA if alpha is None else alpha
@@ -145,7 +145,7 @@ def search_options(
         )
     if dtype == "bfloat16" and tolerance == 0:
         raise UserError(
-            "--race-dtype bfloat16 changes figures a little, and --race-tolerance 0 allows no "
+            "--race-dtype=bfloat16 changes figures a little, and --race-tolerance=0 allows no "
             "change; give a tolerance or leave the dtype out"
         )
     return {"search": search, "alpha": alpha, "tolerance": tolerance, "race_dtype": dtype}

@@ -1,4 +1,4 @@
-"""What the dearer searches cost, in block passes, and the sizes that say so; nothing heavy here."""
+"""What expensive searches cost, in block passes, and the sizes that say so; nothing heavy here."""
 
 from __future__ import annotations
 

@@ -113,7 +113,7 @@ def chunk_figures(
     chunk: Chunk,
     live: Sequence[int],
     blocks: Sequence[int],
-    products: torch.dtype | None,
+    matmul_dtype: torch.dtype | None,
     progress: Progress,
     label: str,
 ) -> tuple[list[Figures], float]:
@@ -124,7 +124,7 @@ def chunk_figures(
         chunk: the questions.
         live: the blocks not removed yet.
         blocks: the candidates.
-        products: dtype of the matrix products, None for the model's own.
+        matmul_dtype: dtype of the matrix products, None for the model's own.
         progress: told of each block pass.
         label: for ``progress``.
 
@@ -133,10 +133,10 @@ def chunk_figures(
     """
     judge = chunk.judge
     # The head's rounding averages out over a window's hundreds of tokens, not over an option's few.
-    head = products if judge.unit == "windows" else None
+    head = matmul_dtype if judge.unit == "windows" else None
     sweep = sweep_scores(
         decoder, judge.rows, judge.needs_vocabulary, live, candidates=blocks, kept=chunk.kept,
-        products=products, head_products=head, progress=progress, label=label,
+        matmul_dtype=matmul_dtype, head_dtype=head, progress=progress, label=label,
     )  # fmt: skip
     return [judge.by_unit(scores) for scores in sweep.scores], sweep.block_passes * chunk.share
 

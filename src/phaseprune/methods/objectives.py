@@ -60,12 +60,12 @@ def check_letters(objective: str | None, scorings: Collection[str], search: str 
         return
     if "text" in scorings:
         raise UserError(
-            f"--objective {objective} takes the label prior off, and texts have none; use "
-            "decision_margin, or --scoring letter"
+            f"--objective={objective} takes the label prior off, and texts have none; use "
+            "decision_margin, or --scoring=letter"
         )
     if search == "racing":
         raise UserError(
-            f"--objective {objective} needs all calibration questions at once, and --search racing "
+            f"--objective={objective} needs all calibration questions at once, and --search=racing "
             "looks at parts of them; leave it out"
         )
 

@@ -59,7 +59,7 @@ def read_text(
         return read_windows(decoder, path)
     if path is not None and not guarded:
         raise UserError(
-            f"--text {path} goes with --objective text_loss or --guard only, or with a --method "
+            f"--text {path} goes with --objective=text_loss or --guard only, or with a --method "
             "that looks at text; add one of them or leave it out"
         )
     return None

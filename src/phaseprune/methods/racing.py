@@ -2,7 +2,7 @@
 
 The statistics are those of ``decision.racing``. Questions are drawn in random order, one by one and
 not by groups: a sample of groups would not be one of questions. Where that is faster, a race is run
-with matrix products of fewer digits; the best two are then looked at again with all digits, and
+in reduced precision; the best two are then measured again in full precision, and
 most of the tolerance is kept back for what that shows.
 """
 
@@ -35,7 +35,7 @@ from phaseprune.sweep.memory import kept_budget, stream_bytes
 LEAST_OF = {"questions": LEAST, "windows": 4}
 #: Chunks may repeat so much of what their questions share, else all are run at once.
 REPEATED = 0.1
-#: Share of the tolerance that is kept back where products have fewer digits; the race itself saves
+#: Share of the tolerance that is kept back in reduced precision; the race itself saves
 #: hardly less with little of it.
 KEPT_BACK = 0.75
 
@@ -48,11 +48,11 @@ class Racing:
         options: of ``choice.search_options``.
         objective: a name in ``objectives.SIGNS``.
         chunks: one a look.
-        again: more and more questions on which the best two are looked at with all digits.
+        again: more and more questions on which the best two are measured in full precision.
         ends: how many questions each look has seen.
         a_stream: bytes of one stream over all questions.
         exact: what the exact search would have kept, for comparison.
-        products: dtype of the matrix products, None for the model's own.
+        matmul_dtype: dtype of the matrix products, None for the model's own.
         protect: blocks that are no candidates.
         earlier: by block, the figures of the step that saw most questions, the last of these.
     """
@@ -64,7 +64,7 @@ class Racing:
     ends: list[int]
     a_stream: int
     exact: Kept
-    products: torch.dtype | None = None
+    matmul_dtype: torch.dtype | None = None
     protect: frozenset[int] = frozenset()
     earlier: dict[int, np.ndarray] = field(default_factory=dict)
 
@@ -75,14 +75,14 @@ class Racing:
 
     @property
     def for_drift(self) -> float:
-        """What fewer digits may change."""
+        """What reduced precision may change."""
         return KEPT_BACK * self.options["tolerance"]
 
     @property
     def tolerance(self) -> float:
         """What the race itself may lose."""
         whole = self.options["tolerance"]
-        return whole if self.products is None else whole - self.for_drift
+        return whole if self.matmul_dtype is None else whole - self.for_drift
 
     def candidates(self, live: Sequence[int]) -> list[int]:
         """The live blocks that may be removed."""
@@ -114,12 +114,12 @@ class Racing:
             if len(values) >= len(self.earlier.get(line["block"], ())):
                 self.earlier[line["block"]] = values
             if line["products"] is None:
-                self.with_all_digits()
+                self.in_full_precision()
 
-    def with_all_digits(self) -> None:
+    def in_full_precision(self) -> None:
         """From now on, matrix products as the model has them."""
-        if self.products is not None:
-            self.products = None
+        if self.matmul_dtype is not None:
+            self.matmul_dtype = None
             for chunk in self.chunks:
                 chunk.kept = Kept(chunk.kept.budget)
 
@@ -130,7 +130,7 @@ def make_racing(
     objective: str,
     options: dict[str, Any],
     seed: int,
-    products: torch.dtype | None = None,
+    matmul_dtype: torch.dtype | None = None,
     protect: frozenset[int] = frozenset(),
 ) -> Racing:
     """Lay out the chunks.
@@ -141,7 +141,7 @@ def make_racing(
         objective: what candidates are judged by.
         options: of ``choice.search_options``.
         seed: of the order in which questions are drawn.
-        products: dtype of the matrix products, None for the model's own.
+        matmul_dtype: dtype of the matrix products, None for the model's own.
         protect: blocks that are no candidates.
     """
     rows, least = judge.rows, LEAST_OF[judge.unit]
@@ -153,12 +153,12 @@ def make_racing(
         ends = [judge.count]
         chunks = make_chunks(judge, order, ends, budget)
     again = []
-    if products is not None:
+    if matmul_dtype is not None:
         doubled = [least * 2**n for n in range(8) if 2 * least * 2**n <= judge.count]
         again = make_chunks(judge, order, [*doubled, judge.count], 0)
     return Racing(
         options, objective, chunks, again, ends, stream_bytes(decoder, rows.padded_tokens),
-        Kept(budget), products, protect,
+        Kept(budget), matmul_dtype, protect,
     )  # fmt: skip
 
 
@@ -175,22 +175,22 @@ def race_candidates(
     """
     began, drift = time.perf_counter(), None
     race, figures, passes = _race(decoder, racing, live, number, progress)
-    if racing.products is not None:
+    if racing.matmul_dtype is not None:
         drift, more = bound_drift(
             decoder, racing.again, racing.objective, live, racing.candidates(live), race,
             racing.for_drift, progress, f"step {number}",
         )  # fmt: skip
         passes += more
         if drift > racing.for_drift:
-            racing.with_all_digits()
+            racing.in_full_precision()
             race, figures, more = _race(decoder, racing, live, number, progress)
             passes += more
-    block_passes = math.ceil(passes - 1e-9)
+    block_passes, dtype = math.ceil(passes - 1e-9), racing.matmul_dtype
     of_step = {
         "block_passes": block_passes,
         "block_passes_saved": racing.exact_passes(live) - block_passes,
         "seconds": round(time.perf_counter() - began, 3),
-        "products": str(racing.products).removeprefix("torch.") if racing.products else None,
+        "products": dtype and str(dtype).removeprefix("torch."),
         "drift": drift,
     }
     unit, lines, candidates = racing.unit, [], racing.candidates(live)
@@ -214,7 +214,7 @@ def _race(
         blocks = [candidates[place] for place in race.alive]
         label = f"step {number}: race of {len(blocks)} blocks, {chunk.judge.unit} to {end}"
         found, more = chunk_figures(
-            decoder, chunk, live, blocks, racing.products, progress, label
+            decoder, chunk, live, blocks, racing.matmul_dtype, progress, label
         )
         passes += more
         for block, figures in zip(blocks, found, strict=True):
@@ -239,7 +239,7 @@ def bound_drift(
     progress: Progress,
     label: str,
 ) -> tuple[float, float]:
-    """Bound what fewer digits changed in how much better the best is than the second best.
+    """Bound what reduced precision changed in how much better the best is than the second best.
 
     More questions are looked at until that is little enough, or all have been.
 
@@ -260,7 +260,7 @@ def bound_drift(
     means = np.where(race.left, np.nanmean(race.values, axis=1), -np.inf)
     places = sorted(np.argsort(-means, kind="stable")[: min(2, race.left.sum())].tolist())
     blocks = [candidates[place] for place in places]
-    label = f"{label}: blocks {', '.join(map(str, blocks))} with all digits"
+    label = f"{label}: blocks {', '.join(map(str, blocks))} in full precision"
     seen, bound, passes = np.zeros((len(blocks), 0)), np.inf, 0.0
     for chunk in chunks:
         found, more = chunk_figures(decoder, chunk, live, blocks, None, progress, label)

@@ -39,7 +39,7 @@ class Method:
         ends: how many blocks at the beginning and at the end it never removes.
         sized: whether it chooses for a number of blocks, and with a larger one maybe others.
         anew: of such a one, whether each number takes a run of its own.
-        dear: whether comparisons leave it out unless it is asked for.
+        expensive: whether comparisons leave it out unless it is asked for.
         merges: whether blocks that stay take in those that go, so that their weights change.
     """
 
@@ -56,7 +56,7 @@ class Method:
     ends: tuple[int, int] = (0, 0)
     sized: bool = False
     anew: bool = False
-    dear: bool = False
+    expensive: bool = False
     merges: bool = False
 
     @property
@@ -152,14 +152,15 @@ METHODS = {
             "ours, over Shi et al. 2026", PAPER,
             f"the {costs.WIDTH} sets of one more block that leave the largest mean Decision "
             "Margin; then look again from each of them",
-            (QUESTIONS,), "beam", costs.beams, f"<= {costs.WIDTH} x IP's", sized=True, dear=True,
+            (QUESTIONS,), "beam", costs.beams, f"<= {costs.WIDTH} x IP's", sized=True,
+            expensive=True,
         ),
         Method(
             "pairwise", "Surrogate from every one and every two blocks",
             "ours, like Jansen et al. 2026", "2602.00161",
             "sum of d_i and d_ij, what one block and two lose of the Decision Margin; the block "
             "that adds least goes, one at a time",
-            (QUESTIONS,), "pairwise", costs.pairs, "<= L^3/6 + L^2", dear=True,
+            (QUESTIONS,), "pairwise", costs.pairs, "<= L^3/6 + L^2", expensive=True,
         ),
         Method(
             "evolutionary", "Evolutionary search for a set by the Decision Margin",
@@ -167,7 +168,7 @@ METHODS = {
             "(1+16): blocks of the set are switched for others, judged on growing parts of the "
             "questions; the largest mean Decision Margin stays",
             (QUESTIONS,), "evolution", costs.evolution, "~k(L-k)^2/2+L^2",
-            sized=True, anew=True, dear=True,
+            sized=True, anew=True, expensive=True,
         ),
         Method(
             "laco", "Layer Collapse: blocks merged into others", "Yang et al. 2024 (LaCo)",
@@ -175,7 +176,7 @@ METHODS = {
             "from the last blocks down, theta_l + sum_k (theta_l+k - theta_l) for a window of "
             f"{COMBINED}, where the cosine of last hidden states stays above a threshold",
             (EITHER,), "merges", costs.merging, "<= 4.5 L^2",
-            sized=True, anew=True, dear=True, merges=True,
+            sized=True, anew=True, expensive=True, merges=True,
         ),
         Method(
             "sleb", "SLEB: text loss, one at a time", "Song et al. 2024 (SLEB)", "2402.09025",

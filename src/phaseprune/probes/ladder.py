@@ -51,7 +51,7 @@ def read_ladder(path: str | Path, decoder: Decoder, task: Task) -> Ladder:
         )
     if granularity := manifest["options"].get("granularity"):
         raise UserError(
-            f"{path} removed halves of blocks (--granularity {granularity}), "
+            f"{path} removed halves of blocks (--granularity={granularity}), "
             "and similarity compares models without whole blocks; give a run of these"
         )
     if difference := model_difference(manifest["model"], decoder.source.identity):

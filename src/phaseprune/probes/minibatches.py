@@ -47,7 +47,7 @@ def draw_minibatches(questions: int, size: int | None, seed: int) -> tuple[np.nd
     if size is None:
         size = min(MOST, max(FEWEST, questions // 10))
     if size < FEWEST:
-        raise UserError(f"--minibatch {size} is too small; give at least {FEWEST} questions")
+        raise UserError(f"--minibatch={size} is too small; give at least {FEWEST} questions")
     if questions < LEAST_GROUPS * size:
         raise UserError(
             f"{questions} questions make {questions // size} minibatches of {size}, and CKA's "
@@ -156,7 +156,7 @@ def see_minibatch(
                 f"{decoder.name}: {place} gives NaN or infinite values on question "
                 f"{task.questions[bad[1] // width].id!r}"
                 + (f" without blocks {', '.join(map(str, without))}" if without else "")
-                + "; try --dtype float32"
+                + "; try --dtype=float32"
             )
         scores = torch.zeros(len(streams), questions * width, dtype=torch.float64)
         add_scores(decoder, shard, states, prepared.needs_vocabulary, scores)

@@ -182,9 +182,9 @@ def check_draws(draws: int, most: int | None) -> None:
         UserError: says which number is needed.
     """
     if draws < 2:
-        raise UserError(f"--draws {draws}: an interval over sets needs at least 2")
+        raise UserError(f"--draws={draws}: an interval over sets needs at least 2")
     if most is not None and most < 1:
-        raise UserError(f"--most {most}: at least 1 block must be removed")
+        raise UserError(f"--most={most}: at least 1 block must be removed")
 
 
 def _largest(
@@ -213,13 +213,13 @@ def _largest(
     if size == 0:
         first, last = phases[name][0], phases[name][-1]
         raise UserError(
-            f"--protect {','.join(map(str, protect))}: the {name} Phase (blocks {first} to {last}) "
+            f"--protect={','.join(map(str, protect))}: the {name} Phase (blocks {first} to {last}) "
             "has no other blocks, so that nothing of it can be removed; protect fewer"
         )
     left = " that are not protected" if protect else ""
     if most is not None and most > size:
         raise UserError(
-            f"--most {most}: the {name} Phase has {size} blocks{left}, and as many are removed "
+            f"--most={most}: the {name} Phase has {size} blocks{left}, and as many are removed "
             f"from either phase; give 1 to {size}"
         )
     return size if most is None else most

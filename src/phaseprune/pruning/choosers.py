@@ -16,7 +16,7 @@ from phaseprune.methods.racing import make_racing, race_candidates, race_of_step
 from phaseprune.methods.rank import rank_free
 from phaseprune.progress import Progress
 from phaseprune.pruning.search import Chooser, Chosen, Search, TaskSearch
-from phaseprune.sweep.estimate import faster_products
+from phaseprune.sweep.estimate import faster_matmul_dtype
 
 
 def open_chooser(search: Search) -> Chooser:
@@ -138,7 +138,7 @@ def race_products(search: Search, task: TaskSearch) -> torch.dtype | None:
         if wanted == "bfloat16":
             found = torch.bfloat16
         elif wanted == "auto" and how["tolerance"] > 0:
-            found, gain = faster_products(search.units.decoder, task.judge.rows)
+            found, gain = faster_matmul_dtype(search.units.decoder, task.judge.rows)
         name = str(found).removeprefix("torch.") if found else None
         run.update(race_products={"dtype": name, "times_faster": gain})
     name = run.manifest["race_products"]["dtype"]

@@ -125,7 +125,7 @@ class PruneRequest:
         if self.weights is not None:
             if len(self.weights) != self.tasks:
                 raise UserError(
-                    f"--weights gives {len(self.weights)} and --task {self.tasks}; give a weight "
+                    f"--weights gives {len(self.weights)} for {self.tasks} tasks; give a weight "
                     "for each task, in the same order"
                 )
             if not all(0 < weight < math.inf for weight in self.weights):
@@ -140,12 +140,12 @@ class PruneRequest:
             )
         if self.races:
             raise UserError(
-                "--search racing takes one task; with several leave it out: every candidate is "
+                "--search=racing takes one task; with several leave it out: every candidate is "
                 "scored on all calibration questions"
             )
         if self.granularity != "block":
             raise UserError(
-                f"--granularity {self.granularity} takes one task; with several whole blocks are "
+                f"--granularity={self.granularity} takes one task; with several whole blocks are "
                 "removed"
             )
         if self.transition is not None:
@@ -159,19 +159,19 @@ class PruneRequest:
         if self.keep_period:
             lead = "--keep-period looks before each step at which blocks may go, and"
             others = (
-                (decisive, "--among decisive does so otherwise; leave one of them out"),
+                (decisive, "--among=decisive does so otherwise; leave one of them out"),
                 (self.tasks > 1, "a search by several tasks does not; give one task"),
             )
         elif decisive:
-            lead = "--among decisive looks at phases before each step, and"
+            lead = "--among=decisive looks at phases before each step, and"
             others = ((self.tasks > 1, "several tasks have no one transition; give one task"),)
         else:
             return
-        word, halves = self.choice.word, f"--granularity {self.granularity}"
+        word, halves = self.choice.word, f"--granularity={self.granularity}"
         for at_fault, what in (
             (self.choice.ranks, f"{word} ranks all blocks at once; leave it out, or give "
                                 "--protect"),
-            (self.races, "--search racing does not; leave it out"),
+            (self.races, "--search=racing does not; leave it out"),
             (self.granularity != "block", f"{halves} does not; leave it out"),
             *others,
         ):  # fmt: skip
@@ -184,13 +184,13 @@ class PruneRequest:
             return
         if self.choice.ranks:
             raise UserError(
-                f"{self.choice.word} ranks whole blocks and --granularity {self.granularity} "
+                f"{self.choice.word} ranks whole blocks and --granularity={self.granularity} "
                 "removes halves of blocks, which are searched by --objective "
                 f"{', '.join(OBJECTIVES)} or text_loss; leave one of the two out"
             )
         if self.races:
             raise UserError(
-                "--search racing goes with whole blocks only and --granularity is "
+                "--search=racing goes with whole blocks only and --granularity is "
                 f"{self.granularity}; leave one of the two out"
             )
 
@@ -204,10 +204,10 @@ class PruneRequest:
         Raises:
             UserError: says which option does not go with halves.
         """
-        spread = "--stream" if stream else f"--device {MAP}" if device == MAP else None
+        spread = "--stream" if stream else f"--device={MAP}" if device == MAP else None
         if self.granularity != "block" and spread:
             raise UserError(
-                f"--granularity {self.granularity} runs halves of blocks, which needs all weights "
+                f"--granularity={self.granularity} runs halves of blocks, which needs all weights "
                 f"in one memory, and {spread} spreads them; leave one of the two out"
             )
 

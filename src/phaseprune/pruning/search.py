@@ -348,7 +348,7 @@ def _decisive(
     found = live_transition(decisions, blocks, search.request.seed)
     if not removed and not found.found:
         raise UserError(
-            f"--among decisive needs a transition, and the full model has none on the "
+            f"--among=decisive needs a transition, and the full model has none on the "
             f"{len(prepared.task.questions)} calibration questions: {found.reason}; take more with "
             "--calibration, or leave it out"
         )

@@ -104,12 +104,12 @@ def stop_rule(
         remove = round(ratio * blocks)
         if not 1 <= remove < blocks:
             raise UserError(
-                f"--ratio {ratio:g} of {blocks} {nouns} is {remove} {nouns}; it must leave at "
+                f"--ratio={ratio:g} of {blocks} {nouns} is {remove} {nouns}; it must leave at "
                 "least one and remove at least one"
             )
         if remove > len(free):
             raise UserError(
-                f"--ratio {ratio:g} of {blocks} {nouns} is {remove} {nouns} and only {len(free)} "
+                f"--ratio={ratio:g} of {blocks} {nouns} is {remove} {nouns} and only {len(free)} "
                 "are free to go; give less or protect fewer"
             )
     most = check_number(blocks, free, remove, nouns)

@@ -70,7 +70,7 @@ def read_task(
         used = {label: _set_shots(task, shots) for label, task in tasks.items()}
         if shots and not any(used.values()):
             raise UserError(
-                f"{name}: --shots {shots} has no effect, the task's YAML fixes 0 examples; leave "
+                f"{name}: --shots={shots} has no effect, the task's YAML fixes 0 examples; leave "
                 "it out"
             )
         questions: list[Question] = []

@@ -179,12 +179,12 @@ def _named(
 def _of_lm_eval(name: str, options: Mapping[str, Any], settings: dict[str, Any]) -> Task:
     """A task whose prompts lm-eval makes."""
     bridge.refuse(name, {
-        "scoring letter": options["scoring"] == "letter",
+        "scoring=letter": options["scoring"] == "letter",
         **{
             option: options[option.replace("-", "_")]
             for option in ("labels", "shots-from", "shuffle", "permute", "columns", "data-dir")
         },
-        "shot-order random": options["shot_order"] != "first",
+        "shot-order=random": options["shot_order"] != "first",
     })  # fmt: skip
     length_norm, chat = options["length_norm"], options["chat"]
     _check_scoring("text", length_norm, options["probability"], None)
@@ -220,9 +220,9 @@ def _plain_settings(given: dict[str, Any]) -> dict[str, Any]:
 def _check_scoring(scoring: str, length_norm: str, probability: str, labels: str | None) -> None:
     """Refuse options that the other scoring has."""
     if scoring == "letter" and length_norm != "none":
-        raise UserError("--length-norm is for text scoring; add --scoring text, or leave it out")
+        raise UserError("--length-norm is for text scoring; add --scoring=text, or leave it out")
     if scoring == "text" and probability != "options":
-        raise UserError("--probability vocabulary is for letter scoring; leave it out for texts")
+        raise UserError("--probability=vocabulary is for letter scoring; leave it out for texts")
     if scoring == "text" and labels is not None:
         raise UserError("--labels is for letter scoring; leave it out for texts")
 

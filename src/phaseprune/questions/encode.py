@@ -186,7 +186,7 @@ def _single_labels(where: str, task: Task, tokenizer, context, endings):
         )
         raise UserError(
             f"{where}: the labels are not single distinct tokens in "
-            f"this tokenizer ({shown}); use --scoring text"
+            f"this tokenizer ({shown}); use --scoring=text"
         )
     return context, endings
 

@@ -264,7 +264,7 @@ def _proposal(rows: Sequence[Mapping[str, Any]], found: Mapping[str, Any]) -> st
         several = role == "choices" and len(found.get(role, ())) > 1
         names = found.get(role) or ["FIELD"]
         parts.append(f"{role}={'+'.join(names) if several else names[0]}")
-    return shlex.join(["--columns", ",".join(parts)])
+    return f"--columns={shlex.quote(','.join(parts))}"
 
 
 def _named_fields(record: Record, fields: Any) -> list[str]:
@@ -422,7 +422,7 @@ def _either(item: Item, first: int, one_based: str) -> int:
         if not one_based or label is not None or text is not None:
             raise
         raise UserError(
-            f"{error}; the answers look 1-based ({one_based}): if they count from 1, give "
+            f"{error.typed}; the answers look 1-based ({one_based}): if they count from 1, give "
             "--columns answers=1-based"
         ) from None
 

@@ -60,7 +60,8 @@ def _question(entry: Benchmark, row: dict, identity: str, group: Any, where: str
         answer = item.answer(lambda value: item.by_label(value, first), first)
     except UserError as error:
         raise UserError(
-            f"{error}; this split has questions without an answer, or its schema may have changed"
+            f"{error.typed}; this split has questions without an answer, or its schema may have "
+            "changed"
         ) from None
     return Question(identity, item.text, item.options.texts, answer, group, item.pairs)
 

@@ -300,7 +300,7 @@ def choose_shots(
         if len(examples) < count:
             of = f" of {group}" if group else ""
             raise UserError(
-                f"{where} has {len(examples)} usable examples{of} and --shots {count} needs "
+                f"{where} has {len(examples)} usable examples{of} and --shots={count} needs "
                 f"{count} (questions that are scored are never examples); ask for fewer shots"
             )
         if order == "random":

@@ -30,7 +30,7 @@ def training_questions(task: Task, path: str | Path | None = None) -> Task:
     if task.name.startswith(bridge.PREFIX):
         raise UserError(
             f"{task.name}: prompts of lm-eval's tasks are made by lm-eval, which has none for "
-            "training questions; give plain text (--objective text or distill, --text FILE)"
+            "training questions; give plain text (--objective=text or distill, --text FILE)"
         )
     benchmark = find_benchmark(task.name)
     if path is not None:
@@ -47,7 +47,7 @@ def training_questions(task: Task, path: str | Path | None = None) -> Task:
     else:
         raise UserError(
             f"{task.name} has no training questions of its own; give a file of other questions "
-            "with --train FILE, or plain text (--objective text or distill, --text FILE)"
+            "with --train FILE, or plain text (--objective=text or distill, --text FILE)"
         )
     if task.shuffled is not None:
         questions = shuffle_options(questions, task.shuffled)

@@ -20,10 +20,10 @@ heal       of each depth of l blocks and each seed: 2 l (evaluation), 3 l a step
 ========== ============================================================================ ==========
 
 ``prune`` keeps states from step to step, which saves most where late blocks go; racing saves more,
-but may repeat a race with all digits, so its figure is ``about``. (V S + 1) L(L+1)/2, the bound of
-``perturbation.most_passes``, is above what ``perturb`` does: the model without noise is one stream.
-A training step is counted as three forwards, forward and backward of weights that are all trained;
-adapters need about two. Early stopping saves steps.
+but may repeat a race in full precision, so its figure is ``about``. (V S + 1) L(L+1)/2, the bound
+of ``perturbation.most_passes``, is above what ``perturb`` does: without noise the model is one
+stream. A training step is counted as three forwards, forward and backward of weights that are all
+trained; adapters need about two. Early stopping saves steps.
 
 What is left out: attention's products of tokens with tokens, noise, statistics, loading, exporting.
 """

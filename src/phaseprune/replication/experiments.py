@@ -68,7 +68,7 @@ class Job:
     def transition(self) -> Transition:
         """The phases of all experiments: found by ``trace`` on all questions of the task.
 
-        The experiments themselves run on few of them, as they are dearer than a trace.
+        The experiments themselves run on few of them, as they cost more than a trace.
         """
         found = read_json(self.folder / "trace" / "trace.json", ("transition",))["transition"]
         lists = {name: tuple(v) for name, v in found.items() if isinstance(v, list)}

@@ -213,8 +213,8 @@ def _run_task(run: RunDirectory, job: Job, note: Callable[[str], None]) -> None:
         except UserError as error:
             if experiment in ESSENTIAL:
                 raise
-            how = {"state": "not done", "reason": str(error)}
-            note(f"{name}: {experiment} is left out: {error}")
+            how = {"state": "not done", "reason": error.typed}
+            note(f"{name}: {experiment} is left out: {error.typed}")
         seconds = told.get(experiment, {}).get("seconds", 0.0) + time.perf_counter() - began
         told[experiment] = how | {"seconds": round(seconds, 1)}
         run.update(done=run.manifest["done"] | {folder: told})
@@ -227,7 +227,7 @@ def _no_training(job: Job) -> str | None:
         training = training_questions(job.task, job.settings.train)
         disjoint_training(training, [*chosen.questions, *scored.questions], drop=True)
     except UserError as error:
-        return str(error)
+        return error.typed
     return None
 
 

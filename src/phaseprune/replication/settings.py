@@ -109,19 +109,19 @@ def resolve(settings: Settings, blocks: int) -> Settings:  # noqa: C901
     for name in settings.skip:
         if name not in EXPERIMENTS:
             raise UserError(
-                f"--skip {name!r} is no experiment; there are {', '.join(EXPERIMENTS)}."
+                f"--skip={name!r} is no experiment; there are {', '.join(EXPERIMENTS)}."
                 + near_matches(name, EXPERIMENTS)
             )
     for name, needed in NEEDS.items():
         if needed in settings.skip and name not in settings.skip:
-            raise UserError(f"--skip {needed}: {name} needs its run; skip {name} too")
+            raise UserError(f"--skip={needed}: {name} needs its run; skip {name} too")
     if not settings.experiments:
         raise UserError("--skip names every experiment, and none is left to run")
     if settings.probe < 2:
-        raise UserError(f"--probe {settings.probe}: an interval over questions needs at least 2")
+        raise UserError(f"--probe={settings.probe}: an interval over questions needs at least 2")
     check_objective(settings.objective)
     if settings.objective == "text_loss":
-        raise UserError("--objective text_loss chooses by plain text; paper chooses by questions")
+        raise UserError("--objective=text_loss chooses by plain text; paper chooses by questions")
     search_options(settings.search)
     check_seeds(settings.noise_seeds)
     check_kind(settings.ablation)

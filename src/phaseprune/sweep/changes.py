@@ -263,7 +263,7 @@ def _at_tokens(here: Readout, sequences: Sequences) -> torch.Tensor:
         raise UserError(
             f"{here.walker.decoder.name}: {place} gives NaN or infinite values on "
             f"{sequences.unit} number {bad[1] // sequences.lengths.shape[1]} (0-based); try "
-            "--dtype float32"
+            "--dtype=float32"
         )
     return read[0].flatten(1)
 

@@ -121,14 +121,14 @@ def _seconds(work: Callable[[], object], decoder: Decoder) -> float:
     return min(times)
 
 
-#: Block passes must be so many times faster for fewer digits to be worth anything.
+#: Block passes must be so many times faster for reduced precision to be worth it.
 GAIN = 1.25
 #: Streams and runs of the measurement.
 STREAMS, RUNS = 4, 4
 
 
 @torch.no_grad()
-def faster_products(decoder: Decoder, rows: Rows) -> tuple[torch.dtype | None, float]:
+def faster_matmul_dtype(decoder: Decoder, rows: Rows) -> tuple[torch.dtype | None, float]:
     """bfloat16 where a block of a float32 model runs notably faster with products in it.
 
     The middle block is timed on the first batch of rows.
@@ -141,7 +141,7 @@ def faster_products(decoder: Decoder, rows: Rows) -> tuple[torch.dtype | None, f
         return None, 1.0
     shard = replace(rows.shards[0], batches=rows.shards[0].batches[:1])
     own, other = (
-        Walker(decoder, shard, batch_tokens(decoder), products=dtype)
+        Walker(decoder, shard, batch_tokens(decoder), matmul_dtype=dtype)
         for dtype in (None, torch.bfloat16)
     )
     states = [torch.cat([state] * STREAMS) for state in own.embedded()]

@@ -39,7 +39,7 @@ def read_into(
             place = decoder.called(place) if place >= 0 else "the embeddings"
         raise UserError(
             f"{decoder.name}: {place} gives NaN or infinite values on question number "
-            f"{slot // options} (0-based); try --dtype float32"
+            f"{slot // options} (0-based); try --dtype=float32"
         )
     add_scores(decoder, shard, states, needs_vocabulary, out)
 

@@ -24,14 +24,14 @@ class Walker:
 
     ``together`` is the most tokens that a block is given at once, over all streams; less once
     memory has run out. ``live`` are the blocks that will be run, in order, so that a streamed one
-    can be read ahead. ``products`` is the dtype of matrix products, None for the model's own.
+    can be read ahead. ``matmul_dtype`` is that of matrix products, None for the model's own.
     """
 
     decoder: Decoder
     shard: Shard
     together: int
     live: Sequence[int] = ()
-    products: torch.dtype | None = None
+    matmul_dtype: torch.dtype | None = None
     calls: list[Calls] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -71,7 +71,7 @@ class Walker:
             out.append(hidden.new_empty(streams + room, *shape))
         following = next((other for other in self.live if other > block), None)
         decoder = self.decoder
-        with decoder.resident(block, following), products_in(decoder, self.products):
+        with decoder.resident(block, following), matmuls_in(decoder, self.matmul_dtype):
             first = 0
             while first < streams:
                 part = slice(first, min(first + self._each(), streams))
@@ -149,8 +149,8 @@ def by_token(batch: Batch, hidden: torch.Tensor) -> torch.Tensor:
     return hidden if batch.packing else hidden.flatten(1, 2)
 
 
-def products_in(decoder: Decoder, dtype: torch.dtype | None) -> AbstractContextManager:
-    """Have matrix products in another dtype, for work that needs fewer digits; None: the model's.
+def matmuls_in(decoder: Decoder, dtype: torch.dtype | None) -> AbstractContextManager:
+    """Have matrix products in another dtype, where reduced precision will do; None: the model's.
 
     Hidden states, sums and softmax stay in the model's dtype; the products' inputs are rounded.
     """

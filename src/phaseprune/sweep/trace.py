@@ -47,7 +47,7 @@ def check_lens(lens: str, calibration: int | None) -> None:
         )
     if lens == "logit" and calibration is not None:
         raise UserError(
-            "--calibration goes with --lens tuned, which is fitted to those questions; add that or "
+            "--calibration goes with --lens=tuned, which is fitted to those questions; add that or "
             "leave it out"
         )
 

@@ -31,7 +31,7 @@ TOKENS, HELD_TOKENS, STEP_TOKENS = 2048, 512, 256
 #: Ridge penalties that are tried, in units of the (standardised) states' variance.
 RIDGES = (1e-2, 1e-1, 1.0)
 EPOCHS = 2
-#: Adam's step size times the width: what a step changes of a state grows with the width.
+#: Adam's learning rate times the width: what a step changes of a state grows with the width.
 STEP_TIMES_WIDTH = 0.2
 
 
@@ -350,15 +350,15 @@ def token_states(
     together = torch.cat(found, dim=1)
     if together.dim() != 3:
         raise UserError(
-            f"{decoder.name}: --lens tuned needs one hidden state a token, and this family has "
-            f"{together.shape[2]}; use --lens logit"
+            f"{decoder.name}: --lens=tuned needs one hidden state a token, and this family has "
+            f"{together.shape[2]}; use --lens=logit"
         )
     if not torch.isfinite(together).all():
         readout = int((~torch.isfinite(together)).flatten(1).any(dim=1).nonzero()[0, 0])
         place = f"block {readout - 1}" if readout else "the embeddings"
         raise UserError(
             f"{decoder.name}: {place} gives NaN or infinite values on a calibration question; try "
-            "--dtype float32"
+            "--dtype=float32"
         )
     return together
 

@@ -22,7 +22,7 @@ from phaseprune.sweep.kept import BASE, Kept, Leg, passes, schedule
 from phaseprune.sweep.memory import batch_tokens, stream_bytes
 from phaseprune.sweep.rows import Rows, Shard
 from phaseprune.sweep.scoring import read_into
-from phaseprune.sweep.states import States, Walker, products_in
+from phaseprune.sweep.states import States, Walker, matmuls_in
 
 #: Models that share a stream, by their positions.
 Models = tuple[int, ...]
@@ -308,8 +308,8 @@ def sweep_scores(
     *,
     candidates: Collection[int] | None = None,
     kept: Kept | None = None,
-    products: torch.dtype | None = None,
-    head_products: torch.dtype | None = None,
+    matmul_dtype: torch.dtype | None = None,
+    head_dtype: torch.dtype | None = None,
     progress: Progress = silent,
     label: str = "sweep",
 ) -> Sweep:
@@ -326,8 +326,8 @@ def sweep_scores(
         candidates: the live blocks to score; by default all. The base runs as far as the last one
             needs it, and no other stream is run.
         kept: states of earlier steps on the same rows to begin with; those of this step are added.
-        products: dtype of the blocks' matrix products where they need not be exact.
-        head_products: of the head's.
+        matmul_dtype: dtype of the blocks' matrix products where they need not be exact.
+        head_dtype: of the head's.
         progress: told of each block pass.
         label: for ``progress``.
 
@@ -348,7 +348,7 @@ def sweep_scores(
     tell = PassCounter(progress, label, sum(runs))
     for number, (shard, legs) in enumerate(zip(rows.shards, walks, strict=True)):
         run = [leg.block for leg in legs if leg.block is not None]
-        walker = Walker(decoder, shard, batch_tokens(decoder), run, products)
+        walker = Walker(decoder, shard, batch_tokens(decoder), run, matmul_dtype)
         states: States = []
         for leg in legs:
             if leg.joins:
@@ -369,7 +369,7 @@ def sweep_scores(
             states = [state[1:] for state in after] if leg.ends else after
         order = [legs[-1].streams.index(block) for block in candidates]
         read = torch.cat([state[order] for state in states], dim=1)
-        with products_in(decoder, head_products):
+        with matmuls_in(decoder, head_dtype):
             read_into(decoder, shard, read, needs_vocabulary, sums, candidates, options)
     return Sweep(candidates, rows.scores(sums), tell.done // len(rows.batches))
 
