@@ -17,7 +17,7 @@ from phaseprune.errors import UserError
 from phaseprune.report import figures, style, words
 from phaseprune.report.collapse import collapse_line, fall_lines, step_marks
 from phaseprune.report.page import write_report
-from phaseprune.report.prune import steps_table
+from phaseprune.report.prune import removed_line, steps_table
 from phaseprune.report.svg import inline_svg
 from phaseprune.report.trace import phases_line, trace_table
 from phaseprune.report.view import margin_bar
@@ -859,7 +859,7 @@ def test_numbers_in_words():
 
 def test_findings_in_words():
     _, steps, result = four_options()
-    assert words.removed_line(steps, result | {"removed": [steps[1]["removed"]]}).startswith(
+    assert removed_line(steps, result | {"removed": [steps[1]["removed"]]}).startswith(
         "1 of 9 blocks was removed (1 Decisive): block "
     )
     assert collapse_line(result | {"collapsed": True, "collapsed_at_step": 4}).endswith(

@@ -7,7 +7,7 @@ from typing import Any
 
 from phaseprune.report.trace import beside_trace, phases_line
 from phaseprune.report.view import PAGE, Column, Figure, Table, View, estimates, phase_cell
-from phaseprune.report.words import percent, plural, signed
+from phaseprune.report.words import interval_words, percent, plural, signed
 
 #: Kind -> what stands over its figures, and what is done in words.
 HEADINGS = {"mean": "mean", "swap": "swapped", "repeat": "repeated"}
@@ -82,8 +82,8 @@ def ablation_sentences(result: Mapping[str, Any]) -> list[str]:
     margin, accuracy = result["full"]["decision_margin"], result["full"]["accuracy"]
     sentences = [
         f"The whole model on {plural(result['questions'], 'evaluation question')}: DM "
-        f"{signed(margin['mean'])} (95 % CI {signed(margin['ci_low'])} to "
-        f"{signed(margin['ci_high'])}), accuracy {percent(accuracy['mean'])} %."
+        f"{signed(margin['mean'])}{interval_words((margin['ci_low'], margin['ci_high']), signed)}, "
+        f"accuracy {percent(accuracy['mean'])} %."
     ]
     if result["kind"] == "mean":
         count = plural(result["calibration_questions"], "calibration question")

@@ -8,7 +8,17 @@ from typing import Any
 from phaseprune.report.collapse import fall_sentence, removed_blocks
 from phaseprune.report.guards import guessing_line
 from phaseprune.report.view import PAGE, TERMINAL, Column, Estimate, Figure, Line, Table, View
-from phaseprune.report.words import DASH, PHASE_NAMES, blocks_in_words, percent, plural, signed
+from phaseprune.report.words import (
+    DASH,
+    PHASE_NAMES,
+    blocks_in_words,
+    interval_words,
+    percent,
+    percent_with_interval,
+    plural,
+    points,
+    signed,
+)
 
 BEST, NOT_WORSE = "*", "~"
 TABLE_NOTE = (
@@ -235,12 +245,11 @@ def compare_lines(task: Mapping[str, Any]) -> list[str]:
 
 def _full_line(task: Mapping[str, Any]) -> str:
     full = task["full"]
-    low, high = full["ci"]
     return (
         f"{task['folder']}: {plural(len(task['methods']), 'method')} chose on "
         f"{plural(task['calibration_questions'], 'calibration question')}; on "
         f"{task['evaluation_questions']} others the full model's accuracy is "
-        f"{percent(full['accuracy'])} % (95 % CI {percent(low)} to {percent(high)}), chance is "
+        f"{percent_with_interval(full['accuracy'], full['ci'])}, chance is "
         f"{percent(task['chance'])} %."
     )
 
@@ -311,8 +320,7 @@ def _front_lines(task: Mapping[str, Any]) -> list[str]:
     )
     lines = [f"Front of mean retained against cost: {told}."]
     for gain in task["gains"]:
-        ci = gain["ci"]
-        interval = f" (95 % CI {percent(ci[0])} to {percent(ci[1])})" if ci else ""
+        interval = interval_words(gain["ci"], percent)
         verdict = "a significant" if gain["significant"] else "no significant"
         lines.append(
             f"{gain['method']} retains {percent(gain['value'])} points{interval} more than the "
@@ -468,10 +476,10 @@ def guarded_lines(task: Mapping[str, Any]) -> list[str]:
 
 
 def _told(guard: Mapping[str, Any]) -> str:
-    low, high = guard["text_loss_rise_ci"]
+    low, high = map(points, guard["text_loss_rise_ci"])
     return (
-        f"{signed(100 * guard['text_loss_rise'], 1)} %, 95 % CI {signed(100 * low, 1)} to "
-        f"{signed(100 * high, 1)}; {percent(guard['agreement'], 0)} % of greedy tokens equal, "
+        f"{points(guard['text_loss_rise'])} %, 95 % CI {low} to {high}; "
+        f"{percent(guard['agreement'], 0)} % of greedy tokens equal, "
         f"{percent(guard['repetition'], 0)} % repeated"
     )
 

@@ -9,11 +9,12 @@ from phaseprune.report.view import Column, Estimate, Table
 from phaseprune.report.words import (
     DASH,
     decimal,
+    interval_words,
     nouns_of,
     percent,
     percent_with_interval,
     plural,
-    signed,
+    points,
 )
 
 #: Beyond this p-value no difference in accuracy is spoken of.
@@ -38,8 +39,8 @@ def guard_lines(result: Mapping[str, Any]) -> list[str]:
     rise, bounds = pruned["text_loss_rise"], pruned["text_loss_rise_ci"]
     lines = [
         f"Plain text: the loss is {full['text_loss']:.3f} nats a token in the full model and "
-        f"{pruned['text_loss']:.3f} in the pruned one: {signed(100 * rise, 1)} % (95 % CI "
-        f"{signed(100 * bounds[0], 1)} to {signed(100 * bounds[1], 1)}){_verdict(bounds)}.",
+        f"{pruned['text_loss']:.3f} in the pruned one: {points(rise)} %"
+        f"{interval_words(bounds, points)}{_verdict(bounds)}.",
         "Greedy continuations: "
         f"{percent_with_interval(pruned['agreement'], pruned['agreement_ci'])} of the tokens are "
         f"the full model's, the first {pruned['common_prefix']:.1f} on average; repeated "

@@ -19,10 +19,12 @@ from phaseprune.report.view import (
 from phaseprune.report.words import (
     blocks_in_words,
     exported_line,
+    interval_words,
     p_in_words,
     percent,
     percent_with_interval,
     plural,
+    points,
     signed,
 )
 
@@ -196,7 +198,6 @@ def training_line(healing: Mapping[str, Any]) -> str:
 def change_line(healing: Mapping[str, Any]) -> str:
     """Compare accuracy before and after, in pairs."""
     change, before, after = healing["change"], healing["before"], healing["after"]
-    low, high = change["ci"]
     verdict = (
         "a significant change" if change["p_value"] < SIGNIFICANCE else "no significant change"
     )
@@ -205,8 +206,8 @@ def change_line(healing: Mapping[str, Any]) -> str:
         f"{percent_with_interval(before['accuracy'], before['ci'])} before, "
         f"{percent_with_interval(after['accuracy'], after['ci'])} after; "
         f"{change['gained']} gained, {change['lost']} lost, difference "
-        f"{signed(100 * change['difference'], 1)} points (95 % CI {signed(100 * low, 1)} to "
-        f"{signed(100 * high, 1)}), {verdict} (McNemar, {p_in_words(change['p_value'])})."
+        f"{points(change['difference'])} points{interval_words(change['ci'], points)}, {verdict} "
+        f"(McNemar, {p_in_words(change['p_value'])})."
     )
 
 
@@ -264,17 +265,14 @@ def trend_line(ladder: Mapping[str, Any]) -> str:
     slope, bounds = ladder["trend"]["slope"], ladder["trend"]["ci"]
     if slope is None:
         return "There is no retained accuracy, as the full model is not above chance."
-    per_block = f"{signed(100 * slope, 1)} points of retained a block"
+    per_block = f"{points(slope)} points of retained a block"
     if not bounds:
         return f"Straight line after healing: {per_block}; it has no interval."
     bound = "rises with the depth that remains" if bounds[0] > 0 else (
         "falls with the depth that remains" if bounds[1] < 0 else
         "shows no dependence on the depth that remains"
     )  # fmt: skip
-    return (
-        f"Recovery {bound}: {per_block} (95 % CI {signed(100 * bounds[0], 1)} to "
-        f"{signed(100 * bounds[1], 1)})."
-    )
+    return f"Recovery {bound}: {per_block}{interval_words(bounds, points)}."
 
 
 def levelling_line(ladder: Mapping[str, Any]) -> str:
@@ -287,9 +285,8 @@ def levelling_line(ladder: Mapping[str, Any]) -> str:
     share, shares = 1 - depth / total, (1 - high / total, 1 - low / total)
     sides = ("below", "above") if levelling["flat"] == "above" else ("above", "below")
     steep, flat = (
-        f"{signed(100 * levelling[f'slope_{side}'], 1)} points of retained (95 % CI "
-        f"{signed(100 * levelling[f'slope_{side}_ci'][0], 1)} to "
-        f"{signed(100 * levelling[f'slope_{side}_ci'][1], 1)})"
+        f"{points(levelling[f'slope_{side}'])} points of retained"
+        + interval_words(levelling[f"slope_{side}_ci"], points)
         for side in sides
     )
     return (

@@ -7,7 +7,7 @@ from typing import Any
 
 from phaseprune.report.trace import beside_trace, phases_line
 from phaseprune.report.view import PAGE, WIDTH, Cell, Column, Figure, Table, View
-from phaseprune.report.words import DASH, PHASE_NAMES, percent, signed
+from phaseprune.report.words import DASH, PHASE_NAMES, interval_words, percent, signed
 
 #: Columns for the readout or phase, for the halving noise with its interval, and for a margin.
 FIRST, LAST, MARGIN = 8, 23, 4
@@ -181,18 +181,16 @@ def _phase_sentence(name: str, phase: Mapping[str, Any], result: Mapping[str, An
         share, *bounds = phase["paper_share"]
         text += f"; with {phase['paper_noise']:g}, {percent(share, 0)} % of DM is left"
         if bounds[0] is not None:
-            text += f" (95 % CI {percent(bounds[0], 0)} to {percent(bounds[1], 0)})"
+            text += interval_words(bounds, lambda bound: percent(bound, 0))
     return text + "."
 
 
 def _difference_sentence(result: Mapping[str, Any], noise: float) -> str:
     at = result["noise"].index(noise)
-    mean, low, high = (
-        signed(result["phase_difference"][part][at]) for part in ("mean", "ci_low", "ci_high")
-    )
+    mean, *bounds = (result["phase_difference"][part][at] for part in ("mean", "ci_low", "ci_high"))
     return (
         f"Noise of {noise:g}: DM with it at the Decisive readouts less DM with it at the Silent "
-        f"ones is {mean} (95 % CI {low} to {high})."
+        f"ones is {signed(mean)}{interval_words(bounds, signed)}."
     )
 
 

@@ -8,7 +8,15 @@ from typing import Any
 from phaseprune.decision.phases import SIGNIFICANCE, SMALL
 from phaseprune.report.trace import beside_trace, phases_line
 from phaseprune.report.view import Column, Estimate, Figure, Table, Tile, View
-from phaseprune.report.words import DASH, PHASE_NAMES, blocks_in_words, percent, plural
+from phaseprune.report.words import (
+    DASH,
+    PHASE_NAMES,
+    blocks_in_words,
+    interval_words,
+    percent,
+    plural,
+    points,
+)
 
 KIND_NAMES = PHASE_NAMES | {"anywhere": "Anywhere"}
 DEBIASED = "label prior taken off"
@@ -170,10 +178,10 @@ def difference_line(result: Mapping[str, Any]) -> str:
     difference = pooled["difference"]
     numbers = "1 block" if most == 1 else f"1 to {most} blocks"
     start = f"Of {numbers} removed, those of the Silent Phase cost"
-    points = f"{percent(abs(difference))} points of retained"
+    cost = f"{percent(abs(difference))} points of retained"
     if pooled["difference_ci"]:
-        points += f" (95 % CI of Decisive - Silent {_bounds(pooled)})"
-    than = f"{points} {'more' if difference > 0 else 'less'} than those of the Decisive Phase"
+        cost += f" (95 % CI of Decisive - Silent {_bounds(pooled)})"
+    than = f"{cost} {'more' if difference > 0 else 'less'} than those of the Decisive Phase"
     if not pooled["significant"]:
         as_large = " if it is as large as it looks" if pooled.get("questions_needed") else ""
         return (
@@ -240,15 +248,16 @@ def _control_words(result: Mapping[str, Any], measure: Mapping[str, Any], name: 
     }[name]
     if told is None:
         return f"not known {where}: there are too few blocks"
-    points = f"{_points(told['difference'])} points {where}"
+    said = f"{points(told['difference'])} points {where}"
     if not told["significant"]:
-        return f"{points} (95 % CI {_bounds(told)}; {undecided_words(told)})"
+        return f"{said} (95 % CI {_bounds(told)}; {undecided_words(told)})"
+    within = interval_words(told["difference_ci"], percent)
     if told["difference"] > 0 and not told["holds"]:
         return (
-            f"{points} (95 % CI {_bounds(told)}), {percent(told['share_of_plain'], 0)} % of the "
-            f"plain difference, where less than {percent(SMALL, 0)} % is small"
+            f"{said}{within}, {percent(told['share_of_plain'], 0)} % of the plain difference, "
+            f"where less than {percent(SMALL, 0)} % is small"
         )
-    return f"{points} (95 % CI {_bounds(told)})"
+    return said + within
 
 
 def regression_lines(measure: Mapping[str, Any]) -> list[str]:
@@ -259,8 +268,8 @@ def regression_lines(measure: Mapping[str, Any]) -> list[str]:
     slope, jump, count = fit["slope"], fit["jump"], len(fit["blocks"])
     return [
         f"Cost of one block, fitted to the {count} nearest to the transition: "
-        f"{_points(slope['value'])} points from the first to the last block of the model (95 % CI "
-        f"over questions {_pair(slope['ci'])}), and {_points(jump['value'])} points for being "
+        f"{points(slope['value'])} points from the first to the last block of the model (95 % CI "
+        f"over questions {_pair(slope['ci'])}), and {points(jump['value'])} points for being "
         f"Silent (over questions {_pair(jump['ci'])}, over blocks {_pair(jump['block_ci'])}). "
         f"With {count} blocks only a large jump stands out."
     ]
@@ -300,12 +309,6 @@ def _bounds(told: Mapping[str, Any]) -> str:
 
 def _pair(ci: Sequence[float]) -> str:
     return f"{percent(ci[0])} to {percent(ci[1])}"
-
-
-def _points(value: float) -> str:
-    """With its sign: ``+3.1``."""
-    text = percent(value)
-    return text if text.startswith("-") or float(text) == 0 else f"+{text}"
 
 
 def _span(numbers: Sequence[int]) -> str:

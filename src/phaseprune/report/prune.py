@@ -462,8 +462,8 @@ def _loss_line(steps: Steps, result: Result) -> str:
     of_phases = f" ({', '.join(phases)})" if phases else ""
     interval = ""
     if loss["loss_ci"]:
-        low, high = loss["loss_ci"]
-        interval = f" (95 % CI {percent(low)} to {percent(high)}, not corrected for the choice)"
+        low, high = map(percent, loss["loss_ci"])
+        interval = f" (95 % CI {low} to {high}, not corrected for the choice)"
     return (
         f"Of all steps, step {loss['step']}, the removal of block {loss['removed']}{of_phases}, "
         f"loses most of the {result['combine']}: {percent(loss['loss'])} points{interval}."

@@ -426,8 +426,8 @@ def with_bounds(figure: Mapping[str, float]) -> str:
     Returns:
         The words.
     """
-    mean, low, high = (decimal(figure[part]) for part in ("mean", "ci_low", "ci_high"))
-    return f"{mean} (95 % CI {low} to {high})"
+    mean, *bounds = (figure[part] for part in ("mean", "ci_low", "ci_high"))
+    return decimal(mean) + interval_words(bounds, decimal)
 
 
 def frequency_line(trace: Mapping[str, Any]) -> str | None:

@@ -73,10 +73,7 @@ def percent_with_interval(value: float | None, interval: Sequence[float] | None)
     """
     if _missing(value):
         return DASH
-    if not interval:
-        return f"{percent(value)} %"
-    low, high = interval
-    return f"{percent(value)} % (95 % CI {percent(low)} to {percent(high)})"
+    return f"{percent(value)} %{interval_words(interval, percent)}"
 
 
 def p_in_words(value: float | None) -> str:
@@ -86,9 +83,22 @@ def p_in_words(value: float | None) -> str:
     return "p < 0.001" if value < 0.001 else f"p = {value:.2g}"
 
 
-def interval_words(interval: Sequence[int] | None) -> str:
-    """Write the interval of a place: `` (95 % CI 8 to 9)``, with a blank before it, or nothing."""
-    return f" (95 % CI {interval[0]} to {interval[1]})" if interval else ""
+def points(value: float) -> str:
+    """Write a difference of shares in points, or a rise in per cent, with its sign: ``+3.1``."""
+    return signed(100 * value, 1)
+
+
+def interval_words(interval: Sequence[float] | None, write: Callable[[float], str] = str) -> str:
+    """Write an interval: `` (95 % CI 8 to 9)``, with a blank before it, or nothing.
+
+    Args:
+        interval: Its lower and upper bound, or None.
+        write: Writes a bound.
+
+    Returns:
+        The words.
+    """
+    return f" (95 % CI {' to '.join(map(write, interval))})" if interval else ""
 
 
 def ends_with_intervals(
