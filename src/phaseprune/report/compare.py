@@ -7,7 +7,7 @@ from typing import Any
 
 from phaseprune.report.collapse import fall_sentence, removed_blocks
 from phaseprune.report.guards import guessing_line
-from phaseprune.report.view import PAGE, TERMINAL, Column, Estimate, Figure, Line, Table, View
+from phaseprune.report.view import PAGE, TERMINAL, Column, Estimate, Figure, Item, Line, Table, View
 from phaseprune.report.words import (
     DASH,
     PHASE_NAMES,
@@ -53,7 +53,7 @@ def compare_view(found: Mapping[str, Any]) -> View:
     )
 
 
-def _task_items(task: Mapping[str, Any]) -> list[Any]:
+def _task_items(task: Mapping[str, Any]) -> list[Item]:
     return [
         retained_table(task),
         Line(TABLE_NOTE, TERMINAL, dim=True),

@@ -94,8 +94,8 @@ def view_of(run: RunFiles) -> View:
     Raises:
         UserError: A file of it cannot be read.
     """
-    view = VIEWS.get(run.manifest.get("command"), _nothing)(run)
-    if view is not None:
+    read = VIEWS.get(run.manifest.get("command"))
+    if read and (view := read(run)):
         return view
     if run.steps:
         return prune_view(
@@ -105,10 +105,6 @@ def view_of(run: RunFiles) -> View:
     if run.trace:
         return trace_view(run.trace)
     return View(["There is nothing to show yet: no readout is traced, no block removed."])
-
-
-def _nothing(run: RunFiles) -> None:
-    return None
 
 
 def _in_file(view: Callable[..., View], name: str, *keys: str, traced: bool = False) -> Any:
@@ -142,7 +138,7 @@ def _phasewise(run: RunFiles) -> View | None:
 
 #: The command of a manifest -> reads its view, None while there is no result; all other runs show
 #: their trace and steps.
-VIEWS: dict[str | None, Callable[[RunFiles], View | None]] = {
+VIEWS: dict[str, Callable[[RunFiles], View | None]] = {
     PRUNE_TASKS: _several_tasks,
     "compare": _in_file(compare_view, "compare.json", "model", "blocks", "tasks"),
     "phasewise": _phasewise,
