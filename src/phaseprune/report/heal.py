@@ -60,8 +60,8 @@ def healing_view(healing: Mapping[str, Any]) -> View:
                    "How sure the pruned model is of the right option after each of its blocks, "
                    "before and after healing. Look for the readouts at which the bands part."),
             Figure("loss", "loss_figure", (healing,),
-                   "The loss on training batches and on the held-out part; the dashed line is the "
-                   "step whose weights were kept."),
+                   "The loss on training batches and on the validation split; the dashed line is "
+                   "the step whose weights were kept."),
         ],
     )  # fmt: skip
 

@@ -230,9 +230,9 @@ def control_line(result: Mapping[str, Any], measure: Mapping[str, Any]) -> str:
     start = {
         "agrees": "It is the phase, and not depth alone: the difference stands where depth is "
         "controlled.",
-        "partly": "Silent blocks are dearer, but that may be their depth.",
-        "disagrees": "Decisive blocks are the dearer ones in at least one comparison.",
-        "undecided": "Which phase is dearer is not decided.",
+        "partly": "Silent blocks cost more, but that may be their depth.",
+        "disagrees": "Decisive blocks cost more in at least one comparison.",
+        "undecided": "Which phase costs more is not decided.",
     }[measure["verdict"]]
     said = [_control_words(result, measure, name) for name in COMPARISONS[1:4]]
     return f"{start} Decisive - Silent is {'; '.join(said)}."
