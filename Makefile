@@ -16,7 +16,8 @@ test: .venv/.dev
 
 # Without real models and long simulations: what a change is tried with while it is made.
 quick: .venv/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 -m 'not slow and not real and not network and not interop'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 \
+	  -m 'not slow and not real and not network and not interop and not llama_cpp and not mergekit'
 
 lint: .venv/.dev
 	$(BIN)/ruff check src tests training benchmarks

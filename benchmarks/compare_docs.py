@@ -16,10 +16,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from phaseprune.report.collapse_words import FALL_MARKS
-from phaseprune.report.compare_debiased import debiased_lines
+from phaseprune.report.collapse import FALL_MARKS
+from phaseprune.report.compare import (
+    TABLE_NOTE,
+    compare_lines,
+    debiased_lines,
+    numbers_in_words,
+    retained_cells,
+)
 from phaseprune.report.compare_figures import compare_figure, cost_figure, orders_figure
-from phaseprune.report.compare_words import TABLE_NOTE, compare_lines, numbers_in_words, table_rows
 from phaseprune.report.words import DASH, percent
 
 DOCS = Path(__file__).resolve().parents[1] / "docs" / "comparison"
@@ -28,15 +33,14 @@ DOCS = Path(__file__).resolve().parents[1] / "docs" / "comparison"
 def table(task: Mapping[str, Any]) -> Iterator[str]:
     """A Markdown table: a row a method, what it costs, where it falls, and what it retains."""
     numbers = task["numbers"]
-    by = {one["method"]: one for one in task["methods"]}
     yield (f"| method | block passes | seconds | fitted fall | mean | "
            f"{' | '.join(map(str, numbers))} |")  # fmt: skip
     yield "|---" * (len(numbers) + 5) + "|"
-    for row in table_rows(task, numbers):
-        cells = " | ".join(value + mark.replace("*", "\\*") for value, mark in row["cells"])
-        one = by[row["method"]]
+    for one in task["methods"]:
+        shown = (cell.short(narrow=True).plain.strip() for cell in retained_cells(task, one))
+        cells = " | ".join(cell.replace("*", "\\*") for cell in shown)
         mean = one["mean_retained"]["value"]
-        yield (f"| `{row['method']}` | {row['block_passes']:,} | {one['seconds']:,.0f} | "
+        yield (f"| `{one['method']}` | {one['block_passes']:,} | {one['seconds']:,.0f} | "
                f"{falls_at(one['cliff_fit'])} | {DASH if mean is None else percent(mean, 0)} | "
                f"{cells} |")  # fmt: skip
 

@@ -19,7 +19,7 @@ import torch
 
 from phaseprune import export, load_model, measure_saving
 from phaseprune.decoder.checkpoint import read_safetensors_header
-from phaseprune.report.guard_words import saving_lines
+from phaseprune.report.guards import saving_lines
 
 #: In the order in which Iterative Pruning removed them in an early prototype.
 REMOVED = [20, 26, 7, 19, 18, 17, 21, 13]

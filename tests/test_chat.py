@@ -1,12 +1,13 @@
 """Chat templates: other people's programs, run within limits; what they leave out; ended texts."""
 
 import os
+import shutil
 import time
 
 import pytest
 from tokenizers import processors
 
-from conftest import make_tokenizer, write_jsonl
+from conftest import command, make_tokenizer, write_jsonl
 from phaseprune.errors import UserError
 from phaseprune.questions import chat
 from phaseprune.questions.catalog import load_task
@@ -151,3 +152,11 @@ def test_a_tokenizer_that_ends_texts_is_refused(tmp_path, scoring, more):
         single="<eos> $A", special_tokens=[("<eos>", 0)]
     )
     assert encode_task(task, begun)[0].context[0] == 0
+
+
+def test_check_refuses_it_without_a_task(tiny_dirs, tmp_path, monkeypatch, capsys):
+    folder = shutil.copytree(tiny_dirs["llama"], tmp_path / "model")
+    ended().save_pretrained(folder)
+    code, out, err = command(monkeypatch, capsys, "check", folder)
+    assert code == 2 and "✗ tokens: this model's tokenizer ends every text" in out
+    assert "ends every text with '<eos>'" in err

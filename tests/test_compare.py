@@ -38,7 +38,14 @@ from phaseprune.methods.rank import rank_blocks
 from phaseprune.methods.registry import METHODS
 from phaseprune.questions.catalog import load_task
 from phaseprune.questions.split import split
-from phaseprune.report.compare_debiased import debiased_html_tables, debiased_lines
+from phaseprune.report.compare import (
+    compare_lines,
+    debiased_lines,
+    debiased_table,
+    numbers_in_words,
+    retained_table,
+    standing_lines,
+)
 from phaseprune.report.compare_figures import (
     compare_figure,
     cost_figure,
@@ -46,13 +53,7 @@ from phaseprune.report.compare_figures import (
     orders_figure,
     removal_places,
 )
-from phaseprune.report.compare_words import (
-    compare_lines,
-    compare_tables,
-    numbers_in_words,
-    standing_lines,
-)
-from phaseprune.report.html import write_report
+from phaseprune.report.page import write_report
 from phaseprune.runs.atomic import read_json_lines
 from phaseprune.runs.directory import RunDirectory
 from phaseprune.sweep.trace import trace
@@ -564,7 +565,7 @@ def printed(tables, width=80):
 def test_tables_fit_and_mark_the_best(everything):
     _, task = everything
     assert task["numbers"] == list(range(1, 14))
-    text, styled = printed(compare_tables(task), 200)
+    text, styled = printed([retained_table(task)], 200)
     assert max(map(len, text.splitlines())) <= 80
     for one in task["methods"]:
         rows = [line for line in text.splitlines() if line.split()[:1] == [one["method"]]]
@@ -582,7 +583,7 @@ def test_tables_fit_and_mark_the_best(everything):
     assert "\x1b[1m" in styled
     long = dict(task, numbers=list(range(1, 30)), by_removed=[
         dict(task["by_removed"][0], removed_blocks=number) for number in range(1, 30)])  # fmt: skip
-    assert max(map(len, printed(compare_tables(long), 200)[0].splitlines())) <= 80
+    assert max(map(len, printed([retained_table(long)], 200)[0].splitlines())) <= 80
 
 
 def test_figures_can_be_read(everything):
@@ -676,7 +677,7 @@ def test_a_model_at_chance(tiny, tiny_task, tmp_path):
     )  # fmt: skip
     (task,) = got.result["tasks"]
     task = dict(task, full=dict(task["full"], accuracy=0.1))
-    text, _ = printed(compare_tables(task))
+    text, _ = printed([retained_table(task)])
     assert "questions: accuracy %" in text
     assert any("not above chance" in line for line in compare_lines(task))
     write_report(tmp_path / "run")
@@ -768,11 +769,11 @@ def test_collapses_by_letters_are_told_apart():
         "Collapsed in knowledge, without the label prior as well (at numbers of removed blocks): "
         "tail at 3.",
     ]  # fmt: skip
-    (table,) = debiased_html_tables(found)
-    assert [cell["text"] for cell in table["rows"][0]] == ["tail", "100", "96", "0"]
-    assert [cell["strong"] for cell in table["rows"][0]] == [False, False, True, False]
+    ((_, row),) = debiased_table(found).rows
+    assert [cell.long()[0] for _, cell in row] == ["tail", "100.0", "96.2", "0.0"]
+    assert [cell.kind == "strong" for _, cell in row] == [False, False, True, False]
     without = made([36, 36, 10, 10], [1, 2, 3])  # texts, and lines of older versions
-    assert debiased_lines(without) == debiased_html_tables(without) == []
+    assert debiased_lines(without) == [] and debiased_table(without) is None
     assert all("retained_debiased" not in cell for cell in without["methods"][0]["cells"])
 
 

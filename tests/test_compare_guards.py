@@ -18,9 +18,10 @@ from phaseprune.methods.rank import rank_blocks
 from phaseprune.probes.guards import Guard, guard_model
 from phaseprune.pruning.prune import prune
 from phaseprune.questions.catalog import load_task
-from phaseprune.report.compare_guards import guarded_lines, guarded_tables, text_lines
-from phaseprune.report.compare_guards_figure import guarded_figure
-from phaseprune.report.html import write_report
+from phaseprune.report.compare import guarded_lines, guarded_tables, text_lines
+from phaseprune.report.figures import guarded_figure
+from phaseprune.report.page import write_report
+from phaseprune.report.view import View
 from phaseprune.runs.atomic import read_json_lines
 from phaseprune.runs.directory import RunDirectory
 from phaseprune.sweep.text import read_text_file, text_windows
@@ -251,11 +252,11 @@ def known(entry):
 
 def test_tables_and_words(guarded):
     run, entry = guarded
-    assert guarded_tables(entry) == []
+    assert list(View(guarded_tables(entry)).terminal()) == []
     (line,) = guarded_lines(entry)
     assert "tells nothing" in line
     entry = known(entry)
-    text, _ = printed(guarded_tables(entry), 200)
+    text, _ = printed(View(guarded_tables(entry)).terminal(), 200)
     assert max(map(len, text.splitlines())) <= 80
     for one in entry["methods"]:
         (row,) = [line.split() for line in text.splitlines() if line.startswith(one["method"])]
@@ -266,10 +267,10 @@ def test_tables_and_words(guarded):
           for cell in one["cells"] if cell["removed_blocks"] == number}  # fmt: skip
     assert f"lowest with {min(at, key=at.get)} (" in guarded_lines(entry)[1]
     entry["methods"][0]["cells"][0]["guard"] = None
-    text, _ = printed(guarded_tables(entry), 200)
+    text, _ = printed(View(guarded_tables(entry)).terminal(), 200)
     assert next(row for row in text.splitlines() if row.startswith("magn")).split()[1] == "–"
     entry["methods"][0]["cells"][1]["guard"]["text_loss_rise"] = 12.5
-    assert ">999" in printed(guarded_tables(entry), 200)[0]
+    assert ">999" in printed(View(guarded_tables(entry)).terminal(), 200)[0]
 
 
 def test_the_figure_and_the_page(guarded):

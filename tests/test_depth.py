@@ -1,6 +1,7 @@
 """Decision depth and trajectories of groups, on logits made by hand and by property."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,9 +11,10 @@ from hypothesis.extra import numpy as hnp
 
 from phaseprune.decision.decisions import Decisions, decision_depths
 from phaseprune.decision.trace import group_trajectories, summarize
-from phaseprune.report.depth_figures import decision_depth_figure, group_margins_figure
-from phaseprune.report.depth_words import depth_lines
-from phaseprune.report.html import render_report
+from phaseprune.report.figures import decision_depth_figure, group_margins_figure
+from phaseprune.report.page import render_report
+from phaseprune.report.run_files import RunFiles
+from phaseprune.report.trace import depth_lines
 from populations import Population, step
 
 #: By question: the option that is on top at each of five readouts; the right one is option 0.
@@ -159,7 +161,7 @@ def test_the_trace_tells_of_questions_and_groups(traced):
     assert all(len(line) <= 80 for line in lines)
     del told["decision_depth"], told["by_group"], told["by_option_count"]
     assert depth_lines(told) == []  # written before these were known
-    render_report({}, told, [])
+    render_report(RunFiles(Path(), {}, told, []))
 
 
 def test_the_figure_has_every_question_once(traced):
@@ -170,7 +172,7 @@ def test_the_figure_has_every_question_once(traced):
     np.testing.assert_allclose(bars["decision depth"], np.array(depth["counts"]) / 120)
     assert sum(bars["decision depth"]) + sum(bars["wrong at the output"]) == pytest.approx(1)
     assert bars["right at no readout"][0] == pytest.approx(depth["never_right_count"] / 120)
-    page = render_report({}, told, [])
+    page = render_report(RunFiles(Path(), {}, told, []))
     assert 'id="depth"' in page and 'id="by-group"' in page and 'id="by-option-count"' not in page
 
 

@@ -21,10 +21,14 @@ from phaseprune.decision.dynamics import (
 from phaseprune.decision.transition import find_transition
 from phaseprune.pruning.prune import prune
 from phaseprune.questions.catalog import load_task
-from phaseprune.report.collapse_words import fall_lines
-from phaseprune.report.dynamics_figures import dynamics_figure
-from phaseprune.report.dynamics_words import dynamics_lines, paired_line, transition_line
-from phaseprune.report.html import write_report
+from phaseprune.report.collapse import (
+    dynamics_lines,
+    fall_lines,
+    paired_line,
+    transition_line,
+)
+from phaseprune.report.figures import dynamics_figure
+from phaseprune.report.page import write_report
 from populations import Population, churning, lost_one_by_one, step
 
 #: Questions that are as good as sure from the transition on.

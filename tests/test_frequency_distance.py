@@ -2,6 +2,7 @@
 
 import json
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,8 +19,9 @@ from phaseprune.decision.trace import summarize
 from phaseprune.decision.transition import Transition
 from phaseprune.questions.catalog import load_task
 from phaseprune.replication.judges import one_sided
-from phaseprune.report.frequency_words import frequency_caption, frequency_line
-from phaseprune.report.html import render_report
+from phaseprune.report.page import render_report
+from phaseprune.report.run_files import RunFiles
+from phaseprune.report.trace import frequency_caption, frequency_line
 
 NONE = Transition(found=False, reason="for the test")
 
@@ -250,7 +252,7 @@ def test_words_of_a_trace():
     phases["difference"]["significant"] = False
     assert "the difference is not significant" in frequency_line(told)
     assert one_sided({"trace": told}).verdict == "undecided"
-    page = render_report({}, told, [])
+    page = render_report(RunFiles(Path(), {}, told, []))
     assert frequency_line(told) in page
     assert frequency_caption(told).strip() in page
 
@@ -261,19 +263,19 @@ def test_words_without_a_transition():
     assert distance["phases"] is None and not told["transition"]["found"]
     line = frequency_line(told)
     assert f"is {distance['mean'][-1]:.2f} (95 % CI" in line and "at the output" in line
-    assert line in render_report({}, told, [])
+    assert line in render_report(RunFiles(Path(), {}, told, []))
     finding = one_sided({"trace": told})
     assert finding.verdict == "undecided" and "no phases" in finding.text
 
 
 def test_an_older_trace_is_still_reported():
     told = traced(["x", "y"] * 100).to_dict()
-    page = render_report({}, told, [])
+    page = render_report(RunFiles(Path(), {}, told, []))
     del told["option_frequency_distance"]
     for entry in told["by_group"].values():
         del entry["option_frequency"], entry["option_frequency_distance"]
     assert frequency_line(told) is None and frequency_caption(told) == ""
-    older = render_report({}, told, [])
+    older = render_report(RunFiles(Path(), {}, told, []))
     assert "from the gold shares" in page and "from the gold shares" not in older
     finding = one_sided({"trace": told})
     assert finding.verdict == "undecided" and "older version" in finding.text

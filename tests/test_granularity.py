@@ -36,8 +36,8 @@ from phaseprune.pruning.export_run import export_run
 from phaseprune.pruning.prune import prune
 from phaseprune.questions.catalog import load_task
 from phaseprune.questions.split import split
-from phaseprune.report.collapse_words import fall_lines
-from phaseprune.report.html import write_report
+from phaseprune.report.collapse import fall_lines
+from phaseprune.report.page import write_report
 from phaseprune.runs.directory import RunDirectory
 from phaseprune.sweep.kept import Kept
 from phaseprune.sweep.measure import prepare

@@ -14,8 +14,8 @@ from phaseprune.decoder.load import load_model
 from phaseprune.decoder.saving import measure_saving, record_saving
 from phaseprune.errors import UserError
 from phaseprune.report.figures import guards_figure
-from phaseprune.report.guard_words import guard_lines, guards_table, saving_lines, times
-from phaseprune.report.html import write_report
+from phaseprune.report.guards import guard_lines, guards_table, saving_lines, times
+from phaseprune.report.page import write_report
 from test_cli import run  # noqa: F401
 from test_report import (
     assert_self_contained,
@@ -126,9 +126,10 @@ def test_the_page_shows_guards_where_there_are_any(tmp_path):
     assert_self_contained(page, text)
     assert 'id="guards"' in text and guard_lines(result)[2] in page.text
     assert f"{steps[2]['guard']['text_loss']:.2f}" in page.text
-    cells = text.split('<table id="steps">')[1].split("</table>")[0]
-    rows = cells.split("<tr")[1:]
-    assert {row.count("<td") + row.count("<th ") for row in rows} == {13}
+    for name, columns in (("steps", 10), ("guard-steps", 7)):
+        cells = text.split(f'<table id="{name}">')[1].split("</table>")[0]
+        rows = cells.split("<tr")[1:]
+        assert {row.count("<td") + row.count("<th ") for row in rows} == {columns}
     page, text = page_of(write_report(
         write_run(tmp_path / "without", *four_options()[:2], make_manifest(trace))
     ))  # fmt: skip

@@ -23,7 +23,12 @@ from phaseprune.decoder.load import load_model
 from phaseprune.decoder.trainable import logits_at, trainable, trained_weights
 from phaseprune.errors import UserError
 from phaseprune.healing import data as data_module
-from phaseprune.healing.data import batch_numbers, hold_out, question_material, text_material
+from phaseprune.healing.data import (
+    batch_numbers,
+    question_material,
+    text_material,
+    validation_split,
+)
 from phaseprune.healing.heal import heal
 from phaseprune.healing.losses import text_loss, weight
 from phaseprune.healing.recipe import Recipe
@@ -175,9 +180,9 @@ def test_a_step_in_parts_is_the_step_in_one(tiny_dirs, training_file, tmp_path, 
         assert (len(list(material.parts(decoder, range(8)))) > 1) == (tokens == 40)
         trainer = Trainer(decoder, material, Recipe(method="full", **QUICK), torch.float32)
         with trainable(decoder, "full", 1, 0):
-            ends.append(train(trainer, tmp_path / f"{tokens}.pt").looks)
+            ends.append(train(trainer, tmp_path / f"{tokens}.pt").evaluations)
     for one, other in zip(*ends, strict=True):
-        assert one["held_out"] == pytest.approx(other["held_out"], rel=1e-3)
+        assert one["validation"] == pytest.approx(other["validation"], rel=1e-3)
 
 
 # The batches
@@ -195,13 +200,13 @@ def test_each_example_is_seen_once_before_any_is_seen_again(total, size, seed):
 
 @given(st.integers(2, 4000), st.integers(0, 3), st.integers(1, 1000), st.integers(1, 64))
 @settings(max_examples=30, deadline=None)
-def test_the_held_out_part_is_apart(total, seed, steps, batch):
+def test_the_validation_split_is_apart(total, seed, steps, batch):
     material = data_module.Material(windows=((1, 2),) * total)
-    most = Recipe(steps=steps, batch=batch).held_out
+    most = Recipe(steps=steps, batch=batch).validation
     assert 32 <= most <= 256 and most <= max(32, steps * batch / 10)
-    train, held_out = hold_out(material, seed, most)
-    assert sorted([*train, *held_out]) == list(range(total))
-    assert 1 <= len(held_out) <= max(1, total / 10) and len(held_out) <= most
+    train, validation = validation_split(material, seed, most)
+    assert sorted([*train, *validation]) == list(range(total))
+    assert 1 <= len(validation) <= max(1, total / 10) and len(validation) <= most
 
 
 # Training questions apart from the run's
@@ -283,8 +288,8 @@ def test_healing_lowers_the_held_out_loss_and_the_checkpoint_is_what_was_measure
     healing = heal(
         run, step=2, method=method, train=training_file, steps=20, batch=8, lr=1e-2, check_every=1
     )
-    looks = [look["held_out"] for look in healing.training["looks"]]
-    assert min(looks) < looks[0] and healing.training["best_step"] > 0
+    losses = [one["validation"] for one in healing.training["evaluations"]]
+    assert min(losses) < losses[0] and healing.training["best_step"] > 0
     assert healing.export["max_abs_logit_difference"] <= 1e-4
     folder = Path(healing.path)
     assert not (folder / "state.pt").exists()
@@ -351,8 +356,8 @@ def test_sixteen_bits(tiny_dirs, training_file, tmp_path, method):
     healing = heal(tmp_path / "run", method=method, train=training_file, **QUICK)
     weights = load_file(Path(healing.path) / "model/model.safetensors")
     assert {tensor.dtype for tensor in weights.values()} == {torch.bfloat16}
-    looks = [look["held_out"] for look in healing.training["looks"]]
-    assert min(looks) < looks[0]
+    losses = [one["validation"] for one in healing.training["evaluations"]]
+    assert min(losses) < losses[0]
 
 
 def test_text_and_distillation(run, tmp_path):
@@ -360,18 +365,18 @@ def test_text_and_distillation(run, tmp_path):
     text.write_text(TEXT)
     for objective in ("text", "distill"):
         healing = heal(run, step=2, objective=objective, text=text, **QUICK)
-        looks = [look["held_out"] for look in healing.training["looks"]]
-        assert min(looks) < looks[0] and healing.training["on_questions"] is False
+        losses = [one["validation"] for one in healing.training["evaluations"]]
+        assert min(losses) < losses[0] and healing.training["on_questions"] is False
     # The full model is its own teacher: there is nothing to learn.
     healing = heal(run, step=0, objective="distill", text=text, **QUICK)
-    assert healing.training["looks"][0]["held_out"] == pytest.approx(0, abs=1e-6)
+    assert healing.training["evaluations"][0]["validation"] == pytest.approx(0, abs=1e-6)
     assert healing.training["best_step"] == 0 and healing.removed == []
 
 
 def test_early_stopping_keeps_the_best_weights(run, training_file):
     healing = heal(run, train=training_file, steps=200, batch=4, lr=0.5, check_every=1, patience=3)
     training = healing.training
-    losses = {look["step"]: look["held_out"] for look in training["looks"]}
+    losses = {one["step"]: one["validation"] for one in training["evaluations"]}
     assert training["steps"] < 200 and "early stopping" in training["stopped_by"]
     assert losses[training["best_step"]] == min(losses.values())
     assert training["steps"] - training["best_step"] == 3
@@ -414,8 +419,8 @@ def test_kill_minus_nine_and_the_same_command_again(run, training_file, tmp_path
     mine, theirs = (d / "heal/mine" for d in (run, other))
     for name in ("model/model.safetensors", "measured.safetensors"):
         assert (mine / name).read_bytes() == (theirs / name).read_bytes()
-    looks = [json.loads((d / "heal.json").read_text())["training"]["looks"] for d in (mine, theirs)]
-    assert looks[0] == looks[1]
+    told = [json.loads((folder / "heal.json").read_text()) for folder in (mine, theirs)]
+    assert told[0]["training"]["evaluations"] == told[1]["training"]["evaluations"]
 
 
 def test_a_finished_healing_is_read_back_and_another_one_refused(run, training_file, monkeypatch):

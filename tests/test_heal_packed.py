@@ -246,7 +246,7 @@ def test_the_same_seed_gives_the_same_bytes_and_so_does_a_run_gone_on_with(
     resumed = _train(folder, question_file, tmp_path / "killed.pt", method=method)
     assert rows.count(False) == 4 and rows.count(True) > 10  # the trial's plain rows alone
     for other in (again, resumed):
-        assert other.looks == whole.looks
+        assert other.evaluations == whole.evaluations
         assert all(torch.equal(other.weights[name], whole.weights[name]) for name in whole.weights)
 
 
@@ -258,8 +258,8 @@ def test_training_goes_the_way_of_plain_rows(
     packed = _train(tiny_dirs["gemma2"], question_file, tmp_path / "packed.pt", **how)
     monkeypatch.setattr("phaseprune.healing.train.trained_length", lambda *a: 0)
     plain = _train(tiny_dirs["gemma2"], question_file, tmp_path / "plain.pt", **how)
-    for one, other in zip(packed.looks, plain.looks, strict=True):
-        assert one["held_out"] == pytest.approx(other["held_out"], rel=2e-3, abs=1e-6)
+    for one, other in zip(packed.evaluations, plain.evaluations, strict=True):
+        assert one["validation"] == pytest.approx(other["validation"], rel=2e-3, abs=1e-6)
     np.testing.assert_allclose(
         [float(w.norm()) for w in packed.best.values()],
         [float(w.norm()) for w in plain.best.values()],

@@ -20,7 +20,7 @@ from phaseprune.probes.perturbation import check_seeds, most_passes, noise_level
 from phaseprune.questions.catalog import load_task
 from phaseprune.questions.encode import encode_pair, encode_task
 from phaseprune.questions.prompts import render
-from phaseprune.report.perturbation_tables import halving_cell, shown_levels
+from phaseprune.report.perturb import halving_cell, shown_levels
 from phaseprune.sweep.branches import (
     branch_scores,
     noise_births,

@@ -29,8 +29,8 @@ from phaseprune.probes.phasewise import phasewise
 from phaseprune.probes.phasewise_sets import draw_sets, drawn_sets, kinds_of
 from phaseprune.questions.catalog import load_task
 from phaseprune.questions.split import split
-from phaseprune.report.html import write_report
-from phaseprune.report.phasewise_words import (
+from phaseprune.report.page import write_report
+from phaseprune.report.phasewise import (
     control_line,
     difference_line,
     difference_tile,

@@ -17,7 +17,8 @@ from phaseprune.questions.catalog import load_task
 from phaseprune.questions.encode import encode_pair, encode_task, pieces
 from phaseprune.questions.prompts import put
 from phaseprune.questions.question import Question, Task
-from phaseprune.report.words import input_lines, unequal_options_line
+from phaseprune.report.trace import unequal_options_line
+from phaseprune.report.words import input_lines
 from phaseprune.sweep.measure import prepare
 from phaseprune.sweep.trace import trace
 from phaseprune.sweep.walk import sweep_scores, trace_scores

@@ -19,7 +19,7 @@ from phaseprune.pruning.prune import prune
 from phaseprune.pruning.stopping import stop_rule
 from phaseprune.questions.catalog import load_task
 from phaseprune.questions.split import split
-from phaseprune.report.html import write_report
+from phaseprune.report.page import write_report
 from phaseprune.runs.directory import RunDirectory
 from phaseprune.sweep.measure import prepare
 from phaseprune.sweep.text import text_windows

@@ -34,9 +34,9 @@ from phaseprune.questions.catalog import load_task
 from phaseprune.questions.encode import encode_pair
 from phaseprune.questions.prompts import render
 from phaseprune.questions.split import split
-from phaseprune.report.html import write_report
-from phaseprune.report.tasks_page import tasks_figure
-from phaseprune.report.tasks_words import differing_line, tasks_lines, tasks_tables
+from phaseprune.report.figures import tasks_figure
+from phaseprune.report.page import write_report
+from phaseprune.report.prune import differing_line, prune_view, steps_table
 from phaseprune.runs.directory import RunDirectory
 from phaseprune.sweep.measure import prepare
 from phaseprune.sweep.memory import kept_budget
@@ -363,7 +363,7 @@ def test_a_share_of_what_is_not_above_chance_cannot_be_kept(tiny, two):
     traces = {folder: one.trace.to_dict() for folder, one in got.tasks.items()}
     lines = tasks_lines([s.to_dict() for s in got.steps], traces, got.result, got.chosen_by)
     assert any("is not defined: on one task" in line for line in lines)
-    assert "acc." in printed(tasks_tables([s.to_dict() for s in got.steps], got.result))
+    assert "acc." in printed(steps_table([s.to_dict() for s in got.steps], got.result))
 
 
 def test_guards_look_once_a_step(tiny, two, tmp_path):
@@ -452,12 +452,16 @@ def test_what_takes_one_task_names_the_folders(tiny, two, tmp_path):
     assert len(ladder.removed) == 3
 
 
-def printed(tables):
+def printed(table):
     out = io.StringIO()
-    console = Console(file=out, width=200)
-    for table in tables:
-        console.print(table)
+    Console(file=out, width=200).print(table)
     return out.getvalue()
+
+
+def tasks_lines(steps, traces, result, chosen_by):
+    tasks = {folder: {"trace": trace} for folder, trace in traces.items()}
+    told = {"steps": steps, "result": result, "tasks": tasks, "chosen_by": chosen_by}
+    return prune_view(told).sentences
 
 
 def test_the_command_line(two, tiny_dirs, tmp_path, capsys, monkeypatch):
@@ -555,7 +559,7 @@ def test_the_largest_loss_is_called_no_cliff():
     assert "No step loses any" in " ".join(
         tasks_lines(steps, traces, result | {"largest_loss": None}, None)
     )
-    assert "cliff" not in printed(tasks_tables(steps, older))
+    assert "cliff" not in printed(steps_table(steps, older))
     letters = own | {"retained_debiased": 0.9, "retained_debiased_ci": [0.85, 0.95],
                      "collapsed": True, "collapsed_how": "calibration"}  # fmt: skip
     lines = tasks_lines(steps, traces, result | {"tasks": {"a": letters, "b": own}}, None)
@@ -570,7 +574,7 @@ def test_the_largest_loss_is_called_no_cliff():
 def test_tables_are_narrow_and_have_every_task(count):
     names = [f"a-task-with-a-long-name-{number}" for number in range(count)]
     steps, _, result = made_run(names)
-    text = printed(tasks_tables(steps, result))
+    text = printed(steps_table(steps, result))
     assert max(len(line.rstrip()) for line in text.splitlines()) <= 80
     folded = text.replace("\n", " ")
     assert folded.count("96 S") == folded.count("96 D") == count

@@ -25,7 +25,7 @@ from phaseprune.methods.racing import make_racing, race_candidates
 from phaseprune.pruning.prune import prune
 from phaseprune.questions.catalog import load_task
 from phaseprune.questions.split import split
-from phaseprune.report import words
+from phaseprune.report.prune import racing_line
 from phaseprune.runs.directory import RunDirectory
 from phaseprune.sweep import estimate
 from phaseprune.sweep.kept import BASE, Kept, counted_passes, passes, schedule
@@ -320,7 +320,7 @@ def test_a_race_in_reduced_precision_says_what_that_changed(demo, tmp_path):
     for step in pruning.steps[1:]:
         assert step.race["products"] == "bfloat16" and 0 < step.race["drift"] <= 0.015
     assert pruning.result["racing"]["drift"] == max(s.race["drift"] for s in pruning.steps[1:])
-    assert "Products in bfloat16 changed" in words.racing_line(pruning.result["racing"])
+    assert "Products in bfloat16 changed" in racing_line(pruning.result["racing"])
     scored = {line["block"]: line for line in run.candidates() if line["step"] == 1}
     first = exact.steps[1]
     if scored[first.removed]["dropped"] is None:
@@ -447,9 +447,9 @@ def test_bad_options(options, says):
 
 def test_what_is_said_of_a_race():
     racing = {"tolerance": 0.02, "confidence": 0.95, "block_passes": 70, "block_passes_saved": 30}
-    line = words.racing_line(racing)
+    line = racing_line(racing)
     assert "within 0.02" in line and "95 % confidence; 30 of 100 block passes saved" in line
-    line = words.racing_line(racing | {"block_passes_saved": -7})
+    line = racing_line(racing | {"block_passes_saved": -7})
     assert "7 more than the 63 block passes of an exact search" in line
 
 

@@ -15,11 +15,12 @@ from rich.console import Console
 
 from phaseprune.errors import UserError
 from phaseprune.report import figures, style, words
-from phaseprune.report.collapse_words import collapse_line, fall_lines, step_marks
-from phaseprune.report.html import write_report
+from phaseprune.report.collapse import collapse_line, fall_lines, step_marks
+from phaseprune.report.page import write_report
+from phaseprune.report.prune import removed_line, steps_table
 from phaseprune.report.svg import inline_svg
-from phaseprune.report.tables import margin_bar, steps_table, trace_table
-from phaseprune.report.transition_words import phases_line
+from phaseprune.report.trace import phases_line, trace_table
+from phaseprune.report.view import margin_bar
 
 HOSTILE = (
     '<script>alert(1)</script>"><img src=http://evil.example/x onerror=a()> {{7*7}} $\\frac{$ [b]'
@@ -354,7 +355,7 @@ def test_page_holds_the_run_and_loads_nothing(tmp_path, run):
     assert f"pruned model {100 * pruned['accuracy']:.1f} % (95 % CI" in page.text
     assert f"on {trace['questions']} evaluation questions" in page.text
     assert phases_line(trace) in page.text
-    assert page.tags.count("tr") == len(steps) + 1
+    assert page.tags.count("tr") == len(steps) + 1 + len(trace["readouts"]) + 2
     for word in (
         "Readout",
         "Decision Margin (DM)",
@@ -421,7 +422,8 @@ def test_trace_alone(tmp_path):
     assert_self_contained(page, text)
     assert page.tags.count("svg") == 3
     assert "40 blocks traced on 500 questions" in page.text
-    assert "table" not in page.tags
+    assert page.tags.count("table") == 1 and page.tags.count("tr") == 41 + 2
+    assert f"<td>{100 * trace['option_frequency'][3][1]:.1f}</td>" in text
 
 
 def test_unfinished_run_shows_what_there_is(tmp_path):
@@ -736,7 +738,7 @@ def test_drawing_leaves_no_global_trace():
     inline_svg(figures.decision_margin_figure(make_trace()), "margin", 'a "quoted" <figure>')
     assert dict(matplotlib.rcParams) == before
     code = (
-        "import sys, phaseprune.report.html, phaseprune.report.tables\n"
+        "import sys, phaseprune.report.page, phaseprune.report.figures\n"
         "assert not {'torch', 'transformers', 'matplotlib.pyplot'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": ":".join(sys.path)})
@@ -857,7 +859,7 @@ def test_numbers_in_words():
 
 def test_findings_in_words():
     _, steps, result = four_options()
-    assert words.removed_line(steps, result | {"removed": [steps[1]["removed"]]}).startswith(
+    assert removed_line(steps, result | {"removed": [steps[1]["removed"]]}).startswith(
         "1 of 9 blocks was removed (1 Decisive): block "
     )
     assert collapse_line(result | {"collapsed": True, "collapsed_at_step": 4}).endswith(

@@ -31,7 +31,7 @@ from phaseprune.pruning.prune import prune
 from phaseprune.questions.catalog import load_task
 from phaseprune.replication.paper import paper
 from phaseprune.replication.settings import Settings
-from phaseprune.report.html import write_report
+from phaseprune.report.page import write_report
 from phaseprune.runs import lock as lock_module
 from phaseprune.runs.directory import RunDirectory
 from phaseprune.runs.leftovers import FILES, clear_leftovers, strangers

@@ -48,7 +48,7 @@ if TYPE_CHECKING:  # for editors and type checkers; each is imported on first us
     from phaseprune.replication.page import write_paper_report as write_paper_report
     from phaseprune.replication.paper import Paper as Paper
     from phaseprune.replication.paper import paper as paper
-    from phaseprune.report.html import write_report as write_report
+    from phaseprune.report.page import write_report as write_report
     from phaseprune.results import open_run as open_run
     from phaseprune.sweep.trace import trace as trace
 
@@ -74,7 +74,7 @@ _PUBLIC = {
     "heal_ladder": "phaseprune.healing.ladder",
     "paper": "phaseprune.replication.paper",
     "open_run": "phaseprune.results",
-    "write_report": "phaseprune.report.html",
+    "write_report": "phaseprune.report.page",
     "write_paper_report": "phaseprune.replication.page",
     # What these take and give.
     "Decoder": "phaseprune.decoder.decoder",

@@ -32,14 +32,12 @@ def ablate(
     check_kind(kind)
     task = run.load_questions()
     decoder = run.load_model()
-    from phaseprune.report.ablation_tables import ablation_sentences, ablation_table
-    from phaseprune.report.transition_words import phases_line
+    from phaseprune.report.ablate import ablation_view
 
     ablated = run.work(
         ablate, decoder, task, kind=kind, calibration=calibration, evaluation=evaluation,
         seed=questions.seed,
     )  # fmt: skip
     result = ablated.to_dict()
-    phases = phases_line(ablated.trace.to_dict())
-    run.show([ablation_table(result), phases, *ablation_sentences(result)])
+    run.show(ablation_view(result, ablated.trace.to_dict()))
     run.end(result, run.like("prune", "--keep-accuracy", 0.9))

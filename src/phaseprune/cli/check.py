@@ -37,6 +37,8 @@ def check(
     Reads the configuration and the headers of the weights' files alone; of a hub id the weights are
     not downloaded. Exit 2 if a run would be refused.
     """
+    from phaseprune.questions.encode import refuse_ended
+
     screen = Screen(output.as_json, output.quiet)
     name, task = model.name, questions.task or ("demo" if model.name == "demo" else None)
     checks, found = Checks(screen), {"full": full}
@@ -60,6 +62,9 @@ def check(
             if tokenizer is None:
                 raise UserError(f"{name}: the directory has no tokenizer; give a full checkpoint")
             found |= _token_lines(checks, asked, tokenizer, seen, model.device, *split)
+        elif tokenizer is not None:
+            checks.stage = "tokens"
+            refuse_ended(tokenizer)
     except UserError as error:
         checks.refuse(checks.stage, error.typed)
     _finish(screen, out, {"ok": not checks.refused, "checks": checks.lines, **found})

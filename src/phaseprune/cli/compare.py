@@ -81,6 +81,7 @@ def compare(
     tasks = [run.load_questions(name) for name in names]
     decoder = run.load_model()
     from phaseprune.probes.guards import Guard
+    from phaseprune.report.compare import compare_view
 
     compared = run.work(
         compare, decoder, tasks, methods=asked, remove=numbers, text=text,
@@ -88,19 +89,7 @@ def compare(
         note=run.screen.note, **counts,
     )  # fmt: skip
     result = compared.to_dict()
-    run.show(_lines(result))
+    run.show(compare_view(result))
     first = result["tasks"][0]
     following = [command_line("methods", name) for name in first["front"][-1:]]
     run.end(result, *following, run.like("prune", task=names[0]))
-
-
-def _lines(result: dict) -> list:
-    from phaseprune.report.compare_debiased import debiased_lines
-    from phaseprune.report.compare_guards import guarded_lines, guarded_tables, text_lines
-    from phaseprune.report.compare_words import TABLE_NOTE, compare_lines, compare_tables
-
-    lines = []
-    for task in result["tasks"]:
-        lines += [*compare_tables(task), f"[dim]{TABLE_NOTE}[/]", *guarded_tables(task)]
-        lines += [*compare_lines(task), *debiased_lines(task), *guarded_lines(task)]
-    return [*lines, *text_lines(result)]

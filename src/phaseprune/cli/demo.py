@@ -11,7 +11,7 @@ import typer
 
 from phaseprune.cli import options as o
 from phaseprune.cli.execute import load_model
-from phaseprune.cli.prune import export_warnings, pruning_lines
+from phaseprune.cli.prune import export_warnings
 from phaseprune.cli.screen import Screen, command_line
 from phaseprune.errors import UserError
 
@@ -51,8 +51,9 @@ def demo(
     from phaseprune.pruning.export_run import export_run
     from phaseprune.pruning.prune import prune
     from phaseprune.pruning.result import choose
-    from phaseprune.report.html import write_report
-    from phaseprune.report.tables import trace_table
+    from phaseprune.report.page import write_report
+    from phaseprune.report.prune import prune_view
+    from phaseprune.report.trace import trace_table
 
     task = load_task("demo", limit=limit)
     screen.say(
@@ -70,7 +71,7 @@ def demo(
     exported = export_run(decoder, run) if good else None
     report = write_report(out)
     result = pruning.to_dict() | {"result": run.manifest["result"]}
-    screen.show([trace_table(result["trace"]), *pruning_lines(result)])
+    screen.show([trace_table(result["trace"]), *prune_view(result).terminal()])
     for warning in export_warnings(result):
         screen.note(warning)
     seconds = time.perf_counter() - began

@@ -7,7 +7,7 @@ A command that measures a model on questions is a ``Run``, and takes these steps
     task = run.load_questions()                     # ... or here: before the weights are loaded
     decoder = run.load_model()
     ablated = run.work(ablate, decoder, task, kind=kind, seed=questions.seed)
-    run.show([ablation_table(...), ...])
+    run.show(ablation_view(ablated.to_dict(), ...))
     run.end(ablated.to_dict(), run.like("prune", "--keep-accuracy", 0.9))
 """
 
@@ -18,12 +18,15 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from os.path import isfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from phaseprune.cli.options import ModelOptions, QuestionOptions, RunOptions
 from phaseprune.cli.screen import Screen, command_line, name_list
 from phaseprune.errors import UserError
 from phaseprune.runs.directory import default_run_path
+
+if TYPE_CHECKING:
+    from phaseprune.report.view import View
 
 
 class Run:
@@ -79,18 +82,18 @@ class Run:
         self.screen.note_state(found.state, self.path)
         return found
 
-    def show(self, lines: Iterable[Any], notes: Iterable[str] = ()) -> None:
-        """Lines and tables of the result; notes, and what was done to the questions, on stderr."""
+    def show(self, view: View, notes: Iterable[str] = ()) -> None:
+        """A view of the result; notes, and what was done to the questions, on stderr."""
         from phaseprune.report.words import input_lines
         from phaseprune.runs.directory import RunDirectory
 
-        self.screen.show(lines)
+        self.screen.show(view.terminal())
         for line in [*notes, *input_lines(RunDirectory(self.path).manifest)]:
             self.screen.note(line)
 
     def end(self, result: Any, *following: str) -> None:
         """Write the report; say where it is and what to type next, or the result as JSON."""
-        from phaseprune.report.html import write_report
+        from phaseprune.report.page import write_report
 
         self.screen.end(result, *following, report=write_report(self.path))
 

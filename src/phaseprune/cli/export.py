@@ -130,7 +130,7 @@ def say_correction(screen: Screen, path: str | Path) -> None:
 def _measured(screen: Screen, decoder, path: str) -> dict:
     """The saving, shown and written into the exported model's ``phaseprune.json``."""
     from phaseprune.decoder.saving import measure_saving, record_saving
-    from phaseprune.report.guard_words import saving_lines
+    from phaseprune.report.guards import saving_lines
 
     with screen.progress() as progress:
         saving = measure_saving(decoder, path, progress=progress)

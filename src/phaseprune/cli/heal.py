@@ -55,15 +55,16 @@ class HealingOptions:
     ] = None  # fmt: skip
     check_every: Annotated[
         int | None,
-        o.option("--check-every", "Steps between looks at the held-out part, where the state is "
-                 "kept too.", o.TRAINING, default="a twentieth of --steps"),
+        o.option("--check-every", "Steps between evaluations on the validation split, when the "
+                 "state is kept too.", o.TRAINING, default="a twentieth of --steps"),
     ] = None  # fmt: skip
     patience: Annotated[
-        int, o.option("--patience", "Stop after so many looks without a better loss.", o.TRAINING)
+        int,
+        o.option("--patience", "Stop after so many evaluations without a better loss.", o.TRAINING),
     ] = 8
     seed: Annotated[
         int,
-        o.option("--seed", "Of adapters, held-out part and order of the batches.", o.TRAINING),
+        o.option("--seed", "Of adapters, validation split and order of the batches.", o.TRAINING),
     ] = 0  # fmt: skip
     model: Annotated[
         str | None,
@@ -127,15 +128,14 @@ def heal(
 
 def _one(screen: Screen, run: Path, step: int | None, wanted: dict[str, Any]) -> None:
     from phaseprune.healing.heal import heal
-    from phaseprune.report.heal_tables import healing_table
-    from phaseprune.report.heal_words import healing_lines
-    from phaseprune.report.html import write_report
+    from phaseprune.report.heal import healing_view
+    from phaseprune.report.page import write_report
 
     with screen.progress() as progress:
         healing = heal(run, step=step, progress=progress, **wanted)
     screen.note_state(healing.state, healing.path)
     result = healing.to_dict()
-    screen.show([healing_table(result), *healing_lines(result)])
+    screen.show(healing_view(result).terminal())
     screen.end(
         result,
         command_line("heal", run, "--ladder", "STEPS"),
@@ -148,15 +148,14 @@ def _several(
     screen: Screen, run: Path, levels: list[int], seeds: int, wanted: dict[str, Any]
 ) -> None:
     from phaseprune.healing.ladder import heal_ladder
-    from phaseprune.report.heal_tables import ladder_table
-    from phaseprune.report.heal_words import ladder_lines
-    from phaseprune.report.html import write_report
+    from phaseprune.report.heal import ladder_view
+    from phaseprune.report.page import write_report
 
     with screen.progress() as progress:
         ladder = heal_ladder(run, levels, seeds=seeds, progress=progress, **wanted)
     screen.note_state(ladder.state, ladder.path)
     result = ladder.to_dict()
-    screen.show([ladder_table(result), *ladder_lines(result)])
+    screen.show(ladder_view(result).terminal())
     best = max(result["depths"], key=lambda row: row["retained_after"]["value"] or 0)
     screen.end(
         result,

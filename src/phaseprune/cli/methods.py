@@ -19,7 +19,7 @@ def methods(
     """List the training-free ways to choose blocks, with paper, needs and cost."""
     screen = Screen(output.as_json, output.quiet)
     from phaseprune.methods.registry import METHODS, find_method
-    from phaseprune.report.tables import methods_table
+    from phaseprune.report.methods import methods_view
 
     if not 1 <= remove < blocks:
         raise UserError(
@@ -32,8 +32,7 @@ def methods(
         for method in chosen.values()
     ]
     if name is None:
-        screen.say(methods_table(entries, blocks, remove))
-        screen.say("prune --method NAME removes blocks by any of them; n: blocks left")
+        screen.show(methods_view(entries, blocks, remove).terminal())
         screen.next(command_line("methods", next(iter(METHODS))))
     else:
         _show(screen, entries[0], blocks, remove)

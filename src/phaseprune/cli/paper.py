@@ -112,7 +112,7 @@ def paper(
     from phaseprune.replication.page import write_paper_report
     from phaseprune.replication.paper import paper as run_paper
     from phaseprune.replication.settings import settings_of
-    from phaseprune.replication.words import claims_table, left_out_lines, summary_line
+    from phaseprune.replication.words import paper_view
 
     settings = [settings_of(own) for own in tasks.values()]
     asked = [
@@ -132,7 +132,7 @@ def paper(
     result = found.to_dict()
     if found.state == "finished":
         screen.note(f"{run} was finished before; what was done is not done again")
-    screen.show([claims_table(result), summary_line(result), *left_out_lines(result)])
+    screen.show(paper_view(result).terminal())
     screen.say(f"claims: {run / 'claims.md'}")
     first = found.tasks[0]
     screen.end(

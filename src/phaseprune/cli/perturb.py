@@ -35,21 +35,13 @@ def perturb(
     check_seeds(noise_seeds)
     task = run.load_questions()
     decoder = run.load_model()
-    from phaseprune.report.perturbation_tables import (
-        cost_sentence,
-        perturbation_table,
-        phase_sentences,
-    )
-    from phaseprune.report.transition_words import phases_line
+    from phaseprune.report.perturb import perturbation_view
 
     perturbed = run.work(
         perturb, decoder, task, noise=levels, noise_seeds=noise_seeds, seed=questions.seed
     )
     result = perturbed.to_dict()
-    run.show([
-        perturbation_table(result), phases_line(result), *phase_sentences(result),
-        cost_sentence(result),
-    ])  # fmt: skip
+    run.show(perturbation_view(result, perturbed.trace.to_dict()))
     run.end(
         result, run.like("ablate", "--kind", "mean"), run.like("prune", "--keep-accuracy", 0.9)
     )

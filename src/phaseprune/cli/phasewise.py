@@ -42,14 +42,12 @@ def phasewise(
     task = run.load_questions()
     decoder = run.load_model()
     from phaseprune.probes.phasewise import phasewise
-    from phaseprune.report.phasewise_words import phasewise_lines, phasewise_tables
-    from phaseprune.report.transition_words import phases_line
+    from phaseprune.report.phasewise import phasewise_view
 
     compared = run.work(
         phasewise, decoder, task, draws=draws, most=most, protect=protected,
         calibration=calibration, evaluation=evaluation, seed=questions.seed,
     )  # fmt: skip
     result = compared.to_dict()
-    sets = result["result"]
-    run.show([phases_line(result["trace"]), *phasewise_tables(sets), *phasewise_lines(sets)])
+    run.show(phasewise_view(result))
     run.end(result, run.like("prune"))

@@ -23,12 +23,11 @@ def plan(
     task = run.load_questions()
     decoder = run.load_model()
     from phaseprune.methods.plan import plan
-    from phaseprune.report.plan_words import plan_lines, plan_table
-    from phaseprune.report.transition_words import phases_line
+    from phaseprune.report.plan import plan_view
 
     planned = run.work(plan, decoder, task, protect=protected, seed=questions.seed)
     result = planned.to_dict()
-    run.show([plan_table(result), phases_line(planned.trace.to_dict()), *plan_lines(result)])
+    run.show(plan_view(result, planned.trace.to_dict()))
     kept = ["--protect", ",".join(map(str, protected))] if protected else []
     count = planned.budget or 1
     following = [run.like("prune", "--method", "planned", "--remove", count, *kept)]

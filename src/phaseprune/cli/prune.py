@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -163,6 +163,7 @@ def prune(
         refuse_to_export(run, decoder, granularity, keep_period)
     from phaseprune.pruning.export_run import export_run
     from phaseprune.pruning.prune import run_request
+    from phaseprune.report.prune import prune_view
 
     pruning = run.work(run_request, decoder, tasks, request)
     exported = pruning.result["export"]
@@ -170,8 +171,7 @@ def prune(
         run.screen.note(f"exporting to {directory.model_path} and reloading it")
         export_run(decoder, directory, repair_labels=repair_labels)
     result = pruning.to_dict() | {"result": directory.manifest["result"]}
-    lines = pruning_lines if len(tasks) == 1 else tasks_lines
-    run.show(lines(result), export_warnings(result))
+    run.show(prune_view(result), export_warnings(result))
     if repair_labels:
         say_correction(run.screen, directory.model_path)
     step = max(1, pruning.result["chosen_step"])
@@ -221,59 +221,6 @@ def task_weights(text: str | None) -> list[float] | None:
         return [float(part) for part in text.split(",") if part.strip()]
     except ValueError:
         raise UserError(f"--weights {text!r} must be numbers, one a task, as 2,1,1") from None
-
-
-def pruning_lines(pruning: dict) -> Iterator[Any]:
-    """The steps of a pruning run and what they come to, as lines and tables."""
-    from phaseprune.report import words
-    from phaseprune.report.collapse_words import collapse_line, fall_lines
-    from phaseprune.report.guard_words import guard_lines, guards_table
-    from phaseprune.report.item_words import removed_line
-    from phaseprune.report.merge_words import merged_lines
-    from phaseprune.report.tables import steps_table
-    from phaseprune.report.transition_words import phases_line
-
-    trace, steps, result = pruning["trace"], pruning["steps"], pruning["result"]
-    yield phases_line(trace)
-    yield steps_table(steps, result)
-    yield guards_table(steps)
-    yield f"the search ended: {result['stopped_by']}"
-    yield removed_line(steps, result)
-    yield from merged_lines(steps, result)
-    if pruning["chosen_by"]:
-        yield pruning["chosen_by"]["in_words"]
-    yield words.accuracy_line(result, trace["chance"], trace["questions"])
-    yield collapse_line(result, steps)
-    yield from [*fall_lines(result, steps), *guard_lines(result)]
-    if result.get("racing"):
-        yield words.racing_line(result["racing"])
-    yield from export_lines(result)
-
-
-def tasks_lines(pruning: dict) -> Iterator[Any]:
-    """The same with several tasks."""
-    from phaseprune.report.guard_words import guards_table
-    from phaseprune.report.tasks_words import phases_lines, tasks_lines, tasks_tables
-
-    steps, result = pruning["steps"], pruning["result"]
-    traces = {folder: one["trace"] for folder, one in pruning["tasks"].items()}
-    yield from phases_lines(traces)
-    yield from tasks_tables(steps, result)
-    yield guards_table(steps)
-    yield f"the search ended: {result['stopped_by']}"
-    yield from tasks_lines(steps, traces, result, pruning["chosen_by"])
-    yield from export_lines(result)
-
-
-def export_lines(result: dict) -> Iterator[str]:
-    """Where the pruned model is and how near it is to what was measured."""
-    exported = result["export"]
-    if exported:
-        yield (
-            f"exported: {exported['path']}, reloaded from disk, max |Δ logits| "
-            f"{exported['max_abs_logit_difference']:.2g}"
-        )
-        yield from exported.get("zeroed_in_words", ())
 
 
 def export_warnings(pruning: dict) -> Sequence[str]:

@@ -21,7 +21,7 @@ def report(
 ) -> None:  # fmt: skip
     """Write RUN/report.html again from the run's files: one page that opens offline."""
     screen = Screen(output.as_json, output.quiet)
-    from phaseprune.report.html import write_report
+    from phaseprune.report.page import write_report
     from phaseprune.report.run_files import read_json
 
     manifest = read_json(run / "manifest.json", ()) or {}

@@ -38,14 +38,14 @@ def similarity(
     check_pruned_models(removed, pruning)
     task = run.load_questions()
     decoder = run.load_model()
-    from phaseprune.report.similarity_words import similarity_lines, similarity_table
+    from phaseprune.report.similarity import similarity_view
 
     found = run.work(
         similarity, decoder, task, remove=removed, run=pruning, minibatch=minibatch,
         seed=questions.seed,
     )  # fmt: skip
     result = found.to_dict()
-    run.show([similarity_table(result), *similarity_lines(result)])
+    run.show(similarity_view(result))
     following = command_line("report", run.path)
     if pruning is None:
         following = run.like("prune", "--remove", len(removed))

@@ -32,23 +32,11 @@ def trace(
     task = run.load_questions()
     split_for(lens, task, calibration, questions.seed)
     decoder = run.load_model()
-    from phaseprune.report.depth_words import depth_lines
-    from phaseprune.report.frequency_words import frequency_line
-    from phaseprune.report.lens_words import lens_lines, lens_table
-    from phaseprune.report.tables import trace_table
-    from phaseprune.report.transition_words import phases_line
-    from phaseprune.report.words import groups_line, unequal_options_line
+    from phaseprune.report.trace import trace_view
 
     traced = run.work(
         measure, decoder, task, lens=lens, calibration=calibration, seed=questions.seed
     )
     result = traced.to_dict()
-    shown = [trace_table(result), phases_line(result)]
-    if result.get("lens"):
-        shown += [lens_table(result), *lens_lines(result)]
-    shown += [
-        frequency_line(result), unequal_options_line(result), groups_line(result),
-        *depth_lines(result),
-    ]  # fmt: skip
-    run.show(shown)
+    run.show(trace_view(result))
     run.end(result, run.like("prune", "--keep-accuracy", 0.9))

@@ -19,8 +19,8 @@ from phaseprune.sweep.text import text_windows
 
 #: Tokens of a window of plain text, where the model takes so many.
 WINDOW = 256
-#: The held-out part is at most this share of the material.
-HELD_OUT_SHARE = 0.1
+#: The validation split is at most this share of the material.
+VALIDATION_SHARE = 0.1
 
 
 @dataclass(frozen=True)
@@ -141,13 +141,13 @@ def text_material(decoder: Decoder, text: str) -> Material:
     return Material(windows=tuple(map(tuple, text_windows(decoder, text, length))))
 
 
-def hold_out(material: Material, seed: int, most: int) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers of the examples to train on, and of those that early stopping looks at.
+def validation_split(material: Material, seed: int, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers of the examples to train on, and of the validation split.
 
     Args:
         material: all examples.
         seed: which ones.
-        most: that early stopping looks at.
+        most: in the validation split.
 
     Raises:
         UserError: there are too few for both.
@@ -158,7 +158,7 @@ def hold_out(material: Material, seed: int, most: int) -> tuple[np.ndarray, np.n
             f"there is {total} example to train on and one more must be held out for early "
             "stopping; give more training questions or a longer text"
         )
-    count = min(most, max(1, int(total * HELD_OUT_SHARE)))
+    count = min(most, max(1, int(total * VALIDATION_SHARE)))
     order = np.random.default_rng([seed, 0]).permutation(total)
     return np.sort(order[count:]), np.sort(order[:count])
 

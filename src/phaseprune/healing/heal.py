@@ -145,7 +145,7 @@ def heal_step(
                         "steps": trained.step,
                         "best_step": trained.best_step,
                         "stopped_by": trained.stopped_by,
-                        "looks": trained.looks,
+                        "evaluations": trained.evaluations,
                         "seconds": round(trained.seconds, 3),
                         "examples": len(trainer.material),
                         "on_questions": sources.training is not None,

@@ -12,9 +12,9 @@ from phaseprune.errors import UserError, near_matches
 OBJECTIVES = ("task", "text", "distill")
 #: Peak learning rates where none is given: those usual for adapters and for all weights.
 DEFAULT_LR = {"lora": 2e-3, "full": 2e-4}
-#: Examples that early stopping looks at: a tenth of those trained on, within these bounds. Twenty
-#: looks then cost at most two thirds of the training, whose examples run forward and backward.
-LEAST_HELD_OUT, MOST_HELD_OUT = 32, 256
+#: Examples of the validation split: a tenth of those trained on, within these bounds. Twenty
+#: evaluations then cost at most two thirds of the training, whose examples run forward and back.
+LEAST_VALIDATION, MOST_VALIDATION = 32, 256
 
 
 @dataclass(frozen=True)
@@ -27,13 +27,13 @@ class Recipe:
         steps: optimiser steps at most.
         lr: peak learning rate of AdamW; None for ``DEFAULT_LR``.
         batch: questions (or windows of text) a step.
-        seed: of the adapters, the held-out part and the order of the batches.
+        seed: of the adapters, the validation split and the order of the batches.
         rank: of the adapters.
         minutes: time budget of training; None for none. Where it ends a run, how far that came
             depends on the machine.
-        check_every: steps between two looks at the held-out part, at which the state is saved too;
-            None for a twentieth of the steps, but as many as cost what a look costs.
-        patience: looks without a better held-out loss after which training stops.
+        check_every: steps between two evaluations on the validation split, when the state is saved
+            too; None for a twentieth of the steps, but as many as cost what an evaluation costs.
+        patience: evaluations without a better validation loss after which training stops.
     """
 
     method: str = "lora"
@@ -54,14 +54,14 @@ class Recipe:
 
     @property
     def between(self) -> int:
-        """Steps between two looks; by default on no more examples than the looks cost."""
-        enough = math.ceil(self.held_out / (3 * self.batch))  # forward and backward are three
+        """Steps between two evaluations; by default no fewer examples than one costs."""
+        enough = math.ceil(self.validation / (3 * self.batch))  # forward and backward are three
         return self.check_every or max(1, self.steps // 20, enough)
 
     @property
-    def held_out(self) -> int:
-        """Examples that early stopping looks at, at most."""
-        return max(LEAST_HELD_OUT, min(MOST_HELD_OUT, self.steps * self.batch // 10))
+    def validation(self) -> int:
+        """Examples of the validation split, at most."""
+        return max(LEAST_VALIDATION, min(MOST_VALIDATION, self.steps * self.batch // 10))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, with what the defaults come to."""

@@ -23,8 +23,8 @@ class State:
         step: optimiser steps done.
         weights: what is trained, by name.
         optimizer: AdamW's own state.
-        best: the weights with the least held-out loss so far, and ``best_step`` theirs.
-        looks: one entry a look: step, loss of training since the last look, held_out loss.
+        best: the weights with the least validation loss so far, and ``best_step`` theirs.
+        evaluations: one entry each: step, loss of training since the last one, validation loss.
         seconds: spent on training so far.
         stopped_by: why training ended; None while it goes on.
     """
@@ -34,7 +34,7 @@ class State:
     optimizer: dict[str, Any] = field(default_factory=dict)
     best: dict[str, torch.Tensor] = field(default_factory=dict)
     best_step: int = 0
-    looks: list[dict[str, float]] = field(default_factory=list)
+    evaluations: list[dict[str, float]] = field(default_factory=list)
     seconds: float = 0.0
     stopped_by: str | None = None
 

@@ -1,4 +1,4 @@
-"""The training loop: seeded, saved every so many steps, ended early by a held-out part."""
+"""The training loop: seeded, saved every so many steps, ended early by a validation split."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from phaseprune.decoder.decoder import Decoder
 from phaseprune.decoder.trainable import repeatable, trained_weights
 from phaseprune.errors import UserError
-from phaseprune.healing.data import Material, Part, batch_numbers, hold_out
+from phaseprune.healing.data import Material, Part, batch_numbers, validation_split
 from phaseprune.healing.losses import Loss, distill_loss, task_loss, text_loss, weight
 from phaseprune.healing.packed import part_logits, trained_length
 from phaseprune.healing.recipe import Recipe
@@ -86,7 +86,7 @@ def train(
         UserError: too few examples, a damaged state, or a loss that is not finite.
     """
     recipe, decoder = trainer.recipe, trainer.decoder
-    learning, held_out = hold_out(trainer.material, recipe.seed, recipe.held_out)
+    learning, validation = validation_split(trainer.material, recipe.seed, recipe.validation)
     weights = trained_weights(decoder)
     optimizer = torch.optim.AdamW(weights.values(), lr=recipe.peak, weight_decay=0.0)
     loss = trainer.loss()
@@ -97,7 +97,7 @@ def train(
         state = load_state(state_path)
         if state is None:
             state = State()
-            _look(trainer, state, weights, loss, held_out, [])
+            _evaluate(trainer, state, weights, loss, validation, [])
         else:
             _put(weights, state.weights)
             optimizer.load_state_dict(state.optimizer)
@@ -114,7 +114,7 @@ def train(
             late = recipe.minutes is not None and state.seconds >= 60 * recipe.minutes
             if state.step % recipe.between and state.step < recipe.steps and not late:
                 continue
-            _look(trainer, state, weights, loss, held_out, losses)
+            _evaluate(trainer, state, weights, loss, validation, losses)
             losses = []
             state.stopped_by = _reason(recipe, state, late)
             state.weights = _copy(weights)
@@ -128,10 +128,13 @@ def _reason(recipe: Recipe, state: State, late: bool) -> str | None:
     """Why training ends here; None where it goes on."""
     if state.step >= recipe.steps:
         return f"all {recipe.steps} steps are done"
-    best = min(range(len(state.looks)), key=lambda i: state.looks[i]["held_out"])
-    waited = len(state.looks) - 1 - best
+    best = min(range(len(state.evaluations)), key=lambda i: state.evaluations[i]["validation"])
+    waited = len(state.evaluations) - 1 - best
     if waited >= recipe.patience:
-        return f"no better held-out loss for {waited} looks (early stopping at step {state.step})"
+        return (
+            f"no better validation loss for {waited} evaluations (early stopping at step "
+            f"{state.step})"
+        )
     return f"the {recipe.minutes:g} minutes are over (at step {state.step})" if late else None
 
 
@@ -156,26 +159,26 @@ def _step(
 
 
 @torch.no_grad()
-def _look(
-    trainer: Trainer, state: State, weights: dict, loss: Loss, held_out: np.ndarray,
+def _evaluate(
+    trainer: Trainer, state: State, weights: dict, loss: Loss, validation: np.ndarray,
     losses: Sequence[float],
 ) -> None:  # fmt: skip
-    """Measure the held-out loss, and keep the weights if it is the least so far."""
+    """Measure the validation loss, and keep the weights if it is the least so far."""
     objective, total, value = trainer.recipe.objective, 0, 0.0
-    for part in trainer.material.parts(trainer.decoder, held_out):
+    for part in trainer.material.parts(trainer.decoder, validation):
         found = loss(part, part_logits(trainer.decoder, part, trainer.dtype))
-        _refuse_not_finite(trainer, part, found, held_out)
+        _refuse_not_finite(trainer, part, found, validation)
         value += float(found)
         total += weight(objective, part)
     value /= total
-    before = min((look["held_out"] for look in state.looks), default=float("inf"))
+    before = min((one["validation"] for one in state.evaluations), default=float("inf"))
     if value < before:
         state.best, state.best_step = _copy(weights), state.step
-    state.looks.append(
+    state.evaluations.append(
         {
             "step": state.step,
             "training": float(np.mean(losses)) if losses else None,
-            "held_out": value,
+            "validation": value,
         }
     )
 

@@ -56,7 +56,7 @@ def encode_task(task: Task, tokenizer, max_length: int | None = None) -> list[En
             tokenizer that ends every text with a token of its own; or one without the chat template
             asked for (``questions.chat``).
     """
-    _refuse_ended(tokenizer)
+    refuse_ended(tokenizer)
     with _chat(task, tokenizer) as chat:
         return [_encode(question, task, tokenizer, chat, max_length) for question in task.questions]
 
@@ -122,8 +122,12 @@ def _chat(task: Task, tokenizer) -> Iterator[Chat | None]:
         yield chat
 
 
-def _refuse_ended(tokenizer) -> None:
-    """Refuse a tokenizer that ends each text with a special token, as ``</s>``."""
+def refuse_ended(tokenizer) -> None:
+    """Refuse a tokenizer that ends each text with a special token, as ``</s>``.
+
+    Raises:
+        UserError: it does.
+    """
     special = getattr(tokenizer, "all_special_ids", ())
     ids = tokenizer("A B")["input_ids"] if special else []
     if ids and ids[-1] in special:

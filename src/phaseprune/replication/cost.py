@@ -16,7 +16,7 @@ ablate     L^2 for ``mean``, L^2+L+1 for ``repeat``, L^2+L-1 for ``swap`` (probe
            ``mean`` L more (calibration)
 phasewise  L (calibration); see ``bounds.phasewise_passes`` (evaluation)                at most
 heal       of each depth of l blocks and each seed: 2 l (evaluation), 3 l a step and    about
-           l a look at the held-out part (training)
+           l an evaluation on the validation split (training)
 ========== ============================================================================ ==========
 
 ``prune`` keeps states from step to step, which saves most where late blocks go; racing saves more,
@@ -34,7 +34,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from phaseprune.healing.data import HELD_OUT_SHARE
+from phaseprune.healing.data import VALIDATION_SHARE
 from phaseprune.healing.recipe import Recipe
 from phaseprune.replication.bounds import ladder_passes, phasewise_passes
 from phaseprune.replication.settings import Settings
@@ -214,13 +214,13 @@ def _phasewise(settings: Settings, sides: Sides, shape: Shape) -> Experiment:
 
 def _heal(settings: Settings, sides: Sides, shape: Shape) -> Experiment:
     recipe = Recipe(**settings.recipe)
-    held_out = min(recipe.held_out, max(1, int(HELD_OUT_SHARE * sides.training.questions)))
-    looks = 1 + -(-recipe.steps // recipe.between)
+    validation = min(recipe.validation, max(1, int(VALIDATION_SHARE * sides.training.questions)))
+    evaluations = 1 + -(-recipe.steps // recipe.between)
     steps = TRAINING_FORWARDS * recipe.steps
-    batch, held = sides.training.share(recipe.batch), sides.training.share(held_out)
+    batch, held = sides.training.share(recipe.batch), sides.training.share(validation)
     return _experiment(
         "heal", "about", shape,
-        *_healed(settings, shape.blocks, sides.evaluation, (batch, steps), (held, looks)),
+        *_healed(settings, shape.blocks, sides.evaluation, (batch, steps), (held, evaluations)),
     )  # fmt: skip
 
 

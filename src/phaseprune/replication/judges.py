@@ -15,13 +15,11 @@ from scipy import stats
 from phaseprune.decision.curve import SIGNIFICANCE
 from phaseprune.decision.perturbation import PAPER
 from phaseprune.replication.results import Results
-from phaseprune.report.collapse_words import fall_lines, fall_range, fitted_fall
-from phaseprune.report.dynamics_words import transition_line
-from phaseprune.report.frequency_words import with_bounds
-from phaseprune.report.heal_words import levelling_line, trend_line
-from phaseprune.report.phasewise_words import control_line, debiased_lines, difference_line
-from phaseprune.report.similarity_words import shown_model, with_interval
-from phaseprune.report.transition_words import phases_line
+from phaseprune.report.collapse import fall_lines, fall_range, fitted_fall, transition_line
+from phaseprune.report.heal import levelling_line, trend_line
+from phaseprune.report.phasewise import control_line, debiased_lines, difference_line
+from phaseprune.report.similarity import shown_model, with_interval
+from phaseprune.report.trace import phases_line, with_bounds
 from phaseprune.report.words import (
     PHASE_NAMES,
     blocks_in_words,

@@ -12,9 +12,7 @@ from phaseprune.replication.paper import Paper, PaperTask, open_paper
 from phaseprune.replication.results import place
 from phaseprune.replication.sections import SECTIONS, Section
 from phaseprune.replication.words import left_out_lines, shown_name, summary_line
-from phaseprune.report.html import write_report
-from phaseprune.report.pages import render
-from phaseprune.report.svg import inline_svg
+from phaseprune.report.page import drawn, render, write_report
 from phaseprune.runs.atomic import write_text
 from phaseprune.runs.directory import RunDirectory
 
@@ -150,19 +148,14 @@ def _task(section: Section, task: PaperTask, root: Path | None) -> dict[str, Any
     link = None
     if done and root is not None:
         link = os.path.relpath(place(task.folder, done[0]) / "report.html", root)
-    drawings = [one for one in section.drawings if one.experiment in task.results]
     return {
         "name": task.name,
         "link": link,
         "lines": [*section.lines(task.results), *missing],
         "figures": [
-            {
-                "name": name,
-                "svg": inline_svg(one.draw(task.results[one.experiment]), name, one.caption),
-                "caption": one.caption,
-            }
-            for one in drawings
-            for name in [f"{task.folder.name}-{one.name}"]
+            drawn(one.figure(task.folder.name, task.results[one.experiment]))
+            for one in section.drawings
+            if one.experiment in task.results
         ],
     }
 

@@ -45,8 +45,8 @@ def _of_run(name: str) -> Callable[[Path], dict[str, Any] | None]:
         if not (folder / name / "manifest.json").exists():
             return None
         run = read_run(folder / name)
-        result = run["manifest"].get("result")
-        return result and {"result": result, "steps": run["steps"], "trace": run["trace"]}
+        result = run.manifest.get("result")
+        return result and {"result": result, "steps": run.steps, "trace": run.trace}
 
     return read
 

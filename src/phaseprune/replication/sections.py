@@ -6,33 +6,39 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from matplotlib.figure import Figure
-
 from phaseprune.replication.results import Results
-from phaseprune.report import depth_words, figures
-from phaseprune.report.ablation_figures import ablation_figure
-from phaseprune.report.ablation_tables import ablation_sentences
-from phaseprune.report.collapse_words import collapse_line, fall_lines
-from phaseprune.report.dynamics_words import dynamics_lines
-from phaseprune.report.heal_figures import recovery_figure
-from phaseprune.report.heal_words import gains_line, scope_line
-from phaseprune.report.lens_words import lens_lines
-from phaseprune.report.perturbation_figures import halving_figure, perturbation_figure
-from phaseprune.report.perturbation_tables import cost_sentence, phase_sentences
-from phaseprune.report.similarity_figures import similarity_figure
-from phaseprune.report.similarity_words import similarity_lines
+from phaseprune.report.ablate import ablation_sentences
+from phaseprune.report.collapse import collapse_line, dynamics_lines, fall_lines
+from phaseprune.report.heal import gains_line, scope_line
+from phaseprune.report.perturb import cost_sentence, phase_sentences
+from phaseprune.report.similarity import similarity_lines
+from phaseprune.report.trace import depth_lines, lens_lines
+from phaseprune.report.view import Figure
 
 Result = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure of one experiment: how it is drawn from the result, and what to look for."""
+    """A figure of one experiment.
+
+    Attributes:
+        name: unique in its section.
+        experiment: that it is of.
+        drawing: its function in ``report.figures``.
+        caption: what to look for.
+        given: what that function takes, from the result.
+    """
 
     name: str
     experiment: str
-    draw: Callable[[Result], Figure]
+    drawing: str
     caption: str
+    given: Callable[[Result], tuple[Any, ...]] = lambda result: (result,)
+
+    def figure(self, task: str, result: Result) -> Figure:
+        """The figure of a task."""
+        return Figure(f"{task}-{self.name}", self.drawing, self.given(result), self.caption)
 
 
 @dataclass(frozen=True)
@@ -82,7 +88,7 @@ def _collapse_beyond(result: Mapping[str, Any]) -> list[str]:
 
 def _decisions(results: Results) -> list[str]:
     return [
-        *(depth_words.depth_lines(results["trace"]) if "trace" in results else []),
+        *(depth_lines(results["trace"]) if "trace" in results else []),
         *(lens_lines(results["lens"]) if "lens" in results else []),
     ]
 
@@ -98,13 +104,13 @@ SECTIONS = (
         "decision", "Where the model makes up its mind",
         ("sharp_transition", "one_sided_options"), ("trace", "lens"),
         (
-            Drawing("margin", "trace", figures.decision_margin_figure,
+            Drawing("margin", "trace", "decision_margin_figure",
                     "Decision Margin by readout; green: with the label prior taken off, where "
                     "options are letters. The paper: low in the Silent Phase, then a jump."),
-            Drawing("frequency", "trace", figures.option_frequency_figure,
+            Drawing("frequency", "trace", "option_frequency_figure",
                     "Option Frequency by readout beside the gold shares. The paper: one-sided in "
                     "the Silent Phase, balanced after it."),
-            Drawing("lens-margin", "lens", figures.decision_margin_figure,
+            Drawing("lens-margin", "lens", "decision_margin_figure",
                     "The same margin under a tuned lens, beside the plain one, on the questions "
                     "that the lens was not fitted to."),
         ),
@@ -114,35 +120,36 @@ SECTIONS = (
         "pruning", "Iterative Pruning", ("cliff", "silent_hit", "transition_vanishes"),
         ("prune",),
         (
-            Drawing("pruning", "prune",
-                    lambda run: figures.pruning_figure(
+            Drawing("pruning", "prune", "pruning_figure",
+                    "Accuracy by number of removed blocks. The paper: stable, then a cliff.",
+                    lambda run: (
                         run["steps"], run["result"], run["trace"] and run["trace"]["chance"]
-                    ),
-                    "Accuracy by number of removed blocks. The paper: stable, then a cliff."),
-            Drawing("heatmap", "prune",
-                    lambda run: figures.margin_heatmap_figure(run["steps"], run["trace"]),
+                    )),
+            Drawing("heatmap", "prune", "margin_heatmap_figure",
                     "The Decision Margin of each pruned model, a row a step. The paper: the "
-                    "transition is there until the Silent Phase is hit, then it is gone."),
-            Drawing("dynamics", "prune", lambda run: figures.dynamics_figure(run["result"]),
+                    "transition is there until the Silent Phase is hit, then it is gone.",
+                    lambda run: (run["steps"], run["trace"])),
+            Drawing("dynamics", "prune", "dynamics_figure",
                     "Where each pruned model decides, corrected for the number of steps; below "
-                    "where the transition is gone (x) or cannot be told (?)."),
+                    "where the transition is gone (x) or cannot be told (?).",
+                    lambda run: (run["result"],)),
         ),
         _dynamics,
     ),
     Section(
         "phases", "Pruning one phase alone", ("phases_differ",), ("phasewise",),
         (
-            Drawing("phasewise", "phasewise",
-                    lambda run: figures.phasewise_figure(run["result"]),
+            Drawing("phasewise", "phasewise", "phasewise_figure",
                     "Retained accuracy of random sets of blocks of one phase, with 95 % "
                     "intervals over questions and sets. Below, what each block costs by its depth, "
-                    "and the difference between the phases with depth controlled."),
+                    "and the difference between the phases with depth controlled.",
+                    lambda run: (run["result"],)),
         ),
     ),
     Section(
         "similarity", "Feature and decision similarity", ("features_alike",), ("similarity",),
         (
-            Drawing("similarity", "similarity", similarity_figure,
+            Drawing("similarity", "similarity", "similarity_figure",
                     "Similarity of hidden states (CKA) and of decisions (beyond that of decisions "
                     "on different questions) at the outputs, a pruning step after the other."),
         ),
@@ -152,12 +159,12 @@ SECTIONS = (
     Section(
         "noise", "Perturbation", ("silent_breaks", "decisive_holds"), ("perturb", "ablate"),
         (
-            Drawing("perturbation", "perturb", perturbation_figure,
+            Drawing("perturbation", "perturb", "perturbation_figure",
                     "Decision Margin at the output with noise at one readout. The paper: the "
                     "Silent Phase breaks near 0.02, the Decisive Phase holds at 0.1."),
-            Drawing("halving", "perturb", halving_figure,
+            Drawing("halving", "perturb", "halving_figure",
                     "The least noise that takes half of DM, by readout."),
-            Drawing("ablation", "ablate", ablation_figure,
+            Drawing("ablation", "ablate", "ablation_figure",
                     "Beyond the paper: one block ablated, beside the model without it."),
         ),
         lambda results: _noise(results)
@@ -167,7 +174,7 @@ SECTIONS = (
         "recovery", "Bounded recovery",
         ("recovery_bounded", "recovery_levels_off", "margin_lifted"), ("heal",),
         (
-            Drawing("recovery", "heal", recovery_figure,
+            Drawing("recovery", "heal", "recovery_figure",
                     "Retained accuracy before and after fine-tuning, by the blocks that remain. "
                     "The paper: bounded by depth, levelling off past about 40.6 % pruned."),
         ),

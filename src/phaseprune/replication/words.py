@@ -7,14 +7,9 @@ from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
-from rich.table import Table
-from rich.text import Text
-
 from phaseprune.replication.judges import VERDICTS
-from phaseprune.report.tables import add_row, new_table
+from phaseprune.report.view import Cell, Column, Table, View
 from phaseprune.report.words import plural
-
-STYLES = {"agrees": "green", "partly": "yellow", "disagrees": "red", "undecided": "dim"}
 
 
 def shown_name(model: str) -> str:
@@ -31,6 +26,18 @@ def shown_name(model: str) -> str:
     return name[: -len(".gguf")] if file else name
 
 
+def paper_view(found: Mapping[str, Any]) -> View:
+    """Show what was found, claim by claim.
+
+    Args:
+        found: The content of `paper.json`.
+
+    Returns:
+        The view.
+    """
+    return View([claims_table(found), summary_line(found), *left_out_lines(found)])
+
+
 def claims_table(found: Mapping[str, Any]) -> Table:
     """Tabulate the verdicts: a row a claim, a column a task.
 
@@ -38,19 +45,22 @@ def claims_table(found: Mapping[str, Any]) -> Table:
         found: The content of `paper.json`.
 
     Returns:
-        A table; of up to three tasks with short names at most 80 columns.
+        The table; of up to three tasks with short names it has at most 80 columns.
     """
-    table = new_table(
+    verdicts = {
+        task["folder"]: [task["claims"][claim["name"]]["verdict"] for claim in found["claims"]]
+        for task in found["tasks"]
+    }
+    return Table(
         f"{shown_name(found['model'])} held against the paper (arXiv 2605.07271)",
+        [
+            Column("The paper says", [claim["title"] for claim in found["claims"]], left=True,
+                   wrap=True),
+            *(Column(folder, [Cell(one, one) for one in of], left=True)
+              for folder, of in verdicts.items()),
+        ],
         "undecided: not significant, or could not be done; numbers are in claims.md",
-    )
-    table.add_column("The paper says")
-    for task in found["tasks"]:
-        table.add_column(task["folder"], no_wrap=True)
-    for claim in found["claims"]:
-        verdicts = [task["claims"][claim["name"]]["verdict"] for task in found["tasks"]]
-        add_row(table, claim["title"], *(Text(one, style=STYLES[one]) for one in verdicts))
-    return table
+    )  # fmt: skip
 
 
 def summary_line(found: Mapping[str, Any]) -> str:

@@ -1,1 +1,1 @@
-"""What a run found, shown: figures, terminal tables, and the self-contained HTML page."""
+"""What a result says: a view a command, which the terminal and the page show, and the figures."""

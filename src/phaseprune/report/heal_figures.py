@@ -104,15 +104,15 @@ def loss_figure(healing: Mapping[str, Any]) -> Figure:
         The figure.
     """
     figure, axes = style.new_figure(3.0)
-    looks = healing["training"]["looks"]
-    trained = [look for look in looks if look["training"] is not None]
+    evaluations = healing["training"]["evaluations"]
+    trained = [one for one in evaluations if one["training"] is not None]
     axes.plot(
-        [look["step"] for look in trained], [look["training"] for look in trained],
+        [one["step"] for one in trained], [one["training"] for one in trained],
         color=BEFORE, linewidth=1.1, label="training batches",
     )  # fmt: skip
     axes.plot(
-        [look["step"] for look in looks], [look["held_out"] for look in looks],
-        color=AFTER, marker="o", markersize=3.5, linewidth=1.3, label="held out",
+        [one["step"] for one in evaluations], [one["validation"] for one in evaluations],
+        color=AFTER, marker="o", markersize=3.5, linewidth=1.3, label="validation",
     )  # fmt: skip
     axes.axvline(
         healing["training"]["best_step"], color=style.INK, linewidth=1.0, linestyle=(0, (4, 2)),

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from phaseprune.report import style
-from phaseprune.report.phasewise_words import (
+from phaseprune.report.phasewise import (
     COMPARISONS,
     KIND_NAMES,
     compared_in_words,

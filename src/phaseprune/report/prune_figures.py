@@ -1,4 +1,4 @@
-"""Figures of a pruning run: accuracy by removed blocks, and the Decision Margin at every step."""
+"""Figures of a pruning run: what falls by removed blocks, on one task and on several."""
 
 from __future__ import annotations
 
@@ -9,15 +9,30 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch, Rectangle
 
 from phaseprune.decoder.items import short_item, whole_blocks
 from phaseprune.report import style
-from phaseprune.report.collapse_words import FALL_MARKS, fall_range, fall_steps, fitted_fall
-from phaseprune.report.item_words import nouns_of
-from phaseprune.report.words import percent
+from phaseprune.report.collapse import FALL_MARKS, fall_range, fall_steps, fitted_fall
+from phaseprune.report.words import nouns_of, percent
 
 MARKER_NUMBERS_UP_TO = 34
+#: State of a model without a found transition -> marker and label; None in older versions' runs.
+NO_TRANSITION = {
+    "gone": ("x", "gone"), "unclear": ("$?$", "cannot be told"), None: ("x", "none found"),
+}  # fmt: skip
+#: Name of a line -> its colour and dashes.
+LINES = {
+    "accuracy on questions": (style.INK, "-"),
+    "tokens equal to the full model's": (style.SILENT, (0, (4, 2))),
+    "repeated 4-grams": (style.DECISIVE, (0, (1, 1.5))),
+}
+#: Of the lines of tasks.
+_MARKERS = "osD^vPX*"
+_COLOURS = ("#2c8a5a", "#8a4fa3", "#b0392e", "#1f8a9c", "#8b6b1f", "#4b5cc4")
+_DASHES = ("solid", (0, (4, 1.5)), (0, (1.5, 1.2)), (0, (5, 1.5, 1, 1.5)))
 
 
 def pruning_figure(
@@ -297,3 +312,245 @@ def _implied_chance(steps: Sequence[Mapping[str, Any]]) -> float | None:
         return None
     retained, accuracy = min(told)
     return (accuracy - retained * full) / (1 - retained)
+
+
+def dynamics_figure(result: Mapping[str, Any]) -> Figure:
+    """Draw the transition of the model of every pruning step, and where there is none.
+
+    Args:
+        result: The result of a finished prune run with `dynamics`.
+
+    Returns:
+        The figure: a point a step with its interval; below, crosses where the transition is gone
+        and question marks where that cannot be told; the interval of the fitted fall as a band, the
+        collapse as a line.
+    """
+    figure, axes = style.new_figure(3.0)
+    dynamics = result["dynamics"]
+    blocks = result.get("blocks") or len(result["removed"]) + len(result["kept"])
+    found = [one for one in dynamics["transitions"] if one["found"]]
+    without = [one for one in dynamics["transitions"] if not one["found"]]
+    last = max(len(dynamics["transitions"]) - 1, 1)
+    axes.set_xlim(-0.6, last + 0.6)
+    axes.set_ylim(-0.08 * blocks, blocks + 0.5)
+    fall = fitted_fall(result)
+    if fall and fall["found"]:
+        low, high = fall_range(fall)
+        axes.axvspan(
+            low - 1, high, color=style.INK, alpha=0.09, linewidth=0,
+            label=f"{FALL_MARKS[fall.get('kind')]}, 95 % interval",
+        )  # fmt: skip
+    if result["collapsed_at_step"] is not None:
+        axes.axvline(
+            result["collapsed_at_step"], color=style.DECISIVE, linewidth=1.2, linestyle=(0, (2, 2)),
+            label="collapsed",
+        )  # fmt: skip
+    steps = [one["step"] for one in found]
+    axes.vlines(
+        steps, [one["ci"][0] for one in found], [one["ci"][1] for one in found],
+        color=style.INK, linewidth=1.6, label="transition, 95 % interval",
+    )  # fmt: skip
+    axes.plot(
+        steps, [one["readout"] for one in found], color=style.INK, linewidth=0.8, marker="o",
+        markersize=5, label="transition",
+    )  # fmt: skip
+    for state, (marker, label) in NO_TRANSITION.items():
+        at = [one["step"] for one in without if one.get("state") == state]
+        if at:
+            axes.plot(
+                at, [0] * len(at), linestyle="none", marker=marker, color=style.UNPHASED,
+                markersize=6, label=label,
+            )  # fmt: skip
+    axes.xaxis.set_major_locator(style.integer_ticks(last))
+    axes.yaxis.set_major_locator(style.integer_ticks(blocks))
+    axes.grid(axis="y", color=style.GRID, linewidth=0.7)
+    removed = f"Removed {nouns_of([], result)}"
+    style.set_labels(axes, removed, "Readout of the transition")
+    style.set_title(axes, "Transition of the pruned models")
+    axes.legend(
+        loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=5, frameon=False,
+        fontsize=style.NOTE_SIZE, columnspacing=1.2, handletextpad=0.4,
+    )  # fmt: skip
+    return figure
+
+
+def guards_figure(steps: Sequence[Mapping[str, Any]]) -> Figure:
+    """Draw text loss, agreement and repetition beside accuracy, by the number of removed blocks.
+
+    Args:
+        steps: The lines of `steps.jsonl`; those without guards are left out.
+
+    Returns:
+        The figure: on the left the loss on plain text with the full model's as a level, on the
+        right shares; bands are 95 % intervals.
+    """
+    steps = [step for step in steps if step.get("guard")]
+    figure = Figure(figsize=(style.WIDTH, 3.6), layout="constrained", facecolor="white")
+    left, right = figure.subplots(1, 2)
+    numbers = [step["step"] for step in steps]
+    guards = [step["guard"] for step in steps]
+    for axes in (left, right):
+        style.plain_axes(axes)
+        last = max(numbers[-1], 1)
+        axes.set_xlim(-0.3, last + 0.3)
+        axes.xaxis.set_major_locator(style.integer_ticks(2 * last if last > 12 else last))
+        axes.grid(axis="y", color=style.GRID, linewidth=0.7)
+    losses = [guard["text_loss"] for guard in guards]
+    _line(left, numbers, losses, [guard["text_loss_ci"] for guard in guards], "text loss",
+          style.INK, "-")  # fmt: skip
+    left.axhline(losses[0], color=style.MUTED, linewidth=0.9, linestyle=(0, (1, 2)),
+                 label="full model")  # fmt: skip
+    left.annotate("full model", (0.98, losses[0]), xycoords=left.get_yaxis_transform(),
+                  xytext=(0, -3), textcoords="offset points", ha="right",
+                  va="top", fontsize=style.NOTE_SIZE,
+                  color=style.MUTED)  # fmt: skip
+    style.set_labels(left, "Removed blocks", "Loss, nats a token")
+    style.set_title(left, "Loss on plain text")
+    evaluations = [step["evaluation"] for step in steps]
+    shares = (
+        [(one["accuracy"], one.get("ci")) for one in evaluations],
+        [(guard["agreement"], guard["agreement_ci"]) for guard in guards],
+        [(guard["repetition"], guard["repetition_ci"]) for guard in guards],
+    )
+    for (name, (colour, dashes)), line in zip(LINES.items(), shares, strict=True):
+        values, bounds = zip(*line, strict=True)
+        _line(right, numbers, values, bounds, name, colour, dashes)
+    right.set_ylim(-0.02, 1.03)
+    style.percent_axis(right)
+    style.set_labels(right, "Removed blocks", "")
+    style.set_title(right, "Questions and continuations")
+    right.legend(
+        loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=1, frameon=False,
+        fontsize=style.NOTE_SIZE,
+        handles=[line for line in right.lines if line.get_label() in LINES],
+    )  # fmt: skip
+    return figure
+
+
+def _line(
+    axes: Axes,
+    numbers: Sequence[int],
+    values: Sequence[float],
+    bounds: Sequence[Sequence[float] | None],
+    name: str,
+    colour: str,
+    dashes: Any,
+) -> None:
+    both = [pair or (value, value) for value, pair in zip(values, bounds, strict=True)]
+    low, high = zip(*both, strict=True)
+    axes.fill_between(numbers, low, high, color=colour, alpha=0.12, linewidth=0)
+    axes.plot(numbers, values, color=colour, linestyle=dashes, linewidth=1.4, marker=".",
+              markersize=5, label=name)  # fmt: skip
+
+
+def tasks_figure(
+    steps: Sequence[Mapping[str, Any]],
+    traces: Mapping[str, Mapping[str, Any]],
+    result: Mapping[str, Any] | None,
+) -> Figure:
+    """Draw retained by task against removed blocks, and below each task's phases with the order.
+
+    Args:
+        steps: The lines of `steps.jsonl` of the whole run.
+        traces: Folder -> the content of its `trace.json`.
+        result: The result of the manifest, or None while the run is not finished.
+
+    Returns:
+        The figure: a line a task and, in ink with its interval, all together; where a task's full
+        model is not above chance its accuracy stands in its line's place. In the strips below, the
+        number in a cell is the place at which the block was removed.
+    """
+    height = 3.5 + 0.9 + 0.33 * len(traces)
+    figure = Figure(figsize=(style.WIDTH, height), layout="constrained", facecolor="white")
+    top, below = figure.subplots(2, 1, height_ratios=[3.5, 0.6 + 0.33 * len(traces)])
+    style.plain_axes(top)
+    style.plain_axes(below)
+    _draw_retained(top, steps, list(traces), result)
+    _draw_phases(below, steps, traces)
+    return figure
+
+
+def _draw_retained(
+    axes: Axes, steps: Sequence[Mapping[str, Any]], folders: Sequence[str],
+    result: Mapping[str, Any] | None,
+) -> None:  # fmt: skip
+    numbers = [step["step"] for step in steps]
+    last = max(numbers[-1], 1)
+    for place, folder in enumerate(folders):
+        own = [step["tasks"][folder] for step in steps]
+        defined = own[0]["retained"] is not None
+        axes.plot(
+            numbers, [one["retained" if defined else "accuracy"] for one in own],
+            label=folder if defined else f"{folder} (accuracy)", linewidth=1.3, markersize=4.5,
+            color=to_hex(_COLOURS[place % len(_COLOURS)]),
+            marker=_MARKERS[place % len(_MARKERS)],
+            linestyle=_DASHES[place // len(_COLOURS) % len(_DASHES)],
+        )  # fmt: skip
+    if steps[0]["retained"] is not None:
+        values = [step["retained"] for step in steps]
+        bounds = [
+            step["retained_ci"] or [value] * 2 for step, value in zip(steps, values, strict=True)
+        ]
+        low, high = zip(*bounds, strict=True)
+        axes.fill_between(numbers, low, high, color=style.INK, alpha=0.1, linewidth=0,
+                          label="95 % interval")  # fmt: skip
+        axes.plot(
+            numbers, values, color=style.INK, linewidth=2.2, zorder=3,
+            label=f"all tasks, {result['combine']}" if result else "all tasks",
+        )  # fmt: skip
+    for level in (0, 1):
+        axes.axhline(level, color=style.RULE, linewidth=0.9, linestyle=(0, (1, 2)), zorder=0)
+    if result:
+        axes.axvline(result["chosen_step"], color=style.INK, linewidth=1.1,
+                     linestyle=(0, (2, 2)), label="chosen step", zorder=1.5)  # fmt: skip
+    axes.set_xlim(-0.3, last + 0.3)
+    axes.xaxis.set_major_locator(style.integer_ticks(last))
+    axes.grid(axis="y", color=style.GRID, linewidth=0.7)
+    style.percent_axis(axes)
+    style.set_labels(axes, "Removed blocks", "Retained")
+    style.set_title(axes, "Retained accuracy by task")
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False,
+                fontsize=style.NOTE_SIZE, handlelength=2.8, labelspacing=0.4)  # fmt: skip
+
+
+def _draw_phases(
+    axes: Axes, steps: Sequence[Mapping[str, Any]], traces: Mapping[str, Mapping[str, Any]]
+) -> None:
+    places = {step["removed"]: step["step"] for step in steps if step["removed"] is not None}
+    blocks = max(trace["blocks"] for trace in traces.values())
+    for row, trace in enumerate(traces.values()):
+        decisive = trace["transition"]["decisive_blocks"]
+        for block in range(blocks):
+            phase = "decisive" if block in decisive else "silent"
+            phase = phase if trace["transition"]["found"] else None
+            gone = block in places
+            axes.add_patch(
+                Rectangle(
+                    (block - 0.45, row - 0.4), 0.9, 0.8, linewidth=0,
+                    color=style.PHASE_COLOURS[phase], alpha=0.3 if gone else 0.85,
+                )
+            )  # fmt: skip
+            if gone:
+                axes.text(block, row, str(places[block]), ha="center", va="center_baseline",
+                          fontsize=7 if blocks <= 40 else 5, color=style.INK)  # fmt: skip
+    axes.set_xlim(-0.6, blocks - 0.4)
+    axes.set_ylim(len(traces) - 0.5, -0.5)
+    axes.set_yticks(range(len(traces)), [_short_name(name) for name in traces])
+    axes.xaxis.set_major_locator(style.integer_ticks(blocks - 1))
+    axes.tick_params(axis="y", length=0)
+    style.set_labels(axes, "Block (pale: removed, the number says when)", "")
+    style.set_title(axes, "Phases by task, and the order of removal")
+    names = {"silent": "Silent", "decisive": "Decisive", None: "no phases"}
+    found = {trace["transition"]["found"] for trace in traces.values()}
+    shown = [
+        *(("silent", "decisive") if True in found else ()),
+        *((None,) if False in found else ()),
+    ]
+    axes.legend(
+        handles=[Patch(color=style.PHASE_COLOURS[one], label=names[one]) for one in shown],
+        loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=style.NOTE_SIZE,
+    )  # fmt: skip
+
+
+def _short_name(name: str) -> str:
+    return name if len(name) <= 22 else name[:21] + "…"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +38,37 @@ _STEP_KEYS = (
 )
 
 
-def read_run(run_dir: str | Path) -> dict[str, Any]:
+@dataclass(frozen=True)
+class RunFiles:
+    """What a run directory holds.
+
+    Attributes:
+        path: the directory.
+        manifest: the content of `manifest.json`, empty without one.
+        trace: the content of `trace.json`, or None.
+        steps: the lines of `steps.jsonl` of a single task, maybe none.
+    """
+
+    path: Path
+    manifest: Mapping[str, Any]
+    trace: Mapping[str, Any] | None
+    steps: Sequence[Mapping[str, Any]]
+
+    @property
+    def result(self) -> Mapping[str, Any] | None:
+        """The result of a finished pruning run on a single task, else None."""
+        result = self.manifest.get("result") or {}
+        return result if self.steps and "chosen_step" in result else None
+
+
+def read_run(run_dir: str | Path) -> RunFiles:
     """Read the files of a run directory.
 
     Args:
         run_dir: The directory. It may hold a trace alone, or a run that is not finished.
 
     Returns:
-        ``manifest`` (a dict, empty without one), ``trace`` (a dict or None) and ``steps`` (a list).
+        What it holds.
 
     Raises:
         UserError: There is no such directory, no run in it, or a file in it cannot be read.
@@ -65,7 +89,7 @@ def read_run(run_dir: str | Path) -> dict[str, Any]:
         )
     if trace is not None:
         _check_lengths(run / "trace.json", trace)
-    return {"manifest": manifest or {}, "trace": trace, "steps": steps}
+    return RunFiles(run, manifest or {}, trace, steps)
 
 
 def _read_text(path: Path) -> str | None:

@@ -7,9 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from phaseprune.decision.intervals import questions_needed
+from phaseprune.decoder.items import NOUNS
 
 DASH = "–"
 PHASE_NAMES = {"silent": "Silent", "decisive": "Decisive"}
+#: Under tables of letters.
+DEBIASED_NOTE = (
+    "debiased: less the label prior, how much a letter is preferred whatever the question says"
+)
 
 
 def _missing(value: float | None) -> bool:
@@ -48,6 +53,14 @@ def signed(value: float | None, digits: int = 2) -> str:
     return text.lstrip("-+") if float(text) == 0 else text
 
 
+def decimal(value: float | None, digits: int = 2) -> str:
+    """Write a number that has no sign of its own: ``0.93``, ``-0.02``, or a dash for none."""
+    if _missing(value):
+        return DASH
+    text = f"{value:.{digits}f}"
+    return text.lstrip("-") if float(text) == 0 else text
+
+
 def percent_with_interval(value: float | None, interval: Sequence[float] | None) -> str:
     """Write a share and its interval in words: ``86.1 % (95 % CI 82.0 to 89.2)``.
 
@@ -60,15 +73,32 @@ def percent_with_interval(value: float | None, interval: Sequence[float] | None)
     """
     if _missing(value):
         return DASH
-    if not interval:
-        return f"{percent(value)} %"
-    low, high = interval
-    return f"{percent(value)} % (95 % CI {percent(low)} to {percent(high)})"
+    return f"{percent(value)} %{interval_words(interval, percent)}"
 
 
-def interval_words(interval: Sequence[int] | None) -> str:
-    """Write the interval of a place: `` (95 % CI 8 to 9)``, with a blank before it, or nothing."""
-    return f" (95 % CI {interval[0]} to {interval[1]})" if interval else ""
+def p_in_words(value: float | None) -> str:
+    """Write a p-value: ``p = 0.03``, ``p < 0.001``."""
+    if value is None:
+        return f"p {DASH}"
+    return "p < 0.001" if value < 0.001 else f"p = {value:.2g}"
+
+
+def points(value: float) -> str:
+    """Write a difference of shares in points, or a rise in per cent, with its sign: ``+3.1``."""
+    return signed(100 * value, 1)
+
+
+def interval_words(interval: Sequence[float] | None, write: Callable[[float], str] = str) -> str:
+    """Write an interval: `` (95 % CI 8 to 9)``, with a blank before it, or nothing.
+
+    Args:
+        interval: Its lower and upper bound, or None.
+        write: Writes a bound.
+
+    Returns:
+        The words.
+    """
+    return f" (95 % CI {' to '.join(map(write, interval))})" if interval else ""
 
 
 def ends_with_intervals(
@@ -95,9 +125,7 @@ def these_questions(questions: int | None) -> str:
     return f"these {questions} questions" if questions else "these questions"
 
 
-def enough_words(
-    value: float, interval: Sequence[float] | None, questions: int | None
-) -> str:
+def enough_words(value: float, interval: Sequence[float] | None, questions: int | None) -> str:
     """Say how many questions would do where these cannot tell: ``; about 640 would tell``.
 
     Args:
@@ -128,46 +156,6 @@ def plural(count: int, noun: str) -> str:
         The words.
     """
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
-def groups_line(trace: Mapping[str, Any]) -> str | None:
-    """Say the accuracy over all questions and over groups.
-
-    Args:
-        trace: The content of ``trace.json``.
-
-    Returns:
-        A sentence; None where the questions are not of several groups.
-    """
-    groups = trace.get("accuracy_by_group")
-    if not groups:
-        return None
-    return (
-        f"accuracy: {percent(trace['accuracy']['mean'][-1])} % of all questions (micro), "
-        f"{percent(trace['macro_accuracy'])} % mean of {len(groups)} groups (macro)"
-    )
-
-
-def unequal_options_line(trace: Mapping[str, Any]) -> str | None:
-    """Say Option Frequency where questions have different numbers of options.
-
-    Args:
-        trace: The content of ``trace.json``.
-
-    Returns:
-        A sentence; None where all questions have the same number of options.
-    """
-    present = trace.get("where_present")
-    if not present or len(set(present["questions"])) == 1:
-        return None
-    parts = [
-        f"{label} {percent(decided, 0)} ({percent(gold, 0)}) of {count}"
-        for label, decided, gold, count in zip(
-            trace["option_labels"], present["option_frequency"][-1], present["gold_frequency"],
-            present["questions"], strict=True,
-        )
-    ]  # fmt: skip
-    return "decided % (gold %) at the output, of the questions with the option: " + ", ".join(parts)
 
 
 #: What a manifest counts of the questions as they were put, and what should be known of these.
@@ -206,64 +194,23 @@ def blocks_in_words(blocks: Sequence[int]) -> str:
     return "blocks " + ", ".join(str(block) for block in blocks)
 
 
-def removed_line(steps: Sequence[Mapping[str, Any]], result: Mapping[str, Any]) -> str:
-    """Say how many blocks the chosen step removed, and of which phase.
+def nouns_of(steps: Sequence[Mapping[str, Any]], result: Mapping[str, Any] | None) -> str:
+    """What a run removes one at a time, in the plural: ``blocks``, ``halves``, ``MLP halves``.
 
     Args:
-        steps: The lines of `steps.jsonl`.
-        result: The result of a finished prune run.
+        steps: The lines of `steps.jsonl`; an unfinished run is told by the first removal.
+        result: The result of a prune run, or None.
 
     Returns:
-        One sentence.
+        The noun.
     """
-    removed = result["removed"]
-    total = len(removed) + len(result["kept"])
-    if not removed:
-        return f"No block of {total} was removed."
-    phases = [step["phase"] for step in steps if step["removed"] in removed]
-    parts = [
-        f"{phases.count(phase)} {name}" for phase, name in PHASE_NAMES.items() if phase in phases
-    ]
-    of_phases = f" ({', '.join(parts)})" if parts else ""
-    order = ", ".join(str(block) for block in removed)
-    noun = "block" if len(removed) == 1 else "blocks"
-    was = "was" if len(removed) == 1 else "were"
-    return f"{len(removed)} of {total} blocks {was} removed{of_phases}: {noun} {order}."
+    halves = any(isinstance(step["removed"], str) for step in steps)
+    return NOUNS[(result or {}).get("granularity") or ("sublayer" if halves else "block")]
 
 
-def accuracy_line(result: Mapping[str, Any], chance: float | None, questions: int | None) -> str:
-    """Compare the pruned model with the full one.
-
-    Args:
-        result: The result of a finished prune run.
-        chance: Accuracy of guessing, where it is known.
-        questions: Number of evaluation questions, where it is known.
-
-    Returns:
-        One sentence.
-    """
-    full, pruned = result["full"], result["pruned"]
-    where = f" on {plural(questions, 'evaluation question')}" if questions else ""
-    guess = "" if chance is None else f"; chance is {percent(chance)} %"
+def exported_line(exported: Mapping[str, Any]) -> str:
+    """Say where a checkpoint is and how it was proved."""
     return (
-        f"Accuracy{where}: full model {percent_with_interval(full['accuracy'], full['ci'])}, "
-        f"pruned model {percent_with_interval(pruned['accuracy'], pruned['ci'])}{guess}."
-    )
-
-
-def racing_line(racing: Mapping[str, Any]) -> str:
-    """Say what racing (that part of a result) promises of each step, and what it saved."""
-    run, saved = racing["block_passes"], racing["block_passes_saved"]
-    cost = f"{saved} of {run + saved} block passes saved"
-    if saved < 0:
-        cost = f"{-saved} more than the {run + saved} block passes of an exact search"
-    digits = ""
-    if racing.get("products"):
-        digits = (
-            f" Products in {racing['products']} changed the objective by "
-            f"{racing['drift']:.2g} at most."
-        )
-    return (
-        f"Racing: a step's choice is within {racing['tolerance']:g} of the best objective with "
-        f"{100 * racing['confidence']:g} % confidence; {cost}.{digits}"
+        f"exported: {exported['path']}, reloaded from disk, max |Δ logits| "
+        f"{exported['max_abs_logit_difference']:.2g}"
     )

@@ -1,20 +1,52 @@
-"""Phase-wise pruning as tables and in words."""
+"""Phase-wise pruning: which phase accuracy hangs on, and whether that is depth."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.table import Table
-
 from phaseprune.decision.phases import SIGNIFICANCE, SMALL
-from phaseprune.report.tables import add_row, interval_cell, new_table
-from phaseprune.report.words import DASH, PHASE_NAMES, blocks_in_words, percent, plural
+from phaseprune.report.trace import beside_trace, phases_line
+from phaseprune.report.view import Column, Estimate, Figure, Table, Tile, View
+from phaseprune.report.words import (
+    DASH,
+    PHASE_NAMES,
+    blocks_in_words,
+    interval_words,
+    percent,
+    plural,
+    points,
+)
 
 KIND_NAMES = PHASE_NAMES | {"anywhere": "Anywhere"}
 DEBIASED = "label prior taken off"
 #: The comparisons that control for depth, and windows, which do not.
 COMPARISONS = ("plain", "without_first", "near", "jump", "windows")
+
+
+def phasewise_view(found: Mapping[str, Any]) -> View:
+    """Show a finished phasewise run.
+
+    Args:
+        found: Its ``trace`` and ``result``.
+
+    Returns:
+        Its view.
+    """
+    result, trace = found["result"], found["trace"]
+    figure = Figure(
+        "phasewise", "phasewise_figure", (result,),
+        "What is left of the accuracy above chance without so many random blocks of one phase. A "
+        "pale point is a set of blocks, on the evaluation questions; large ones are means with "
+        "their 95 % intervals, hollow ones are of decisions with the label prior taken off. Below, "
+        "on the left, what each block costs alone, with a straight line of depth that may jump at "
+        "the transition (dotted); on the right, the difference between the phases with depth "
+        "controlled. The figures that follow are of the calibration questions, on which the phases "
+        "were found.",
+    )  # fmt: skip
+    phases = [phases_line(trace)] if trace else []
+    body = [*phases, *phasewise_tables(result), *phasewise_lines(result)]
+    return beside_trace(View(body, [difference_tile(result)], [figure]), trace)
 
 
 def phasewise_tables(result: Mapping[str, Any]) -> list[Table]:
@@ -24,7 +56,7 @@ def phasewise_tables(result: Mapping[str, Any]) -> list[Table]:
         result: The result of a finished phasewise run.
 
     Returns:
-        Tables of at most 80 columns.
+        The tables.
     """
     debiased = result.get("debiased")
     tables = [phasewise_table(result)]
@@ -43,32 +75,28 @@ def phasewise_table(result: Mapping[str, Any], title: str | None = None) -> Tabl
         title: Of the table.
 
     Returns:
-        A table of at most 80 columns.
+        The table.
     """
-    table = new_table(
+    rows = [*result["by_removed"], {"removed_blocks": "all", **result["pooled"]}]
+    return Table(
         title or "Retained % of sets of removed blocks [95 % CI], mean over sets",
-        None if title else "p: corrected over the rows (Holm); * all sets there are",
-    )
-    table.add_column("m", justify="right")
-    for name in (*KIND_NAMES.values(), "Decisive - Silent"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("p", justify="right", no_wrap=True)
-    for row in (*result["by_removed"], {"removed_blocks": "all", **result["pooled"]}):
-        cells = [
-            interval_cell(row[kind]["retained"], row[kind]["retained_ci"], 0)
-            + ("*" if row[kind]["all_sets"] else " ")
-            if kind in row
-            else ""
-            for kind in KIND_NAMES
-        ]
-        add_row(
-            table,
-            str(row["removed_blocks"]),
-            *cells,
-            interval_cell(row["difference"], row["difference_ci"], 0),
-            p_in_words(row["p_corrected"]),
-        )
-    return table
+        [
+            Column("m", [str(row["removed_blocks"]) for row in rows], page="Removed blocks"),
+            *(
+                Column(name, [_mean_of_sets(row[kind]) if kind in row else "" for row in rows])
+                for kind, name in KIND_NAMES.items()
+            ),
+            Column("Decisive - Silent",
+                   [Estimate(row["difference"], row["difference_ci"]) for row in rows]),
+            Column("p", [p_cell(row["p_corrected"]) for row in rows]),
+        ],
+        "" if title else "p: corrected over the rows (Holm); * all sets there are",
+        page_title=title or "Retained % of sets of removed blocks, mean over sets",
+    )  # fmt: skip
+
+
+def _mean_of_sets(of: Mapping[str, Any]) -> Estimate:
+    return Estimate(of["retained"], of["retained_ci"], mark="*" if of["all_sets"] else " ")
 
 
 def controls_table(result: Mapping[str, Any]) -> Table:
@@ -78,28 +106,29 @@ def controls_table(result: Mapping[str, Any]) -> Table:
         result: The result of a finished phasewise run.
 
     Returns:
-        A table of at most 80 columns.
+        The table.
     """
-    measures = [result, *([result["debiased"]] if result["debiased"] else [])]
-    table = new_table(
+    measures = {"raw": result} | ({"debiased": result["debiased"]} if result["debiased"] else {})
+    names = [name for name in COMPARISONS if comparison(result, name) is not None]
+    columns = []
+    for title, measure in measures.items():
+        found = [comparison(measure, name) for name in names]
+        columns += [
+            Column(title, [Estimate(one["difference"], one["difference_ci"]) if one else DASH
+                           for one in found]),
+            Column("p", [p_cell(one["p_value"]) if one else DASH for one in found]),
+        ]  # fmt: skip
+    return Table(
         "Phase or depth? Decisive - Silent, points of retained [95 % CI]",
+        [
+            Column("Compared", [compared_in_words(result, name) for name in names], left=True),
+            Column("m", [_span(comparison(result, name)["numbers"]) for name in names],
+                   page="Removed blocks"),
+            *columns,
+        ],
         "jump: beyond a straight line of depth, over the nearest blocks",
-    )
-    table.add_column("Compared", no_wrap=True)
-    table.add_column("m", justify="right", no_wrap=True)
-    for name in ("raw", "debiased")[: len(measures)]:
-        table.add_column(name, justify="right", no_wrap=True)
-        table.add_column("p", justify="right", no_wrap=True)
-    for name in COMPARISONS:
-        found = [comparison(measure, name) for measure in measures]
-        if found[0] is None:
-            continue
-        cells = []
-        for one in found:
-            cells += [interval_cell(one["difference"], one["difference_ci"], 0),
-                      p_in_words(one["p_value"])] if one else [DASH, DASH]  # fmt: skip
-        add_row(table, compared_in_words(result, name), _span(found[0]["numbers"]), *cells)
-    return table
+        page_title="Phase or depth? Decisive - Silent, points of retained",
+    )  # fmt: skip
 
 
 def comparison(measure: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
@@ -119,7 +148,7 @@ def compared_in_words(result: Mapping[str, Any], name: str) -> str:
     }[name]
 
 
-def p_in_words(p_value: float | None) -> str:
+def p_cell(p_value: float | None) -> str:
     """Write a p-value: ``0.03``, ``<0.01``, or a dash."""
     if p_value is None:
         return DASH
@@ -149,10 +178,10 @@ def difference_line(result: Mapping[str, Any]) -> str:
     difference = pooled["difference"]
     numbers = "1 block" if most == 1 else f"1 to {most} blocks"
     start = f"Of {numbers} removed, those of the Silent Phase cost"
-    points = f"{percent(abs(difference))} points of retained"
+    cost = f"{percent(abs(difference))} points of retained"
     if pooled["difference_ci"]:
-        points += f" (95 % CI of Decisive - Silent {_bounds(pooled)})"
-    than = f"{points} {'more' if difference > 0 else 'less'} than those of the Decisive Phase"
+        cost += f" (95 % CI of Decisive - Silent {_bounds(pooled)})"
+    than = f"{cost} {'more' if difference > 0 else 'less'} than those of the Decisive Phase"
     if not pooled["significant"]:
         as_large = " if it is as large as it looks" if pooled.get("questions_needed") else ""
         return (
@@ -201,9 +230,9 @@ def control_line(result: Mapping[str, Any], measure: Mapping[str, Any]) -> str:
     start = {
         "agrees": "It is the phase, and not depth alone: the difference stands where depth is "
         "controlled.",
-        "partly": "Silent blocks are dearer, but that may be their depth.",
-        "disagrees": "Decisive blocks are the dearer ones in at least one comparison.",
-        "undecided": "Which phase is dearer is not decided.",
+        "partly": "Silent blocks cost more, but that may be their depth.",
+        "disagrees": "Decisive blocks cost more in at least one comparison.",
+        "undecided": "Which phase costs more is not decided.",
     }[measure["verdict"]]
     said = [_control_words(result, measure, name) for name in COMPARISONS[1:4]]
     return f"{start} Decisive - Silent is {'; '.join(said)}."
@@ -219,15 +248,16 @@ def _control_words(result: Mapping[str, Any], measure: Mapping[str, Any], name: 
     }[name]
     if told is None:
         return f"not known {where}: there are too few blocks"
-    points = f"{_points(told['difference'])} points {where}"
+    said = f"{points(told['difference'])} points {where}"
     if not told["significant"]:
-        return f"{points} (95 % CI {_bounds(told)}; {undecided_words(told)})"
+        return f"{said} (95 % CI {_bounds(told)}; {undecided_words(told)})"
+    within = interval_words(told["difference_ci"], percent)
     if told["difference"] > 0 and not told["holds"]:
         return (
-            f"{points} (95 % CI {_bounds(told)}), {percent(told['share_of_plain'], 0)} % of the "
-            f"plain difference, where less than {percent(SMALL, 0)} % is small"
+            f"{said}{within}, {percent(told['share_of_plain'], 0)} % of the plain difference, "
+            f"where less than {percent(SMALL, 0)} % is small"
         )
-    return f"{points} (95 % CI {_bounds(told)})"
+    return said + within
 
 
 def regression_lines(measure: Mapping[str, Any]) -> list[str]:
@@ -238,8 +268,8 @@ def regression_lines(measure: Mapping[str, Any]) -> list[str]:
     slope, jump, count = fit["slope"], fit["jump"], len(fit["blocks"])
     return [
         f"Cost of one block, fitted to the {count} nearest to the transition: "
-        f"{_points(slope['value'])} points from the first to the last block of the model (95 % CI "
-        f"over questions {_pair(slope['ci'])}), and {_points(jump['value'])} points for being "
+        f"{points(slope['value'])} points from the first to the last block of the model (95 % CI "
+        f"over questions {_pair(slope['ci'])}), and {points(jump['value'])} points for being "
         f"Silent (over questions {_pair(jump['ci'])}, over blocks {_pair(jump['block_ci'])}). "
         f"With {count} blocks only a large jump stands out."
     ]
@@ -257,13 +287,13 @@ def debiased_lines(result: Mapping[str, Any]) -> list[str]:
     return [told, f"With the {DEBIASED}: {_lower(control_line(result, debiased))}"]
 
 
-def difference_tile(result: Mapping[str, Any]) -> tuple[str, str, str]:
-    """Name, number and what stands below it, for the head of a page."""
+def difference_tile(result: Mapping[str, Any]) -> Tile:
+    """The difference between the phases."""
     pooled = result["pooled"]
     below = "points of retained, no interval"
     if pooled["difference_ci"]:
         below = f"points, 95 % CI {_bounds(pooled)}"
-    return "Decisive - Silent", percent(pooled["difference"]), below
+    return Tile("Decisive - Silent", percent(pooled["difference"]), below)
 
 
 def _numbers(significant: Sequence[str], result: Mapping[str, Any]) -> str:
@@ -279,12 +309,6 @@ def _bounds(told: Mapping[str, Any]) -> str:
 
 def _pair(ci: Sequence[float]) -> str:
     return f"{percent(ci[0])} to {percent(ci[1])}"
-
-
-def _points(value: float) -> str:
-    """With its sign: ``+3.1``."""
-    text = percent(value)
-    return text if text.startswith("-") or float(text) == 0 else f"+{text}"
 
 
 def _span(numbers: Sequence[int]) -> str:

@@ -1,16 +1,30 @@
-"""What healing came to, in words, the same in the terminal and on the page."""
+"""Healing: what fine-tuning a pruned model brings back, of one model and of a ladder."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+from phaseprune.report.view import (
+    Column,
+    Estimate,
+    Figure,
+    Table,
+    Tile,
+    View,
+    bar_column,
+    estimates,
+    share_tile,
+)
 from phaseprune.report.words import (
-    DASH,
     blocks_in_words,
+    exported_line,
+    interval_words,
+    p_in_words,
     percent,
     percent_with_interval,
     plural,
+    points,
     signed,
 )
 
@@ -21,6 +35,127 @@ OBJECTIVES = {
     "text": "plain text",
     "distill": "the full model's output distribution",
 }
+
+
+def healing_view(healing: Mapping[str, Any]) -> View:
+    """Show one healed model.
+
+    Args:
+        healing: The content of `heal.json`.
+
+    Returns:
+        Its view.
+    """
+    before, after, change = healing["before"], healing["after"], healing["change"]
+    return View(
+        [healing_table(healing), *healing_lines(healing)],
+        [
+            share_tile("Before", before["accuracy"], before["ci"]),
+            share_tile("After", after["accuracy"], after["ci"]),
+            share_tile("Retained after", after["retained"]["value"], after["retained"]["ci"]),
+            Tile("Gained, lost", f"{change['gained']}, {change['lost']}", "questions"),
+        ],
+        [
+            Figure("margin", "margin_change_figure", (healing,),
+                   "How sure the pruned model is of the right option after each of its blocks, "
+                   "before and after healing. Look for the readouts at which the bands part."),
+            Figure("loss", "loss_figure", (healing,),
+                   "The loss on training batches and on the validation split; the dashed line is "
+                   "the step whose weights were kept."),
+        ],
+    )  # fmt: skip
+
+
+def ladder_view(ladder: Mapping[str, Any]) -> View:
+    """Show a ladder of healed models.
+
+    Args:
+        ladder: The content of `ladder.json`.
+
+    Returns:
+        Its view.
+    """
+    levelling = ladder["levelling"]
+    shown, below = "none", "not claimed"
+    if levelling["found"]:
+        low, high = levelling["ci"]
+        shown, below = f"{levelling['depth']:.1f} blocks", f"95 % CI {low:.1f} to {high:.1f}"
+    return View(
+        [ladder_table(ladder), *ladder_lines(ladder)],
+        [
+            Tile("Depths healed", str(len(ladder["depths"])), f"{len(ladder['seeds'])} a depth"),
+            Tile("Full model", f"{percent(ladder['full_accuracy'])} %", "accuracy"),
+            Tile("Levels off at", shown, below),
+        ],
+        [
+            Figure("recovery", "recovery_figure", (ladder,),
+                   "What is retained of the full model's accuracy above chance, before and after "
+                   "healing, by the number of blocks that remain; bars are 95 % intervals."),
+        ],
+    )  # fmt: skip
+
+
+def healing_table(healing: Mapping[str, Any]) -> Table:
+    """Tabulate the Decision Margin by readout before and after healing.
+
+    Args:
+        healing: The content of `heal.json`.
+
+    Returns:
+        The table.
+    """
+    change = healing["decision_margin_change"]
+    before, after = (
+        estimates(healing[when]["decision_margin_by_readout"]) for when in ("before", "after")
+    )
+    return Table(
+        "Decision Margin before and after healing",
+        [
+            Column("ℓ", [str(at) for at in range(len(before))], page="Readout"),
+            Column("behind", ["embeddings", *(f"block {block}" for block in healing["kept"])],
+                   left=True),
+            Column("before", before, narrow=True),
+            Column("after", after, narrow=True),
+            bar_column([one.value for one in after]),
+            Column("change [95 % CI]", estimates(change)),
+            Column("", ["*" if one < SIGNIFICANCE else "" for one in change["p_value"]], left=True),
+        ],
+        "* p < 0.01: paired t test, Holm over the readouts",
+    )  # fmt: skip
+
+
+def ladder_table(ladder: Mapping[str, Any]) -> Table:
+    """Tabulate a ladder: a row a depth.
+
+    Args:
+        ladder: The content of `ladder.json`.
+
+    Returns:
+        The table.
+    """
+    rows, seeds = ladder["depths"], len(ladder["seeds"])
+
+    def retained(when: str) -> list[Estimate]:
+        return [Estimate(row[when]["value"], row[when]["ci"]) for row in rows]
+
+    return Table(
+        "Recovery by remaining depth",
+        [
+            Column("Step", [str(row["step"]) for row in rows]),
+            Column("Left", [str(row["remaining"]) for row in rows], page="Blocks left"),
+            Column("Pruned %", [percent(row["pruned_share"], 0) for row in rows]),
+            Column("Retained before %", retained("retained_before")),
+            Column("and after %", retained("retained_after"), page="Retained after %"),
+            Column("", ["*" if row["p_value"] < SIGNIFICANCE else "" for row in rows], left=True),
+            Column("DM", [f"{signed(row['decision_margin_before'])} → "
+                          f"{signed(row['decision_margin_after'])}" for row in rows]),
+            Column("DM ↑ ↓", [f"{row['readouts_higher']} {row['readouts_lower']} of "
+                              f"{row['readouts']}" for row in rows]),
+        ],
+        "* accuracy differs after healing (p < 0.01, adjusted). DM ↑ ↓: at how many "
+        "readouts it is higher and lower"
+        + ("" if seeds == 1 else f". Means over {seeds} seeds; ↑ ↓ of the first"),
+    )  # fmt: skip
 
 
 def healing_lines(healing: Mapping[str, Any]) -> list[str]:
@@ -42,7 +177,7 @@ def healing_lines(healing: Mapping[str, Any]) -> list[str]:
             f"{'is' if differ == 1 else 'are'} decided otherwise than in the run (another device, "
             "dtype or batch size rounds otherwise)."
         )
-    return [*lines, export_line(healing)]
+    return [*lines, exported_line(healing["export"])]
 
 
 def training_line(healing: Mapping[str, Any]) -> str:
@@ -63,7 +198,6 @@ def training_line(healing: Mapping[str, Any]) -> str:
 def change_line(healing: Mapping[str, Any]) -> str:
     """Compare accuracy before and after, in pairs."""
     change, before, after = healing["change"], healing["before"], healing["after"]
-    low, high = change["ci"]
     verdict = (
         "a significant change" if change["p_value"] < SIGNIFICANCE else "no significant change"
     )
@@ -72,8 +206,8 @@ def change_line(healing: Mapping[str, Any]) -> str:
         f"{percent_with_interval(before['accuracy'], before['ci'])} before, "
         f"{percent_with_interval(after['accuracy'], after['ci'])} after; "
         f"{change['gained']} gained, {change['lost']} lost, difference "
-        f"{signed(100 * change['difference'], 1)} points (95 % CI {signed(100 * low, 1)} to "
-        f"{signed(100 * high, 1)}), {verdict} (McNemar, {p_in_words(change['p_value'])})."
+        f"{points(change['difference'])} points{interval_words(change['ci'], points)}, {verdict} "
+        f"(McNemar, {p_in_words(change['p_value'])})."
     )
 
 
@@ -98,15 +232,6 @@ def margin_line(healing: Mapping[str, Any]) -> str:
         f"{words}; at the output {signed(healing['before']['decision_margin'])} before, "
         f"{signed(healing['after']['decision_margin'])} after (paired t tests, Holm over the "
         f"readouts, p < {SIGNIFICANCE:g})."
-    )
-
-
-def export_line(healing: Mapping[str, Any]) -> str:
-    """Say where the checkpoint is and how it was proved."""
-    export = healing["export"]
-    return (
-        f"exported: {export['path']}, reloaded from disk, max |Δ logits| "
-        f"{export['max_abs_logit_difference']:.2g}"
     )
 
 
@@ -140,17 +265,14 @@ def trend_line(ladder: Mapping[str, Any]) -> str:
     slope, bounds = ladder["trend"]["slope"], ladder["trend"]["ci"]
     if slope is None:
         return "There is no retained accuracy, as the full model is not above chance."
-    per_block = f"{signed(100 * slope, 1)} points of retained a block"
+    per_block = f"{points(slope)} points of retained a block"
     if not bounds:
         return f"Straight line after healing: {per_block}; it has no interval."
     bound = "rises with the depth that remains" if bounds[0] > 0 else (
         "falls with the depth that remains" if bounds[1] < 0 else
         "shows no dependence on the depth that remains"
     )  # fmt: skip
-    return (
-        f"Recovery {bound}: {per_block} (95 % CI {signed(100 * bounds[0], 1)} to "
-        f"{signed(100 * bounds[1], 1)})."
-    )
+    return f"Recovery {bound}: {per_block}{interval_words(bounds, points)}."
 
 
 def levelling_line(ladder: Mapping[str, Any]) -> str:
@@ -163,9 +285,8 @@ def levelling_line(ladder: Mapping[str, Any]) -> str:
     share, shares = 1 - depth / total, (1 - high / total, 1 - low / total)
     sides = ("below", "above") if levelling["flat"] == "above" else ("above", "below")
     steep, flat = (
-        f"{signed(100 * levelling[f'slope_{side}'], 1)} points of retained (95 % CI "
-        f"{signed(100 * levelling[f'slope_{side}_ci'][0], 1)} to "
-        f"{signed(100 * levelling[f'slope_{side}_ci'][1], 1)})"
+        f"{points(levelling[f'slope_{side}'])} points of retained"
+        + interval_words(levelling[f"slope_{side}_ci"], points)
         for side in sides
     )
     return (
@@ -185,10 +306,3 @@ def scope_line(ladder: Mapping[str, Any]) -> str:
             "changed is not in them (--seeds)."
         )
     return f"Intervals are over the questions and over {seeds} seeds of the training."
-
-
-def p_in_words(value: float | None) -> str:
-    """Write a p-value: ``p = 0.03``, ``p < 0.001``."""
-    if value is None:
-        return f"p {DASH}"
-    return "p < 0.001" if value < 0.001 else f"p = {value:.2g}"

@@ -1,30 +1,81 @@
-"""Similarity of hidden states and of decisions in words, and as tables of at most 80 columns."""
+"""Similarity of hidden states and of decisions of a model and of pruned ones."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.table import Table
-
-from phaseprune.report.tables import add_row, interval_cell, new_table
-from phaseprune.report.words import DASH, blocks_in_words, percent_with_interval, plural
+from phaseprune.report.view import (
+    Column,
+    Estimate,
+    Figure,
+    Table,
+    Tile,
+    View,
+    estimates,
+    share_tile,
+)
+from phaseprune.report.words import blocks_in_words, decimal, percent_with_interval, plural
 
 #: What is significantly more alike at the output, as a sign between the two columns.
 SIGNS = {"states": ">", "decisions": "<", None: ""}
 
 
-def number(value: float | None) -> str:
-    """Write a similarity: ``0.93``, ``-0.02``, or a dash where it is not defined."""
-    return DASH if value is None else f"{value:.2f}".replace("-0.00", "0.00")
+def similarity_view(found: Mapping[str, Any]) -> View:
+    """Show a comparison of a model with pruned ones.
+
+    Args:
+        found: The content of `similarity.json`.
+
+    Returns:
+        Its view.
+    """
+    model = shown_model(found)
+    tiles = [
+        _tile("CKA at the outputs", model["cka_output"]),
+        _tile("JS at the outputs", model["js_output"]),
+        _tile("JS beyond chance", model["js_beyond_chance"]),
+        share_tile("Retained", model["retained"], model["retained_ci"]),
+        Tile("Blocks removed", str(len(model["removed"])), f"of {len(model['cka']) - 1}"),
+    ]
+    body = [similarity_table(found), *similarity_lines(found)]
+    return View(body, tiles, _figures(found, model))
+
+
+def _tile(name: str, figure: Mapping[str, float | None]) -> Tile:
+    low, high = figure["ci_low"], figure["ci_high"]
+    below = "no interval" if low is None else f"95 % CI {decimal(low)} to {decimal(high)}"
+    return Tile(name, decimal(figure["mean"]), below)
+
+
+def _figures(found: Mapping[str, Any], model: Mapping[str, Any]) -> list[Figure]:
+    return [
+        Figure(
+            "similarity", "similarity_figure", (found,),
+            "Hidden states (CKA) and decisions (Jensen-Shannon similarity beyond that of decisions "
+            "on different questions) of the full and the pruned models at their outputs: 1 is "
+            "equal, 0 unrelated."
+            if found["run"]
+            else "The full and the pruned model behind the same block. Before the first removed "
+            "block they are equal.",
+        ),
+        Figure(
+            "matrices", "similarity_matrices_figure", (model,),
+            f"Every readout of the full model (rows) with every one of the model without "
+            f"{blocks_in_words(model['removed'])} (columns, named by the full model's readout "
+            "behind the same block; dots mark these). Grey: the states there do not vary over the "
+            "questions.",
+        ),
+    ]  # fmt: skip
 
 
 def with_interval(figure: Mapping[str, float | None]) -> str:
     """Write a similarity and its interval: ``0.93 [0.91, 0.95]``."""
-    value, low, high = (figure[part] for part in ("mean", "ci_low", "ci_high"))
-    if value is None or low is None:
-        return number(value)
-    return f"{number(value)} [{number(low)}, {number(high)}]"
+    return _estimate(figure).short(narrow=False).plain
+
+
+def _estimate(figure: Mapping[str, float | None]) -> Estimate:
+    return Estimate(figure["mean"], (figure["ci_low"], figure["ci_high"]), 2, decimal)
 
 
 def similarity_table(found: Mapping[str, Any]) -> Table:
@@ -34,54 +85,55 @@ def similarity_table(found: Mapping[str, Any]) -> Table:
         found: The content of `similarity.json`.
 
     Returns:
-        A table of at most 80 columns.
+        The table.
     """
     return _steps(found) if found["run"] else _readouts(found)
 
 
 def _steps(found: Mapping[str, Any]) -> Table:
-    table = new_table(
+    models = found["models"]
+
+    def shown(name: str) -> list[Estimate]:
+        return [_estimate(model[name]) for model in models]
+
+    return Table(
         f"{found['model']} on {found['task']}: the full and the pruned models",
+        [
+            Column("Step", [str(step) for step in range(1, len(models) + 1)]),
+            Column("Block", [str(model["removed"][-1]) for model in models], page="Removed block"),
+            Column("diag.", shown("cka_mean"), page="CKA, diag.", narrow=True),
+            Column("CKA [95 % CI]", shown("cka_output")),
+            Column("", [SIGNS[model["more_alike"]] for model in models], left=True),
+            Column("JS beyond chance", shown("js_beyond_chance")),
+            Column("JS", shown("js_output"), narrow=True),
+            Column("Retained %", [Estimate(model["retained"], model["retained_ci"])
+                                  for model in models]),
+        ],
         "diag.: mean CKA behind the same blocks. The rest is of the two outputs; beyond\n"
         "chance: that of decisions on different questions; >, <: significantly higher",
-    )
-    for name, align in (("Step", "right"), ("Block", "right"), ("diag.", "right"),
-                        ("CKA [95 % CI]", "right"), ("", "left"), ("JS beyond chance", "right"),
-                        ("JS", "right"), ("Retained %", "right")):  # fmt: skip
-        table.add_column(name, justify=align, no_wrap=True)
-    for step, model in enumerate(found["models"], start=1):
-        add_row(
-            table,
-            str(step),
-            str(model["removed"][-1]),
-            number(model["cka_mean"]["mean"]),
-            with_interval(model["cka_output"]),
-            SIGNS[model["more_alike"]],
-            with_interval(model["js_beyond_chance"]),
-            number(model["js_output"]["mean"]),
-            interval_cell(model["retained"], model["retained_ci"], 0),
-        )
-    return table
+    )  # fmt: skip
 
 
 def _readouts(found: Mapping[str, Any]) -> Table:
     model = found["models"][0]
-    table = new_table(
+    readouts = model["readouts"]
+
+    def shown(name: str) -> list[Estimate]:
+        return [*estimates(model[f"{name}_diagonal"], 2, decimal),
+                _estimate(model[f"{name}_output"])]  # fmt: skip
+
+    return Table(
         f"{found['model']} on {found['task']}: without {blocks_in_words(model['removed'])}",
+        [
+            Column("ℓ", [*map(str, readouts), "outputs"], page="Readout"),
+            Column("", [*("" if changed else "·" for changed in model["changed"]), ""]),
+            Column("CKA [95 % CI]", shown("cka")),
+            Column("JS [95 % CI]", shown("js")),
+            Column("cosine [95 % CI]", shown("cosine")),
+        ],
         "Behind the same block; · before the first removed one",
-    )
-    for name in ("ℓ", "", "CKA [95 % CI]", "JS [95 % CI]", "cosine [95 % CI]"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for at, readout in enumerate(model["readouts"]):
-        cells = [
-            with_interval({part: model[name][part][at] for part in model[name]})
-            for name in ("cka_diagonal", "js_diagonal", "cosine_diagonal")
-        ]
-        add_row(table, str(readout), "" if model["changed"][at] else "·", *cells)
-    table.add_section()
-    outputs = (model[name] for name in ("cka_output", "js_output", "cosine_output"))
-    add_row(table, "outputs", "", *map(with_interval, outputs))
-    return table
+        rules=[len(readouts) - 1],
+    )  # fmt: skip
 
 
 def similarity_lines(found: Mapping[str, Any]) -> list[str]:
@@ -141,7 +193,7 @@ def _verdict(found: Mapping[str, Any], model: Mapping[str, Any], name: str) -> s
         f"{name} {retained}{' and has collapsed' if model['collapsed'] else ''}. {same}"
         f"At the outputs CKA is {with_interval(model['cka_output'])}, JS "
         f"{with_interval(model['js_output'])}, where decisions on different questions have "
-        f"{number(model['js_unrelated'])}: beyond chance "
+        f"{decimal(model['js_unrelated'])}: beyond chance "
         f"{with_interval(model['js_beyond_chance'])}. {_gap(model)}"
     )
 

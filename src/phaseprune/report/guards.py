@@ -5,10 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.table import Table
-
-from phaseprune.report.tables import add_row, interval_cell, new_table
-from phaseprune.report.words import DASH, percent, percent_with_interval, plural, signed
+from phaseprune.report.view import Column, Estimate, Table
+from phaseprune.report.words import (
+    DASH,
+    decimal,
+    interval_words,
+    nouns_of,
+    percent,
+    percent_with_interval,
+    plural,
+    points,
+)
 
 #: Beyond this p-value no difference in accuracy is spoken of.
 SIGNIFICANT = 0.05
@@ -27,17 +34,13 @@ def guard_lines(result: Mapping[str, Any]) -> list[str]:
     if not guards or not result["removed"]:
         return []
     full, pruned = guards["full"], guards["pruned"]
-    if full["text_loss"] >= full["guessing"]:
-        return [
-            f"Plain text: the full model's loss, {full['text_loss']:.3f} nats a token, is no "
-            f"better than guessing among all tokens ({full['guessing']:.3f}), so this text tells "
-            "nothing of it; give one that the model knows with --text."
-        ]
+    if unknown := guessing_line(full):
+        return [unknown]
     rise, bounds = pruned["text_loss_rise"], pruned["text_loss_rise_ci"]
     lines = [
         f"Plain text: the loss is {full['text_loss']:.3f} nats a token in the full model and "
-        f"{pruned['text_loss']:.3f} in the pruned one: {signed(100 * rise, 1)} % (95 % CI "
-        f"{signed(100 * bounds[0], 1)} to {signed(100 * bounds[1], 1)}){_verdict(bounds)}.",
+        f"{pruned['text_loss']:.3f} in the pruned one: {points(rise)} %"
+        f"{interval_words(bounds, points)}{_verdict(bounds)}.",
         "Greedy continuations: "
         f"{percent_with_interval(pruned['agreement'], pruned['agreement_ci'])} of the tokens are "
         f"the full model's, the first {pruned['common_prefix']:.1f} on average; repeated "
@@ -82,35 +85,51 @@ def guards_table(steps: Sequence[Mapping[str, Any]]) -> Table | None:
         steps: The lines of `steps.jsonl`.
 
     Returns:
-        A table of at most 80 columns; None where no step has guards.
+        The table; None where no step has guards.
     """
     if not any(step.get("guard") for step in steps):
         return None
-    table = new_table(
+    guards = [step.get("guard") for step in steps]
+
+    def shown(name: str, digits: int = 0, write: Any = percent) -> list[Estimate]:
+        return [
+            Estimate(of[name], of[f"{name}_ci"], digits, write) if of else Estimate(None)
+            for of in guards
+        ]
+
+    what = "Block" if nouns_of(steps, None) == "blocks" else "Half"
+    return Table(
         "Guards",
-        "Loss on plain text, nats a token, and its rise; tokens of greedy continuations equal to "
-        "the full model's, and how many are so from the start; repeated 4-grams",
+        [
+            Column("Step", [str(step["step"]) for step in steps]),
+            Column(what, ["full" if step["removed"] is None else str(step["removed"])
+                          for step in steps], page=f"Removed {what.lower()}"),
+            Column("Loss", shown("text_loss", 2, decimal), page="Text loss", narrow=True),
+            Column("Rise % [CI]", [
+                Estimate(of["text_loss_rise"], of["text_loss_rise_ci"],
+                         1 if abs(of["text_loss_rise"]) < 1 else 0) if of else Estimate(None)
+                for of in guards
+            ], page="Text loss, rise %"),
+            Column("Equal % [CI]", shown("agreement"), page="Equal tokens %"),
+            Column("From start", [f"{of['common_prefix']:.1f}" if of else DASH for of in guards]),
+            Column("Repeated % [CI]", shown("repetition")),
+        ],
+        caption="Loss on plain text, nats a token, and its rise; tokens of greedy continuations "
+        "equal to the full model's, and how many are so from the start; repeated 4-grams",
+        notes=["Intervals are of the plain text, at 95 %."],
+        name="guard-steps",
+    )  # fmt: skip
+
+
+def guessing_line(guard: Mapping[str, Any]) -> str | None:
+    """Say that the full model does not know the text; None where it does."""
+    if guard["text_loss"] < guard["guessing"]:
+        return None
+    return (
+        f"Plain text: the full model's loss, {guard['text_loss']:.3f} nats a token, is no better "
+        f"than guessing among all tokens ({guard['guessing']:.3f}), so this text tells nothing of "
+        "it; give one that the model knows with --text."
     )
-    what = "Half" if any(isinstance(step["removed"], str) for step in steps) else "Block"
-    for name in ("Step", what, "Loss", "Rise % [CI]", "Equal % [CI]", "From start",
-                 "Repeated % [CI]"):  # fmt: skip
-        table.add_column(name, justify="right", no_wrap=True)
-    for step in steps:
-        guard = step.get("guard")
-        name = "full" if step["removed"] is None else str(step["removed"])
-        add_row(table, str(step["step"]), name, *(_cells(guard) if guard else [DASH] * 5))
-    return table
-
-
-def _cells(guard: Mapping[str, Any]) -> list[str]:
-    digits = 1 if abs(guard["text_loss_rise"]) < 1 else 0
-    return [
-        f"{guard['text_loss']:.2f}",
-        interval_cell(guard["text_loss_rise"], guard["text_loss_rise_ci"], digits),
-        interval_cell(guard["agreement"], guard["agreement_ci"], 0),
-        f"{guard['common_prefix']:.1f}",
-        interval_cell(guard["repetition"], guard["repetition_ci"], 0),
-    ]
 
 
 def saving_lines(saving: Mapping[str, Any]) -> list[str]:

@@ -1,20 +1,40 @@
-"""A plan as a table and in words, from the content of ``plan.json``."""
+"""A plan: how many blocks could go, and which first."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from rich.table import Table
-
-from phaseprune.report.tables import DEBIASED_NOTE, add_row, interval_cell, new_table
-from phaseprune.report.words import DASH, PHASE_NAMES, percent, plural, signed
+from phaseprune.report.trace import beside_trace, phases_line
+from phaseprune.report.view import PAGE, Column, Estimate, Figure, Table, View, phase_cell
+from phaseprune.report.words import DEBIASED_NOTE, percent, plural, signed
 
 #: What the budgets that were held against pruned models so far have shown (docs/plan.md).
 NO_SKILL = (
     "Budgets predicted so far were no nearer to where models fell than one and the same number for "
     "all would have been."
 )
+
+
+def plan_view(result: Mapping[str, Any], trace: Mapping[str, Any] | None = None) -> View:
+    """Show a plan.
+
+    Args:
+        result: The content of `plan.json`.
+        trace: The content of `trace.json`, where it is known.
+
+    Returns:
+        Its view.
+    """
+    figure = Figure(
+        "plan", "plan_figure", (result,),
+        "The blocks in the order in which they could go, Silent and Decisive ones in their "
+        "colours. Look for where influence together climbs, or what is read off falls: a model "
+        "loses its decisions about there.",
+    )  # fmt: skip
+    phases = [phases_line(trace)] if trace else []
+    body = [plan_table(result), *phases, *plan_lines(result)]
+    return beside_trace(View(body, figures=[figure]), trace)
 
 
 def plan_table(result: Mapping[str, Any]) -> Table:
@@ -24,40 +44,37 @@ def plan_table(result: Mapping[str, Any]) -> Table:
         result: The content of `plan.json`.
 
     Returns:
-        A table of at most 80 columns.
+        The table. Of letters the terminal has no room for the Decision Margin.
     """
-    letters = any("retained_debiased" in row["read_off"] for row in result["rows"])
+    rows = result["rows"]
+    read = [row["read_off"] for row in rows]
+    letters = any("retained_debiased" in one for one in read)
     limits = ", ".join(f"{limit:.2f}" for limit in result["limits"]["influence"])
-    table = new_table(
+    retained = "retained %\nread off [CI]" if letters else "retained %\nread off [95 % CI]"
+    columns = [
+        Column("Removed", [str(row["removed_blocks"]) for row in rows]),
+        Column("Block", [str(row["block"]) for row in rows]),
+        Column("Phase", [phase_cell(row["phase"]) for row in rows], left=True),
+        Column("Influence", [f"{row['influence']:.3f}" for row in rows]),
+        Column("together", [f"{row['influence_together']:.3f}" for row in rows],
+               page="Influence together"),
+        Column("DM\nread off", [signed(one["decision_margin"]) for one in read],
+               only=PAGE if letters else None),
+        Column(retained, [Estimate(one["retained"], one["retained_ci"]) for one in read]),
+    ]  # fmt: skip
+    if letters:
+        columns.append(Column("debiased %\nread off [CI]", [
+            Estimate(one["retained_debiased"], one["retained_debiased_ci"]) for one in read
+        ], page="retained %, debiased, read off"))  # fmt: skip
+    return Table(
         f"{result['model']} on {result['task']}: which blocks could go, in this order",
+        columns,
         f"read off: what the other blocks add, as if none saw the change; together: rule of thumb "
         f"{limits}" + (f"; {DEBIASED_NOTE}" if letters else ""),
-    )
-    # Of letters there is no room for the Decision Margin; plan.json has it.
-    heads = ["Removed", "Block", "Phase", "Influence", "together"]
-    heads += ["retained %\nread off [CI]", "debiased %\nread off [CI]"] if letters else [
-        "DM\nread off", "retained %\nread off [95 % CI]"]  # fmt: skip
-    for number, head in enumerate(heads):
-        table.add_column(head, justify="left" if number == 2 else "right", no_wrap=True)
-    for row in result["rows"]:
-        read = row["read_off"]
-        add_row(
-            table,
-            str(row["removed_blocks"]),
-            str(row["block"]),
-            PHASE_NAMES.get(row["phase"], DASH),
-            f"{row['influence']:.3f}",
-            f"{row['influence_together']:.3f}",
-            *([] if letters else [signed(read["decision_margin"])]),
-            interval_cell(read["retained"], read["retained_ci"], 0),
-            *(
-                [interval_cell(read["retained_debiased"], read["retained_debiased_ci"], 0)]
-                if letters
-                else []
-            ),
-            end_section=row["removed_blocks"] == result["budget"]["blocks"],
-        )
-    return table
+        page_title="Which blocks could go, in this order",
+        rules=[number for number, row in enumerate(rows)
+               if row["removed_blocks"] == result["budget"]["blocks"]],
+    )  # fmt: skip
 
 
 def plan_lines(result: Mapping[str, Any]) -> list[str]:

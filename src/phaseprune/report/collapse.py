@@ -1,4 +1,8 @@
-"""What is left of the accuracy above chance, and where it falls, in words."""
+"""What pruning does to accuracy and decisions, in words.
+
+What is left of the accuracy above chance, where it falls and how it collapses; and how the
+transition moves from step to step until it is gone.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from phaseprune.decision.collapse import COLLAPSED_BELOW
+from phaseprune.decision.dynamics import GONE_BELOW
 from phaseprune.decoder.items import item_in_words
 from phaseprune.report.words import (
     PHASE_NAMES,
     ends_with_intervals,
     enough_words,
     interval_words,
+    p_in_words,
     percent,
     percent_with_interval,
     plural,
@@ -71,9 +77,7 @@ def fall_range(fit: Mapping[str, Any]) -> tuple[int, int]:
     return tuple(fit["ci"])
 
 
-def collapse_line(
-    result: Mapping[str, Any], steps: Sequence[Mapping[str, Any]] = ()
-) -> str:
+def collapse_line(result: Mapping[str, Any], steps: Sequence[Mapping[str, Any]] = ()) -> str:
     """Say what is retained, whether the pruned model collapsed, how, and whether a later one did.
 
     Args:
@@ -95,7 +99,7 @@ def collapse_line(
             "so that a collapse cannot be told."
         )
     text = f"Retained of the accuracy above chance: {retained}. The pruned model "
-    questions = _questions(steps)
+    questions = evaluation_questions(steps)
     at = result["collapsed_at_step"]
     if result["collapsed"]:
         text += "has collapsed" + collapse_kind_words(
@@ -144,13 +148,12 @@ def _debiased_words(figures: Mapping[str, Any]) -> str:
     return percent_with_interval(value, figures["retained_debiased_ci"])
 
 
-def _questions(steps: Sequence[Mapping[str, Any]]) -> int | None:
+def evaluation_questions(steps: Sequence[Mapping[str, Any]]) -> int | None:
+    """How many evaluation questions the steps of a run are of, where that is known."""
     return len(steps[0]["evaluation"].get("correct", "")) or None if steps else None
 
 
-def fall_lines(
-    result: Mapping[str, Any], steps: Sequence[Mapping[str, Any]]
-) -> list[str]:
+def fall_lines(result: Mapping[str, Any], steps: Sequence[Mapping[str, Any]]) -> list[str]:
     """Say where retained falls over the steps of a run, and whether that is a cliff.
 
     Args:
@@ -161,7 +164,7 @@ def fall_lines(
         A sentence, of letters another one where it is otherwise without the label prior; none where
         retained is not defined or an older version fitted nothing.
     """
-    fit, questions = fitted_fall(result), _questions(steps)
+    fit, questions = fitted_fall(result), evaluation_questions(steps)
     if not fit:
         return []
     lines = [fall_sentence(fit, "Retained", _step, questions)]
@@ -253,3 +256,129 @@ def step_marks(step: Mapping[str, Any], result: Mapping[str, Any] | None) -> lis
         LOST.get(step.get("collapse"), "collapsed"): step["collapsed"],
     }
     return [name for name, holds in marks.items() if holds]
+
+
+def dynamics_lines(
+    result: Mapping[str, Any],
+    labels: Sequence[str] | None = None,
+    questions: int | None = None,
+) -> list[str]:
+    """Say how the transition moves and whether it goes, and what a collapsed model picks.
+
+    Args:
+        result: The result of a finished prune run.
+        labels: Of the options, where they are known.
+        questions: Evaluation questions, where that is known.
+
+    Returns:
+        Sentences; none of a run that an older version made without them.
+    """
+    dynamics = result.get("dynamics")
+    if not dynamics:
+        return []
+    frequency = dynamics["collapsed_frequency"]
+    return [
+        transition_line(dynamics, questions),
+        *([_frequency_line(frequency, labels)] if frequency else []),
+    ]
+
+
+def paired_line(result: Mapping[str, Any]) -> str | None:
+    """Compare the full and the pruned model question by question.
+
+    Args:
+        result: The result of a prune run.
+
+    Returns:
+        One sentence; None of a run that an older version made.
+    """
+    against = result.get("against_full")
+    if not against:
+        return None
+    return (
+        f"Question by question: {plural(against['only_full'], 'question')} right in the full model "
+        f"alone, {against['only_pruned']} in the pruned one alone (exact McNemar test, "
+        f"{p_in_words(against['p_value'])})."
+    )
+
+
+def transition_line(dynamics: Mapping[str, Any], questions: int | None = None) -> str:
+    """Say at which readout each pruned model decides, and where the transition is gone.
+
+    Args:
+        dynamics: The `dynamics` of a result.
+        questions: Evaluation questions, where that is known.
+
+    Returns:
+        One sentence. Gone is said on evidence alone; what is neither found nor gone cannot be told.
+        A run of an older version only says where none is found.
+    """
+    transitions = dynamics["transitions"]
+    found = [one for one in transitions if one["found"]]
+    if not found:
+        return (
+            "No transition is found in any model of the search (corrected for the number of steps)."
+        )
+    first, last = found[0], found[-1]
+    where = "in the full model" if first["step"] == 0 else f"at step {first['step']}"
+    text = f"The transition is at readout {first['readout']} {where}"
+    readouts = [one["readout"] for one in found]
+    if len(set(readouts)) > 1:
+        text += f", lies between {min(readouts)} and {max(readouts)} over the steps"
+    if last["step"] != first["step"]:
+        text += f", and at {last['readout']} at step {last['step']}"
+    rest = [
+        part for part in (_gone_words(transitions), _unclear_words(transitions, questions)) if part
+    ]
+    if "state" not in transitions[0]:
+        none = [one["step"] for one in transitions if not one["found"]]
+        rest = [f"none is found at {_steps(none)}"] if none else []
+    if not rest:
+        return f"{text}; it is found at every step."
+    return f"{text}; {'; '.join(rest)}."
+
+
+def _gone_words(transitions: Sequence[Mapping[str, Any]]) -> str:
+    gone = [one["step"] for one in transitions if one.get("state") == "gone"]
+    if not gone:
+        return ""
+    return (
+        f"it is gone at {_steps(gone)} (DM rises by less than {percent(GONE_BELOW, 0)} % of what "
+        "it does in the full model)"
+    )
+
+
+def _unclear_words(transitions: Sequence[Mapping[str, Any]], questions: int | None) -> str:
+    unclear = [one for one in transitions if one.get("state") == "unclear"]
+    if not unclear:
+        return ""
+    # What would settle the first one: its rise against half of the full model's lower bound.
+    rise, turn = unclear[0]["rise"], GONE_BELOW * transitions[0]["rise"]["ci"][0]
+    bounds = [bound - turn for bound in rise["ci"]]
+    enough = enough_words(rise["value"] - turn, bounds, questions)
+    which = f" at step {unclear[0]['step']}" if enough and len(unclear) > 1 else ""
+    steps = _steps([one["step"] for one in unclear])
+    return f"whether there is one at {steps} cannot be told" + (
+        f" ({enough[2:]}{which})" if enough else ""
+    )
+
+
+def _steps(numbers: Sequence[int]) -> str:
+    """Name steps: ``step 4``, ``steps 2, 4 and 7``, ``steps 9 to 13``."""
+    if len(numbers) == 1:
+        return f"step {numbers[0]}"
+    if len(numbers) > 2 and list(numbers) == list(range(numbers[0], numbers[-1] + 1)):
+        return f"steps {numbers[0]} to {numbers[-1]}"
+    return f"steps {', '.join(map(str, numbers[:-1]))} and {numbers[-1]}"
+
+
+def _frequency_line(frequency: Mapping[str, Any], labels: Sequence[str] | None) -> str:
+    option = frequency["top_option"]
+    name = labels[option] if labels and option < len(labels) else f"number {option}"
+    verdict = "significantly" if frequency["significant"] else "not significantly"
+    return (
+        f"The collapsed model of step {frequency['step']} decides for option {name} in "
+        f"{percent(frequency['top_share'])} % of the questions, and that option is right in "
+        f"{percent(frequency['gold_share'])} %: its Option Frequency differs {verdict} from the "
+        f"gold (distance {frequency['distance']:.2f})."
+    )

@@ -1,18 +1,43 @@
-"""The table and the sentences of a perturbation, from the content of ``perturbation.json``."""
+"""Noise at each readout: how much of it the decision stands."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.table import Table
-from rich.text import Text
-
-from phaseprune.report.tables import PHASE_STYLES, WIDTH, add_row, new_table
-from phaseprune.report.words import DASH, PHASE_NAMES, percent, signed
+from phaseprune.report.trace import beside_trace, phases_line
+from phaseprune.report.view import PAGE, WIDTH, Cell, Column, Figure, Table, View
+from phaseprune.report.words import DASH, PHASE_NAMES, interval_words, percent, signed
 
 #: Columns for the readout or phase, for the halving noise with its interval, and for a margin.
 FIRST, LAST, MARGIN = 8, 23, 4
+
+
+def perturbation_view(result: Mapping[str, Any], trace: Mapping[str, Any] | None = None) -> View:
+    """Show a perturbation.
+
+    Args:
+        result: The content of `perturbation.json`.
+        trace: The content of `trace.json`, where it is known.
+
+    Returns:
+        Its view.
+    """
+    figures = [
+        Figure(
+            "perturbation", "perturbation_figure", (result,),
+            "How sure the output is of the right option when noise is added to the state at one "
+            "readout. Look for the readouts at which little noise is enough.",
+        ),
+        Figure(
+            "halving", "halving_figure", (result,),
+            "The least noise that takes half of the Decision Margin, by the readout at which it is "
+            "put in; bars are intervals, triangles say that no tried level does it.",
+        ),
+    ]  # fmt: skip
+    phases, cost = phases_line(trace or result), cost_sentence(result)
+    body = [perturbation_table(result), phases, *phase_sentences(result), cost]
+    return beside_trace(View(body, figures=figures), trace)
 
 
 def perturbation_table(result: Mapping[str, Any]) -> Table:
@@ -22,42 +47,37 @@ def perturbation_table(result: Mapping[str, Any]) -> Table:
         result: The content of `perturbation.json`.
 
     Returns:
-        A table of at most 80 columns. Where more levels were run than fit, some are left out
-        evenly; the file has them all.
+        The table. Where more levels were run than a terminal has room for, it shows some of them,
+        evenly spread; the page has them all.
     """
     noise, shown = result["noise"], shown_levels(result["noise"])
-    missing = len(noise) - len(shown)
-    caption = "σ² in units of the variance of a token's state; 0 is the model itself"
-    if missing:
-        caption += f"\n{missing} of {len(noise)} levels are not shown; perturbation.json has them"
-    table = new_table(
-        f"DM of {result['model']} on {result['task']} with noise at readout ℓ", caption
-    )
-    table.add_column("ℓ", justify="right", min_width=FIRST)
-    for level in shown:
-        table.add_column(f"{noise[level]:g}", justify="right", no_wrap=True)
-    table.add_column("halves at σ² [CI]", justify="right", no_wrap=True)
+    missing, phases = len(noise) - len(shown), result["phases"]
+    curves = [*result["decision_margin"]["mean"],
+              *(phase["decision_margin"]["mean"] for phase in phases.values())]  # fmt: skip
+    halving = [*result["halving"], *(phase["halving"] for phase in phases.values())]
     transition, last = result["transition"], result["readouts"][-1]
-    first_decisive = transition["readout"] if transition["found"] else None
-    for at, (curve, halving) in enumerate(
-        zip(result["decision_margin"]["mean"], result["halving"], strict=True)
-    ):
-        add_row(
-            table,
-            str(at),
-            *(short_margin(curve[level]) for level in shown),
-            halving_cell(halving, noise[-1]),
-            end_section=at == last or at + 1 == first_decisive,
-        )
-    for name, phase in result["phases"].items():
-        mean = phase["decision_margin"]["mean"]
-        add_row(
-            table,
-            Text(PHASE_NAMES[name], style=PHASE_STYLES[name]),
-            *(short_margin(mean[level]) for level in shown),
-            halving_cell(phase["halving"], noise[-1]),
-        )
-    return table
+    return Table(
+        f"DM of {result['model']} on {result['task']} with noise at readout ℓ",
+        [
+            Column("ℓ", [*map(str, result["readouts"]),
+                         *(Cell(PHASE_NAMES[phase], phase) for phase in phases)],
+                   page="Noise at readout", least=FIRST),
+            *(
+                Column(f"{level:g}",
+                       [Cell(short_margin(curve[number]), page=signed(curve[number]))
+                        for curve in curves],
+                       page=f"DM, σ² = {level:g}", only=None if number in shown else PAGE)
+                for number, level in enumerate(noise)
+            ),
+            Column("halves at σ² [CI]", [halving_cell(one, noise[-1]) for one in halving],
+                   page="halves at σ² [95 % CI]"),
+        ],
+        "σ² in units of the variance of a token's state; 0 is the model itself",
+        f"{missing} of {len(noise)} levels are not shown; perturbation.json has them"
+        if missing else "",
+        page_title="Decision Margin at the output with noise",
+        rules=[*([transition["readout"] - 1] if transition["found"] else []), last],
+    )  # fmt: skip
 
 
 def shown_levels(noise: Sequence[float]) -> list[int]:
@@ -161,18 +181,16 @@ def _phase_sentence(name: str, phase: Mapping[str, Any], result: Mapping[str, An
         share, *bounds = phase["paper_share"]
         text += f"; with {phase['paper_noise']:g}, {percent(share, 0)} % of DM is left"
         if bounds[0] is not None:
-            text += f" (95 % CI {percent(bounds[0], 0)} to {percent(bounds[1], 0)})"
+            text += interval_words(bounds, lambda bound: percent(bound, 0))
     return text + "."
 
 
 def _difference_sentence(result: Mapping[str, Any], noise: float) -> str:
     at = result["noise"].index(noise)
-    mean, low, high = (
-        signed(result["phase_difference"][part][at]) for part in ("mean", "ci_low", "ci_high")
-    )
+    mean, *bounds = (result["phase_difference"][part][at] for part in ("mean", "ci_low", "ci_high"))
     return (
         f"Noise of {noise:g}: DM with it at the Decisive readouts less DM with it at the Silent "
-        f"ones is {mean} (95 % CI {low} to {high})."
+        f"ones is {signed(mean)}{interval_words(bounds, signed)}."
     )
 
 
