@@ -1177,6 +1177,8 @@ def test_documents_that_are_none(tmp_path):
         ('"x"', "line 1: each question must be an object"),
         ("[1, 2]", "line 1: each question must be an object"),
         ("[]", "holds no questions"),
+        ('{"columns": ["a", "b"], "index": [0], "data": [[1]]}', "line 1: not recognised"),
+        ('{"columns": 5, "index": [0], "data": 7}', "line 1: not recognised"),
         ('[\n{"question": "?",\n "choices": [}]\n', "line 3: broken JSON"),
         ("", "holds no questions"),
         ('[{"question": "?", "choices": ["x", "y"], "answer": 0}, 5]', "must be an object"),

@@ -198,9 +198,13 @@ def _of_document(path: Path, value: Any, line: int) -> Rows:
 def _of_columns(value: dict[str, Any]) -> list[dict[str, Any]] | None:
     """The rows of an object of columns or of rows by key, as pandas and others write them."""
     inner = list(value.values())
-    if {*value} == {"columns", "index", "data"}:  # pandas' orient="split"
-        return [dict(zip(value["columns"], row, strict=True)) for row in value["data"]]
-    if all(isinstance(one, list) for one in inner):
+    lists = all(isinstance(one, list) for one in inner)
+    if lists and {*value} == {"columns", "index", "data"}:  # pandas' orient="split"
+        names, rows = value["columns"], value["data"]
+        if not all(isinstance(row, list) and len(row) == len(names) for row in rows):
+            return None
+        return [dict(zip(map(str, names), row, strict=True)) for row in rows]
+    if lists:
         if len({len(one) for one in inner}) > 1:
             return None
         return [dict(zip(value, row, strict=True)) for row in zip(*inner, strict=True)]
