@@ -4,7 +4,7 @@ BIN := .venv/bin
 
 INTEROP := .venv-interop
 
-.PHONY: demo test quick lint docs parity llama-cpp interop interop-table clean
+.PHONY: demo test quick lint docs notebook parity llama-cpp interop interop-table clean
 
 demo: .venv/.core
 	$(BIN)/phaseprune demo
@@ -25,6 +25,12 @@ lint: .venv/.dev
 # The documentation as a site, in site/; links that lead nowhere are errors.
 docs: .venv-docs/.made
 	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet --strict
+
+# Run the notebook again and keep what its cells show.
+notebook: .venv/.dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check nbconvert ipykernel
+	$(BIN)/python -m jupyter nbconvert --to notebook --execute --inplace examples/tour.ipynb
+	rm -r examples/run examples/pruned-model
 
 .venv-docs/.made: mkdocs.yml
 	$(PYTHON) -m venv .venv-docs

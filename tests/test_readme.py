@@ -1,5 +1,6 @@
 """The README's and the docs' own commands and code run."""
 
+import json
 import re
 import shlex
 import shutil
@@ -49,6 +50,18 @@ def test_python_blocks_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.S):
         exec(compile(block, str(page), "exec"), {})
+
+
+def test_the_notebook_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    notebook = json.loads((ROOT / "examples" / "tour.ipynb").read_text())
+    cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert len(cells) >= 8 and all(cell["execution_count"] for cell in cells)
+    names: dict = {}
+    for cell in cells:
+        text = "".join(line for line in cell["source"] if not line.startswith("%"))
+        exec(compile(text, "tour.ipynb", "exec"), names)
+    assert names["pruning"].removed and (tmp_path / "pruned-model" / "config.json").exists()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
