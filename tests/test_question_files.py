@@ -355,6 +355,10 @@ FORMATS = {
         d / "q.json", {name: {str(i): r[name] for i, r in enumerate(rows)} for name in rows[0]}),
     "json of lists": lambda d, rows: as_json(
         d / "q.json", {name: [row[name] for row in rows] for name in rows[0]}),
+    "json under a name of its own": lambda d, rows: as_json(d / "q.json", {"quiz": rows}),
+    "json of pandas, split": lambda d, rows: as_json(d / "q.json", {
+        "columns": [*rows[0]], "index": [*range(len(rows))],
+        "data": [[*row.values()] for row in rows]}),
     "json.gz": lambda d, rows: (d / "q.json.gz").write_bytes(
         gzip.compress(json.dumps(rows).encode())) and d / "q.json.gz",
     "jsonl.gz": lambda d, rows: (d / "q.jsonl.gz").write_bytes(
@@ -412,15 +416,126 @@ def test_other_tables_without_a_header_are_refused_with_numbers(tmp_path):
     check_world(read_file(path, "question=6,choices=2+3+4+5,answer=1"), WORLD)
 
 
+NUMBERED = [(q, o, r + 1) for q, o, r in WORLD] + [("Nine plus one?", ("7", "8", "9", "10"), 4)]
+
+
+@pytest.mark.parametrize("last", ["1-based", "text"])
+def test_tables_without_a_header_whose_first_row_has_numbers(tmp_path, last):
+    """A cell of the first row may look like a column's number, or stand there twice."""
+    rows = [{"q": q, **columns("wxyz", o), "a": r if last == "1-based" else o[r - 1]}
+            for q, o, r in [NUMBERED[2], *NUMBERED]]  # fmt: skip
+    path = write_table(tmp_path / "q.csv", rows, header=False)
+    world = [(q, o, r - 1) for q, o, r in [NUMBERED[2], *NUMBERED]]
+    mapping = "question=1,choices=2+3+4+5,answer=6"
+    if last == "text":
+        read = read_file(path)
+        assert read.recognised.startswith("MMLU without a header")
+        check_world(read, world)
+        check_world(read_file(path, mapping), world)
+        return
+    with pytest.raises(UserError, match="answer 8?.*columns|look 1-based"):
+        read_file(path)
+    for given in ("answers=1-based", f"{mapping},answers=1-based"):
+        check_world(read_file(path, given), world)
+    moved = [{"a": row.pop("a"), **row} for row in rows]
+    path = write_table(tmp_path / "r.csv", moved, header=False)
+    check_world(check_proposal(path, "no header"), world)
+
+
+def test_answers_count_from_1_in_a_plain_table(tmp_path):
+    """What is proposed can be read, though no cell of it names a column but by its number."""
+    path = tmp_path / "q.csv"
+    path.write_text("".join(f"q{i},w,x,y,z,{i % 4 + 1}\n" for i in range(8)))
+    with pytest.raises(UserError, match="line 4: .*0-based index .0 to 3.*look 1-based .1 to 4"):
+        read_file(path)
+    for given in ("", "question=1,choices=2+3+4+5,answer=6,"):
+        read = read_file(path, given + "answers=1-based")
+        assert [q.answer for q in read.questions] == [0, 1, 2, 3] * 2
+        assert read.questions[0].choices == tuple("wxyz")
+
+
+LEADS = {
+    "ids": lambda i: [f"id-{i}"],
+    "subjects": lambda i: ["high school physics" if i < 4 else "virology"],
+    "one subject": lambda i: ["virology"],
+    "numbers and subjects": lambda i: [i, "high school physics" if i < 4 else "virology"],
+}
+
+
+@pytest.mark.parametrize("name", LEADS)
+def test_what_stands_before_the_question_is_not_taken_for_it(tmp_path, name):
+    rows = [[*LEADS[name](i), q, *o, letter(r)] for i, (q, o, r) in enumerate(WORLD)]
+    path = write_table(
+        tmp_path / "q.csv", [dict(enumerate(row)) for row in rows], header=False
+    )  # fmt: skip
+    read = check_proposal(path, "no header, and column [12] may be the question or stand before it")
+    check_world(read, WORLD)
+    if name == "ids":
+        assert [q.id for q in read.questions] == [row[0] for row in rows]
+    else:
+        assert [q.group for q in read.questions] == [row[-7] for row in rows]
+
+
+@pytest.mark.parametrize("header", [
+    "Q,opt1,opt2,opt3,opt4,A", "question,opt1,opt2,opt3,opt4,A", "Frage,a1,a2,a3,a4,A",
+    "Frage,rot,grün,blau,gelb,A", "Die Frage,w_a,w_b,w_c,w_d,B", "nr,Frage,w1,w2,w3,w4,D",
+])  # fmt: skip
+def test_a_header_that_ends_with_a_letter_is_none_of_the_questions(tmp_path, header):
+    rows = [[*([i] if header.startswith("nr") else []), q, *o, letter(r)]
+            for i, (q, o, r) in enumerate(WORLD)]  # fmt: skip
+    rows = [dict(zip(header.split(","), row, strict=True)) for row in rows]
+    check_world(check_proposal(write_table(tmp_path / "q.csv", rows)), WORLD)
+
+
+def test_a_first_row_that_counts_is_a_question(tmp_path):
+    """Options of the first row alone make it no header."""
+    for options in (("0", "1", "2", "3"), ("Vitamin A", "Vitamin B", "Vitamin C", "Vitamin D")):
+        world = [("Which one of them is it?", options, 2), *WORLD]
+        rows = [{"q": q, **columns("wxyz", o), "a": letter(r)} for q, o, r in world]
+        check_world(read_file(write_table(tmp_path / "q.csv", rows, header=False)), world)
+
+
+def test_titles_above_a_table_are_refused(tmp_path):
+    path = write_table(tmp_path / "q.csv", rows_of("mmlu columns"))
+    for title in ("# made by me", "# made by me,,,,,"):
+        (tmp_path / "t.csv").write_text(f"{title}\n{path.read_text()}")
+        with pytest.raises(UserError, match="line 1: '# made by me' stands alone.* 6 fields"):
+            read_file(tmp_path / "t.csv")
+
+
+def test_quotes_that_are_of_the_text(tmp_path):
+    plain = 'question\tA\tB\tanswer\n"Yes" or no?\tx\t"y" z\tA\n"Open\tx\ty\tB\n'
+    for suffix, text in ((".tsv", plain), (".csv", plain.replace("\t", ","))):
+        path = tmp_path / f"q{suffix}"
+        path.write_text(text)
+        questions = read_questions(path)
+        assert [q.text for q in questions] == ['"Yes" or no?', '"Open']
+        assert questions[0].choices == ("x", '"y" z')
+        path.write_text(text.replace("Open", 'Open", "it', 1).replace("B\n", '"B"\n'))
+        with pytest.raises(UserError, match="line 2: .*quote.*written twice"):
+            read_questions(path)
+
+
 def test_lists_that_pandas_and_numpy_wrote(tmp_path):
     """A text of Python where a list was."""
     for written in (
         lambda o: repr(list(o)),
+        lambda o: str(np.array(o, dtype=object)),
+        lambda o: str(np.array([*o, "It's"])),
         lambda o: repr({"text": np.array(o, dtype=object), "label": np.array([*"ABCD"])}),
         lambda o: repr({"text": list(o), "label": [*"ABCD"]}),
     ):
         rows = [{"question": q, "choices": written(o), "answer": letter(r)} for q, o, r in WORLD]
-        check_world(read_file(write_table(tmp_path / "q.csv", rows)), WORLD)
+        world = [(q, (*o, "It's"), r) if "It's" in written(o) else (q, o, r) for q, o, r in WORLD]
+        check_world(read_file(write_table(tmp_path / "q.csv", rows)), world)
+    rows = [{"question": "?", "choices": str(np.array([7, 10, 8])), "answer": 1}]
+    assert read_questions(write_table(tmp_path / "q.csv", rows))[0].choices == ("7", "10", "8")
+    for choices, says in (("['x', nan, 'y']", "choice 1 is NaN and must be a text"),
+                          ("['x', None]", "choice 1 is missing"),
+                          ("['x' 'y', 'z']", "choices must be a list")):  # fmt: skip
+        path = write_table(tmp_path / "q.csv", [dict(question="?", choices=choices, answer=0)])
+        with pytest.raises(UserError, match=f"line 2: {says}"):
+            read_questions(path)
 
 
 def test_options_that_are_not_there(tmp_path):
@@ -495,6 +610,7 @@ def test_answers_that_look_one_based_are_told(tmp_path, as_type):
     assert read(some, columns="answers=0-based").notes == ()
     assert not any("1-based" in note for note in read([0, 2, 1, 3, 1, 2]).notes)
     assert not any("1-based" in note for note in read([1, 2]).notes)  # by chance
+    assert "look 1-based (always 2, never 0)" in read([2] * 6).notes[0]
     with pytest.raises(UserError, match="line 4: the answer .*0 to 3.*look 1-based .1 to 4, never"):
         read([1, 2, 3, 4])
     found = read([1, 2, 3, 4], columns="answers=1-based")
@@ -530,6 +646,220 @@ def test_answers_as_texts_are_a_matter_of_the_whole_file(tmp_path):
         read_file(write_jsonl(tmp_path / "q.jsonl", mixed))
 
 
+LABEL_FORMS = ["({})", "[{}]", "{}.", "{})"]
+
+
+@pytest.mark.parametrize("form", LABEL_FORMS)
+def test_own_numbers_in_brackets_are_labels(tmp_path, form):
+    def read(answers):
+        labels = [form.format(number) for number in (1, 2, 3, 4)]
+        rows = [{"question": "?", "choices": {"text": [*"pqrs"], "label": labels}, "answer": a}
+                for a in answers]  # fmt: skip
+        return read_file(write_jsonl(tmp_path / "q.jsonl", rows))
+
+    found = read([1, 2, "3", "(4)", "2.0"])
+    assert [q.answer for q in found.questions] == [0, 1, 2, 3, 1] and found.notes == ()
+    with pytest.raises(UserError, match="line 1: the answer 0 is not among the 4 choices; give a"):
+        read([0, 1, 2])
+
+
+def test_numbers_that_pandas_wrote_with_a_point(tmp_path):
+    rows = [{"question": "?", **columns("ABC", "pqr"), "answer": a} for a in ("1.0", "0.0", "2.0")]
+    questions = read_questions(write_table(tmp_path / "q.csv", rows))
+    assert [q.answer for q in questions] == [1, 0, 2]
+    rows = [{"question": "?", **columns("ABC", ["6", "8", "10"]), "answer": "8.0"}]
+    assert read_questions(write_table(tmp_path / "q.csv", rows))[0].answer == 1
+    rows[0]["answer"] = "1.5"
+    with pytest.raises(UserError, match="the answer '1.5' is not among the 3 choices"):
+        read_questions(write_table(tmp_path / "q.csv", rows))
+
+
+def test_texts_that_differ_by_blanks_alone(tmp_path):
+    row = {"question": "?", "choices": ["x y", "x  y", "z"], "answer": "x  y"}
+    assert read_questions(write_jsonl(tmp_path / "q.jsonl", [row]))[0].answer == 1
+    path = write_jsonl(tmp_path / "q.jsonl", [row | {"answer": " z\n"}])
+    assert read_questions(path)[0].answer == 2
+    with pytest.raises(UserError, match="line 1: the answer 'x   y' is not among"):
+        read_questions(write_jsonl(tmp_path / "q.jsonl", [row | {"answer": "x   y"}]))
+
+
+def test_a_number_is_no_text_where_others_are_places(tmp_path):
+    def social(first, label):
+        return {"context": "Kai.", "question": "Why?", "answerA": first, "answerB": "p",
+                "answerC": "r", "label": label}  # fmt: skip
+
+    rows = [social("o", 1), social("o", 2), social("0", 0)]
+    with pytest.raises(UserError, match="line 3: the answer 0 is the text of an option and no lab"):
+        read_file(write_jsonl(tmp_path / "q.jsonl", rows))
+    rows = numbered([1, 2, 3, 4])
+    rows[3]["choices"][0] = "4"
+    with pytest.raises(UserError, match="line 4: the answer 4 is the text.*look 1-based: 1 to 4"):
+        read_file(write_jsonl(tmp_path / "q.jsonl", rows))
+    rows = [{"question": "?", "choices": ["p", "q", "E"], "answer": a} for a in "AE"]
+    with pytest.raises(UserError, match="line 2: the answer 'E' is the text of an option"):
+        read_file(write_jsonl(tmp_path / "q.jsonl", rows))
+    # A text beside labels is plain, and so is a number beside letters.
+    rows = numbered(["B", "x3", "8"])
+    rows[2]["choices"][1] = "8"
+    read = read_file(write_jsonl(tmp_path / "q.jsonl", rows))
+    assert [q.answer for q in read.questions] == [1, 3, 1] and read.notes == ()
+
+
+def test_texts_that_are_numbers_do_not_look_1_based(tmp_path):
+    rows = [{"question": "?", "choices": ["1", "2", "3"], "answer": a} for a in ("2", "3")]
+    read = read_file(write_jsonl(tmp_path / "q.jsonl", rows))
+    assert [q.answer for q in read.questions] == [1, 2] and read.notes == ()
+
+
+#: No number is an option.
+PLAIN = [WORLD[0], WORLD[1], ("Which is first?", ("o", "p", "q", "r"), 0), WORLD[5]]
+
+
+@pytest.mark.parametrize(("name", "world", "says"), [
+    ("winogrande", PAIRS, "give a 1-based index .1 to 2., a label .A, B. or an option's text"),
+    ("kmmlu", PLAIN, "give a 1-based index .1 to 4., a label .A, B, C, D. or"),
+    ("belebele", PLAIN, "give a 1-based index .1 to 4.*"),
+])  # fmt: skip
+def test_schemas_that_count_from_1_and_answers_from_0(tmp_path, name, world, says):
+    field = {"belebele": "correct_answer_num"}.get(name, "answer")
+    rows = [ALL[name][0](*row) for row in world]
+    for row in rows:
+        row[field] = int(row[field]) - 1
+    path = write_jsonl(tmp_path / "q.jsonl", rows)
+    with pytest.raises(UserError, match=f" 0 is not among .*{says}.*from 0, give .*0-based"):
+        read_file(path)
+    check_world(read_file(path, "answers=0-based"), world)
+    with pytest.raises(UserError, match=r"1-based index \(1 to [24]\) or a label \([A-D, ]+\)$"):
+        read_file(path, "answers=1-based")
+
+
+def test_own_number_labels_offer_no_places(tmp_path):
+    rows = [SCHEMAS["headqa"][0](*row) | {"ra": 0} for row in WORLD]
+    with pytest.raises(UserError, match="; give a label .1, 2, 3, 4. or an option's text$"):
+        read_file(write_jsonl(tmp_path / "q.jsonl", rows))
+
+
+NAMED = [["option1", "option2"], ["opa", "opb"], ["Option A", "Option B"], ["sol1", "sol2"]]
+
+
+@pytest.mark.parametrize("names", NAMED)
+def test_an_answer_may_name_the_column_of_an_option(tmp_path, names):
+    rows = [{"question": "Which?", **columns(names, "xy"), "answer": name} for name in names]
+    read = read_file(write_jsonl(tmp_path / "q.jsonl", rows))
+    assert [q.answer for q in read.questions] == [0, 1] and read.notes == ()
+    rows = [{"frage": "Which?", "rot": "x", "grün": "y", "key": key} for key in ("grün", "rot")]
+    read = check_proposal(write_table(tmp_path / "q.csv", rows))
+    assert [q.choices[q.answer] for q in read.questions] == ["y", "x"]
+
+
+@pytest.mark.parametrize("flag", ["is_correct", "correct", "isCorrect"])
+def test_options_may_say_whether_they_are_right(tmp_path, flag):
+    def rows(named, right=1, **more):
+        return [{named: q, "options": [{"text": t, flag: [i == r, int(i == r)][right]}
+                                       for i, t in enumerate(o)], **more}
+                for q, o, r in WORLD]  # fmt: skip
+
+    for right in (0, 1):
+        check_world(read_file(write_jsonl(tmp_path / "q.jsonl", rows("question", right))), WORLD)
+        path = write_jsonl(tmp_path / "f.jsonl", rows("frage", right))
+        check_world(check_proposal(path), WORLD)
+    with pytest.raises(UserError, match=f"line 1: answer 0 and options.{flag} .* different"):
+        read_file(write_jsonl(tmp_path / "q.jsonl", rows("question", answer=0)))
+    several = rows("question")
+    for option in several[0]["options"]:
+        option[flag] = True
+    with pytest.raises(UserError, match="line 1: .*the list .*exactly one right option"):
+        read_file(write_jsonl(tmp_path / "q.jsonl", several))
+
+
+DISAGREE = [
+    {"answer": 0, "label": 1}, {"answer": "o", "correct_answer": "p"}, {"gold": 0, "label": 1},
+    {"answerKey": "A", "target": "p"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("fields", DISAGREE)
+def test_any_two_fields_that_say_the_right_option_must_agree(tmp_path, fields):
+    (first, value), (second, _) = fields.items()
+    row = {"question": "?", "choices": ["o", "p"]}
+    agreeing = row | {first: value, second: value}
+    path = write_jsonl(tmp_path / "q.jsonl", [agreeing, row | fields])
+    with pytest.raises(UserError, match=f"line 2: .*{first}.* and .*{second}.* differe") as e:
+        read_file(path)
+    given = shlex.split(e.value.typed.rpartition("give ")[2])[1]
+    assert [q.answer for q in read_questions(path, given)] == [0, 0]
+    assert read_questions(write_jsonl(tmp_path / "a.jsonl", [agreeing]))[0].answer == 0
+    # A field that says something else in any row says it in all.
+    path = write_jsonl(tmp_path / "q.jsonl", [row | fields, agreeing | {second: "hard"}])
+    assert [q.answer for q in read_questions(path)] == [0, 0]
+
+
+def test_the_first_row_need_not_have_all_fields(tmp_path):
+    row = {"question": "Was it?", "choices": ["o", "p"], "answer": 0}
+    for lacking in ({}, {"passage": None}, {"passage": math.nan}, {"passage": ""}):
+        rows = [row | lacking, row | {"passage": "It was hot."}]
+        read = read_file(write_jsonl(tmp_path / "q.jsonl", rows))
+        assert [q.text for q in read.questions] == ["Was it?", "It was hot.\nQuestion: Was it?"]
+        assert "passage" in read.recognised
+    path = write_jsonl(tmp_path / "q.jsonl", [row, row | {"answer_idx": 1}])
+    with pytest.raises(UserError, match="line 2: answer_idx 1 and answer 0 name different options"):
+        read_file(path)
+    right = {"question": "?", "correct_answer": "x", "incorrect_answers": ["y"]}
+    path = write_jsonl(tmp_path / "q.jsonl", [right, right | {"answer": "y"}])
+    with pytest.raises(UserError, match="line 2: the right option 'x' and answer 'y' name diff"):
+        read_file(path)
+
+
+def test_an_instruction_and_its_input_are_asked_both(tmp_path):
+    row = {"instruction": "Pick the best.", "input": "Tea?", "choices": ["o", "p"], "answer": 0}
+    for given, text in (
+        (row, "Pick the best.\nTea?"),
+        (row | {"input": ""}, "Pick the best."),
+        (row | {"passage": "Hot."}, "Hot.\nQuestion: Pick the best.\nTea?"),
+    ):
+        read = read_file(write_jsonl(tmp_path / "q.jsonl", [given]))
+        assert read.questions[0].text == text and read.notes == ()
+
+
+LONG = "A text of some length that may be what the question is asked of."
+
+
+@pytest.mark.parametrize(("more", "named"), [
+    ({"text": "It was hot."}, "text"), ({"hintergrund": LONG}, "hintergrund"),
+    ({"prompt": "Tea?", "instruction": "Choose."}, "prompt, instruction"),
+    ({"hintergrund": ["很久以前" * 12]}, "hintergrund"),
+])  # fmt: skip
+@pytest.mark.parametrize("layout", ["arc hub", "mmlu columns", "mmlu hub"])
+def test_texts_that_are_not_asked_are_told(tmp_path, layout, more, named):
+    rows = rows_of(layout)
+    rows[1:] = [row | more for row in rows[1:]]
+    path = write_jsonl(tmp_path / "q.jsonl", rows)
+    (note,) = read_file(path).notes
+    assert f" {named} " in note and "not used" in note
+    given = shlex.split(note.rpartition("give ")[2])[1]
+    read = read_file(path, given)
+    assert read.notes == () and read.questions[1].text.endswith("\nQuestion: " + WORLD[1][0])
+
+
+@pytest.mark.parametrize("more", [
+    {"explanation": LONG}, {"rationale": LONG}, {"id": LONG}, {"category": LONG},
+    {"note": "short"}, {"url": "https://" + "x" * 50}, {"copy": WORLD[3][0] + " "}, {"n": 5},
+])  # fmt: skip
+def test_what_explains_or_names_a_question_is_not_told(tmp_path, more):
+    rows = rows_of("mmlu columns")
+    rows[3] |= more
+    assert read_file(write_jsonl(tmp_path / "q.jsonl", rows)).notes == ()
+
+
+def test_quartz_and_c3(tmp_path):
+    rows = [SCHEMAS["arc hub"][0](*row) | {"para": "It was hot."} for row in WORLD]
+    (note,) = read_file(write_jsonl(tmp_path / "q.jsonl", rows)).notes
+    assert "para" in note and "context=para" in note
+    row = {"documents": ["很久", "以前"], "question": "谁?", "choice": ["o", "p"], "answer": "p"}
+    [question] = read_questions(write_jsonl(tmp_path / "q.jsonl", [row]))
+    assert question.text == "很久\n以前\nQuestion: 谁?"
+
+
 def test_fields_that_disagree_are_refused(tmp_path):
     make = SCHEMAS["mmlu pro"][0]
     rows = [make(*row) for row in WORLD]
@@ -548,7 +878,7 @@ def test_doubled_ids_and_one_place_are_told(tmp_path):
     assert read_file(write_jsonl(tmp_path / "q.jsonl", numbered([0, 1, 2, 3] * 2))).notes == ()
 
 
-@pytest.mark.parametrize("form", ["{}) {}", "({}) {}", "{}. {}", "{}"])
+@pytest.mark.parametrize("form", ["{}) {}", "({}) {}", "{}. {}", "({}){}", "{}){}"])
 def test_options_that_have_labels_already_are_told(tmp_path, form):
     rows = numbered([0, 1, 2, 3] * 2)
     for row in rows:
@@ -556,6 +886,17 @@ def test_options_that_have_labels_already_are_told(tmp_path, form):
     (note,) = read_file(write_jsonl(tmp_path / "q.jsonl", rows)).notes
     assert "begin with labels of their own" in note and repr(rows[0]["choices"][0]) in note
     rows[-1]["choices"][0] = "a plain text"
+    assert read_file(write_jsonl(tmp_path / "q.jsonl", rows)).notes == ()
+
+
+@pytest.mark.parametrize("form", ["{}", "({})", "{}."])
+def test_options_that_are_labels_alone_are_told(tmp_path, form):
+    rows = numbered([0, 1, 2, 3] * 2)
+    for row in rows:
+        row["choices"] = [form.format(label) for label in "abcd"]
+    (note,) = read_file(write_jsonl(tmp_path / "q.jsonl", rows)).notes
+    assert "the options are labels alone" in note and "give the texts that they stand for" in note
+    rows[-1]["choices"][0] = "b"
     assert read_file(write_jsonl(tmp_path / "q.jsonl", rows)).notes == ()
 
 
@@ -617,6 +958,7 @@ BAD_COLUMNS = {
     "no such field": ("question=qq,choices=o,answer=k",
                       "there is no field 'qq' .fields found: q, o, k.*Did you mean 'q'"),
     "no such option": ("question=q,choices=o+p,answer=k", "choices=p: there is no field 'p'"),
+    "commas": ("question=q,choices=o,k,answer=k", "several fields are joined by [+], as o[+]k"),
     "in a template": ("question={x} {q},choices=o,answer=k", "there is no field 'x'"),
     "not all of them": ("question=q", "the field.* 'choices' and 'answer' are missing.*columns"),
 }  # fmt: skip
@@ -671,8 +1013,16 @@ def test_what_is_not_recognised_is_refused_with_a_mapping(tmp_path, name):
 
 def test_no_questions_at_all(tmp_path):
     for rows in ([{"text": "Once."}], [{"a": 1}], [{"prompt": "x", "completion": "y"}]):
-        with pytest.raises(UserError, match="not recognised.*fields found.*columns"):
+        with pytest.raises(UserError, match="not recognised.*fields found.*columns") as caught:
             read_file(write_jsonl(tmp_path / "q.jsonl", rows))
+        assert "FIELD" not in str(caught.value) and "as question=q,choices" in str(caught.value)
+
+
+def test_fields_in_an_object_are_proposed(tmp_path):
+    for names in (["Question", *"ABCD", "Correct"], ["Frage", *"wxyz", "gut"]):
+        rows = [{"id": i, "data": columns(names, [q, *o, letter(r)])}
+                for i, (q, o, r) in enumerate(WORLD)]  # fmt: skip
+        check_world(check_proposal(write_jsonl(tmp_path / "q.jsonl", rows)), WORLD)
 
 
 # What is refused, by row and field
@@ -739,9 +1089,12 @@ def test_numbers_with_too_many_digits(tmp_path):
     line = json.dumps(GOOD)[:-1] + ', "x": ' + "1" * 5000 + "}\n"
     (tmp_path / "q.jsonl").write_text(line)
     assert len(read_questions(tmp_path / "q.jsonl")) == 1
-    for field, says in (("answer", "'answer' cannot be read .a number of 5,000 digits"),
-                        ("choices", "must be a list of texts|cannot be read"),
-                        ("question", "'question' cannot be read"), ("id", "the id must be")):
+    for field, says in (
+        ("answer", "'answer' cannot be read .a number of 5,000 digits"),
+        ("choices", "must be a list of texts|cannot be read"),
+        ("question", "'question' cannot be read"),
+        ("id", "the id must be"),
+    ):
         (tmp_path / "q.jsonl").write_text(
             json.dumps(GOOD | {field: 0}).replace(f'"{field}": 0', f'"{field}": {"1" * 5000}')
         )
@@ -824,6 +1177,8 @@ def test_documents_that_are_none(tmp_path):
         ('"x"', "line 1: each question must be an object"),
         ("[1, 2]", "line 1: each question must be an object"),
         ("[]", "holds no questions"),
+        ('{"columns": ["a", "b"], "index": [0], "data": [[1]]}', "line 1: not recognised"),
+        ('{"columns": 5, "index": [0], "data": 7}', "line 1: not recognised"),
         ('[\n{"question": "?",\n "choices": [}]\n', "line 3: broken JSON"),
         ("", "holds no questions"),
         ('[{"question": "?", "choices": ["x", "y"], "answer": 0}, 5]', "must be an object"),
@@ -846,8 +1201,13 @@ def test_values_that_python_cannot_hold(tmp_path):
         pa.string(), 2, [None, pa.py_buffer(np.array([0, 1, 2], "int32")), pa.py_buffer(b"a\xff")]
     )
     path = tmp_path / "q.parquet"
-    for name, column in (("answer", late), ("answer", text), ("question", late),
-                         ("question", text), ("choices", text)):
+    for name, column in (
+        ("answer", late),
+        ("answer", text),
+        ("question", late),
+        ("question", text),
+        ("choices", text),
+    ):
         with pytest.raises(UserError, match=f"row [12]: .*{name}") as caught:
             load_task(str(parquet(path, **{name: column})))
         assert "\n" not in str(caught.value)
@@ -914,6 +1274,11 @@ def test_a_configuration_says_columns(tmp_path):
     assert read.tasks["r.csv"]["columns"] == "question=q,choices=a+b,answer=k"
     (tmp_path / "c.yaml").write_text("model: demo\ntasks: [q.csv]\ncolumns: 5\n")
     with pytest.raises(UserError, match="`columns` must be names with values or a text and is 5"):
+        configuration(tmp_path / "c.yaml")
+    (tmp_path / "c.yaml").write_text(
+        "model: demo\ntasks:\n  q.csv:\n    columns: {question: [a, b]}\n"
+    )
+    with pytest.raises(UserError, match="c.yaml: `columns` of q.csv: .*question must be the name"):
         configuration(tmp_path / "c.yaml")
 
 

@@ -7,14 +7,15 @@ import csv
 import gzip
 import io
 import json
+import re
 import zlib
-from collections.abc import Iterator
+from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from phaseprune.errors import UserError
+from phaseprune.errors import UserError, shown
 from phaseprune.questions.rows import Unreadable
 
 #: Rows with their places, as ``line 3`` or ``row 3``.
@@ -30,6 +31,8 @@ WRAPPERS = (
 )  # fmt: skip
 #: Characters of a table by which it is found what stands between its fields.
 _LOOKED_AT = 200_000
+#: A field that is wholly in quotes.
+_QUOTED = re.compile(r'"(?:[^"]|"")*"')
 #: Digits of a number; Python refuses to read more than 4,300.
 _MOST_DIGITS = 1000
 
@@ -183,6 +186,8 @@ def _of_document(path: Path, value: Any, line: int) -> Rows:
             rows = value[lists[0]]
         elif len(value) > 1:
             rows = _of_columns(value)
+        elif _are_objects(next(iter(value.values()), None)):
+            rows = next(iter(value.values()))  # under a name of its own
     if rows is None:
         return [] if value in ([], {}) else [(f"line {line}", value)]
     if all(isinstance(row.get("row"), dict) for row in rows):
@@ -193,7 +198,13 @@ def _of_document(path: Path, value: Any, line: int) -> Rows:
 def _of_columns(value: dict[str, Any]) -> list[dict[str, Any]] | None:
     """The rows of an object of columns or of rows by key, as pandas and others write them."""
     inner = list(value.values())
-    if all(isinstance(one, list) for one in inner):
+    lists = all(isinstance(one, list) for one in inner)
+    if lists and {*value} == {"columns", "index", "data"}:  # pandas' orient="split"
+        names, rows = value["columns"], value["data"]
+        if not all(isinstance(row, list) and len(row) == len(names) for row in rows):
+            return None
+        return [dict(zip(map(str, names), row, strict=True)) for row in rows]
+    if lists:
         if len({len(one) for one in inner}) > 1:
             return None
         return [dict(zip(value, row, strict=True)) for row in zip(*inner, strict=True)]
@@ -221,30 +232,60 @@ def read_table(path: Path, suffix: str) -> Table:
     dialects.append({"delimiter": "\t", "quoting": csv.QUOTE_NONE})
     dialect = dialects[0] if told else max(dialects, key=lambda one: _evenness(text, one))
     lines, records = [], []
-    shift = 1 if told else 0
-    for line, record in _records(path, text, dialect, shift):
+    for line, record in _records(path, text, dialect["delimiter"], shift=1 if told else 0):
         if any(cell.strip() for cell in record):
             lines.append(line)
             records.append([cell.strip() for cell in record] if not records else record)
+    _check_header(path, lines, records)
     return Table(path, lines, records)
 
 
-def _records(
-    path: Path, text: str, dialect: dict[str, Any], shift: int
-) -> Iterator[tuple[int, list[str]]]:
-    reader = csv.reader(io.StringIO(text, newline=""), **dialect)
-    while True:
-        try:
-            record = next(reader, None)
-        except csv.Error as error:
-            line = reader.line_num + shift
-            raise UserError(
-                f"{path}, line {line}: {error}; a field must have fewer characters: is a quote "
-                "left open?"
-            ) from None
-        if record is None:
-            return
-        yield reader.line_num + shift, record
+def _check_header(path: Path, lines: list[int], records: list[list[str]]) -> None:
+    """Refuse a title or a comment above a table."""
+    filled = [[cell for cell in record if cell.strip()] for record in records[:2]]
+    if len(filled) > 1 and len(filled[0]) == 1 < len(filled[1]):
+        raise UserError(
+            f"{path}, line {lines[0]}: {shown(filled[0][0])} stands alone, and the next line has "
+            f"{len(filled[1])} fields; leave out what stands above the table"
+        )
+
+
+def _records(path: Path, text: str, delimiter: str, shift: int) -> list[tuple[int, list[str]]]:
+    """Records with the lines at which they end.
+
+    Quotes are of the text itself where they cannot be around fields: where one that a field begins
+    with does not end it, and no field is wholly in quotes.
+
+    Raises:
+        UserError: quotes that are neither; says the line.
+    """
+    found: list[tuple[int, list[str]]] = []
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    try:
+        for record in reader:
+            found.append((reader.line_num + shift, record))
+    except csv.Error as error:
+        plain = _unquoted(text, delimiter, shift)
+        if plain is not None:
+            return plain
+        raise UserError(
+            f"{path}, line {reader.line_num + shift}: {error}; is a quote left open? A field that "
+            "begins with a quote must end with one, and quotes within it are written twice"
+        ) from None
+    return found
+
+
+def _unquoted(text: str, delimiter: str, shift: int) -> list[tuple[int, list[str]]] | None:
+    """Records in which quotes mean nothing; None where some clearly are around fields."""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quoting=csv.QUOTE_NONE)
+    try:
+        found = [(reader.line_num + shift, record) for record in reader]
+    except csv.Error:
+        return None
+    width = max(len(record) for _, record in found)
+    first = next(len(record) for _, record in found if any(cell.strip() for cell in record))
+    quoted = any(_QUOTED.fullmatch(cell.strip()) for _, record in found for cell in record)
+    return None if quoted or width > first else found
 
 
 def _evenness(text: str, dialect: dict[str, Any]) -> tuple[bool, float, int]:
@@ -257,7 +298,8 @@ def _evenness(text: str, dialect: dict[str, Any]) -> tuple[bool, float, int]:
         del widths[-1:]  # it is cut
     if not widths:
         return False, 0.0, 0
-    return widths[0] > 1, widths.count(widths[0]) / len(widths), widths[0]
+    usual, count = Counter(widths).most_common(1)[0]
+    return usual > 1, count / len(widths), usual
 
 
 def read_parquet(path: Path) -> Rows:

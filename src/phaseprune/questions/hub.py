@@ -57,7 +57,7 @@ def _question(entry: Benchmark, row: dict, identity: str, group: Any, where: str
         [item] = entry.schema.items(Record(row, where))
         if len(item.options.texts) < 2:
             raise item.record.refuse(f"it has {len(item.options.texts)} options")
-        answer = item.answer(lambda value: item.by_label(value, first), first)
+        answer = item.answer(item.by_label(item.value, first), first)
     except UserError as error:
         raise UserError(
             f"{error.typed}; this split has questions without an answer, or its schema may have "

@@ -9,6 +9,7 @@ import ast
 import json
 import math
 import re
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -25,7 +26,11 @@ ON = "…"
 _TEXTS = ("text", "value", "content", "atext", "option", "choice", "answer")
 _LABELS = ("label", "key", "aid", "id", "letter")
 _MARKED = re.compile(r"[(\[]\s*([^()\[\]\s]{1,3})\s*[)\]]|([^()\[\]\s]{1,3})[).:]")
-_NUMPY = re.compile(r"array\((\[.*?\])(?:,\s*dtype=[^)]*)?\)", re.DOTALL)
+_ARRAY = re.compile(r"array\((\[.*?\])(?:,\s*dtype=[^)]*)?\)", re.DOTALL)
+#: A text of Python, and an element of a list that NumPy writes without commas.
+_STRING = r"""[uU]?(?:'(?:[^'\\]|\\[\s\S])*'|"(?:[^"\\]|\\[\s\S])*")"""
+_ELEMENT = rf"""{_STRING}|[^\s,'"\[\](){{}}:]+"""
+_WITHOUT_COMMAS = re.compile(rf"\[\s*(?:{_ELEMENT})(?:\s+(?:{_ELEMENT}))+\s*\]")
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,8 @@ class Record:
     """A row by the names of its fields.
 
     A name is found as it is written; else without regard to case, blanks and marks (``Correct
-    Answer`` is ``correct_answer``); else as a path into objects (``question.stem``).
+    Answer`` is ``correct_answer``); else as a path into an object (``question.stem``) or into
+    each of a list of them (``choices.is_correct``, a list then).
 
     Attributes:
         row: the row itself.
@@ -55,26 +61,35 @@ class Record:
 
     def name(self, name: str) -> str | None:
         """The field's name as the row writes it; None where it has none of that name."""
-        if name in self.row:
-            return name
-        if plain := _plain_names(tuple(self.row)).get(plain_name(name)):
-            return plain
-        head, dot, rest = name.partition(".")
-        above = self.name(head) if dot else None
-        if above is None or not isinstance(self.row[above], Mapping):
-            return None
-        below = Record(self.row[above], self.place).name(rest)
-        return None if below is None else f"{above}.{below}"
+        top, below = self._path(name)
+        return top if not below else f"{top}.{below}"
 
     def get(self, name: str) -> Any:
         """A field's value; None where it is null or not there."""
-        found = self.name(name)
-        if found is None:
-            return None
-        if found in self.row:
-            return self.row[found]
-        head, _, rest = found.partition(".")
-        return Record(self.row[head], self.place).get(rest)
+        top, below = self._path(name)
+        value = None if top is None else self.row[top]
+        if not below:
+            return value
+        found = [one.get(below) for one in self._objects(top)]
+        return found[0] if isinstance(value, Mapping) else found
+
+    def _path(self, name: str) -> tuple[str | None, str]:
+        """The row's own field, and the path below it; None where there is none."""
+        if name in self.row:
+            return name, ""
+        if plain := _plain_names(tuple(self.row)).get(plain_name(name)):
+            return plain, ""
+        head, dot, rest = name.partition(".")
+        top = self._path(head)[0] if dot else None
+        below = set() if top is None else {one.name(rest) for one in self._objects(top)}
+        return (top, below.pop()) if len(below) == 1 and None not in below else (None, "")
+
+    def _objects(self, top: str) -> list[Record]:
+        value = self.row[top]
+        inner = [value] if isinstance(value, Mapping) else value
+        if not isinstance(inner, list) or not all(isinstance(one, Mapping) for one in inner):
+            return []
+        return [Record(one, self.place) for one in inner]
 
     def value(self, name: str) -> Any:
         """A field's value.
@@ -109,8 +124,11 @@ class Record:
                               f"{shown(value)}")  # fmt: skip
         return value
 
-    def fill(self, template: str) -> str:
-        """A field, or a template with fields in braces."""
+    def fill(self, template: str | Sequence[str]) -> str:
+        """A field, a template with fields in braces, or those of several fields that it has."""
+        if not isinstance(template, str):
+            names = [name for name in template if not is_blank(self.get(name))]
+            return "\n".join(self.text(name, "the question") for name in names)
         if "{" not in template:
             return self.text(template, "the question")
         return re.sub(r"\{([^{}]+)\}", lambda found: self.text(found[1]), template)
@@ -154,10 +172,17 @@ def encodable(text: str) -> bool:
 
 @dataclass(frozen=True)
 class Options:
-    """The options of a question, and the labels that the row itself gives them."""
+    """The options of a question.
+
+    Attributes:
+        texts: of the options.
+        labels: what the row itself labels them with.
+        fields: the field of each, where they have one each.
+    """
 
     texts: tuple[str, ...]
     labels: tuple[str, ...] | None = None
+    fields: tuple[str, ...] = ()
 
 
 def read_options(record: Record, columns: str | Sequence[str]) -> Options:
@@ -180,13 +205,20 @@ def read_options(record: Record, columns: str | Sequence[str]) -> Options:
     for name in names:
         if record.name(name) is None:
             record.value(name)
-    while values and _is_blank(values[-1]):
+    while values and is_blank(values[-1]):
         values.pop()
-    return Options(tuple(_option(record, i, value) for i, value in enumerate(values)))
+    texts = tuple(_option(record, i, value) for i, value in enumerate(values))
+    return Options(texts, fields=tuple(names[: len(texts)]))
 
 
-def _is_blank(value: Any) -> bool:
-    return value is None or (isinstance(value, str) and not value.strip())
+def is_blank(value: Any) -> bool:
+    """Whether a field holds nothing: null, NaN (pandas' null), a blank text or an empty list."""
+    return (
+        value is None
+        or value == []
+        or (isinstance(value, str) and not value.strip())
+        or (isinstance(value, float) and value != value)
+    )
 
 
 def _option(record: Record, number: int, value: Any) -> str:
@@ -226,6 +258,15 @@ def _of_one_field(record: Record, field: str, value: Any) -> Options:
     return Options(tuple(_option(record, i, one) for i, one in enumerate(value)))
 
 
+def columns_option(given: Mapping[str, Any]) -> str:
+    """``--columns`` as it is typed, of fields by role."""
+    parts = (
+        f"{role}={field if isinstance(field, str) else '+'.join(field)}"
+        for role, field in given.items()
+    )
+    return f"--columns={shlex.quote(','.join(parts))}"
+
+
 def named(role: str, field: str) -> str:
     """What a field is called in an error: by its role, and by its name where that is another."""
     return role if role.endswith(field) else f"{role} ({field})"
@@ -257,7 +298,7 @@ def _labels(record: Record, field: str, labels: Any, count: int | None = None) -
 
 def _written(record: Record, field: str, text: str) -> Any:
     """A list or an object that is written as a text, as CSV files have it."""
-    for read in (json.loads, ast.literal_eval, lambda t: ast.literal_eval(_NUMPY.sub(r"\1", t))):
+    for read in (json.loads, _of_python):
         try:
             value = read(text)
         except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
@@ -268,6 +309,31 @@ def _written(record: Record, field: str, text: str) -> Any:
         f"{named('choices', field)} must be a list, or a JSON list as a text like "
         f'["red", "blue"], not {shown(text)}'
     )
+
+
+def _of_python(text: str) -> Any:
+    """A literal of Python, in which lists may be NumPy's, ``['red' 'blue']``, and hold ``nan``.
+
+    Raises:
+        ValueError, SyntaxError, RecursionError, MemoryError, TypeError: it is anything else.
+    """
+    text = _ARRAY.sub(r"\1", text.strip())
+    if _WITHOUT_COMMAS.fullmatch(text):
+        text = f"[{', '.join(re.findall(_ELEMENT, text[1:-1]))}]"
+    tree = ast.parse(text, mode="eval")
+    for node in ast.walk(tree):
+        # Python would make one text of two that lack a comma between them.
+        is_text = isinstance(node, ast.Constant) and isinstance(node.value, str)
+        if is_text and not re.fullmatch(_STRING, ast.get_source_segment(text, node) or ""):
+            raise ValueError("texts without a comma between them")
+    return ast.literal_eval(_Nan().visit(tree))
+
+
+class _Nan(ast.NodeTransformer):
+    """``nan`` as the number, which no literal of Python is."""
+
+    def visit_Name(self, node: ast.Name) -> ast.AST:  # noqa: N802
+        return ast.Constant(math.nan) if node.id.casefold() == "nan" else node
 
 
 def read_scores(record: Record, columns: str | tuple[str, str]) -> tuple[tuple[str, ...], int]:
@@ -341,62 +407,100 @@ class Item:
         word = word_of(value)
         if word is None:
             return None
-        labels = self.options.labels or tuple(ascii_uppercase[:count])
-        for same in (str, _bare, lambda word: _bare(word).casefold()):
-            known = [same(label) for label in labels]
+        for same in (str, _bare, lambda word: _by_value(_bare(word))):
+            known = [same(label) for label in self.labels]
             if known.count(same(word)) == 1:
                 return known.index(same(word))
         number = as_number(_bare(word))
-        if number is None or any(as_number(label) is not None for label in labels):
+        if number is not None:
+            return number - first if not self.numbered and 0 <= number - first < count else None
+        # Names of a letter or a number alone would be taken for labels and places.
+        fields = [plain_name(field) for field in self.options.fields]
+        if fields.count(plain_name(word)) != 1 or len(plain_name(word)) < 2:
             return None
-        return number - first if 0 <= number - first < count else None
+        return fields.index(plain_name(word))
+
+    @property
+    def value(self) -> Any:
+        """What the first of the fields says; None where there is none."""
+        return self.given[0][1] if self.given else None
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The row's own labels, else letters."""
+        return self.options.labels or tuple(ascii_uppercase[: len(self.options.texts)])
+
+    @property
+    def numbered(self) -> bool:
+        """Whether a number is a label, and so no place."""
+        return any(as_number(_bare(label)) is not None for label in self.labels)
 
     def by_text(self, value: Any) -> int | None:
-        """The first option whose text a value is; None for none."""
+        """The first option whose text a value is; None for none, or for several but for blanks."""
         word = word_of(value)
         if word is None:
             return None
-        wanted = " ".join(word.split())
-        texts = [" ".join(text.split()) for text in self.options.texts]
-        return texts.index(wanted) if wanted in texts else None
+        texts = self.options.texts
+        for same in (str, lambda text: " ".join(text.split()), lambda text: _by_value(text, str)):
+            wanted = same(value if isinstance(value, str) else word)
+            found = {text for text in texts if same(text) == wanted}
+            if found:
+                return texts.index(found.pop()) if len(found) == 1 else None
+        return None
 
-    def answer(self, read: Callable[[Any], int | None], first: int = 0) -> int:
+    def answer(
+        self, found: int | None, first: int = 0, kind: str | None = None, hint: str = ""
+    ) -> int:
         """The right option, where no two fields name different ones.
 
         Args:
-            read: which option the first field's value names.
+            found: the option that the first of the fields names.
             first: the number of the first option.
+            kind: how it must be named, one of ``schemas.ANSWER_KINDS``; None for any way.
+            hint: what is added to the error where no option is named.
 
         Raises:
             UserError: no option, or several.
         """
+        others = self.given
         if self.right is not None:
-            return self.right
-        (field, value), *others = self.given
-        found = read(value)
-        if found is None:
-            raise self.record.refuse(self._not_among(field, value))
-        for other, told in others:
-            readings = {self.by_label(told, first), self.by_text(told)} - {None}
+            found, told = self.right, f"the right option {shown(self.options.texts[self.right])}"
+        else:
+            (field, value), *others = self.given
+            told = f"{field} {shown(value)}"
+            if found is None:
+                raise self.record.refuse(self._not_among(field, value, first, kind) + hint)
+        for other, value in others:
+            # Where the right option has a field of its own, the others' order is nobody's.
+            places = None if self.right is not None else self.by_label(value, first)
+            readings = {places, self.by_text(value)} - {None}
             if readings and found not in readings:
+                counts = "" if self.right is not None else (
+                    f", or, if {field} counts, give {columns_option({'answer': field})}"
+                )  # fmt: skip
                 raise self.record.refuse(
-                    f"{field} {shown(value)} and {other} {shown(told)} name different options"
+                    f"{told} and {other} {shown(value)} name different options; mend the row"
+                    + counts
                 )
         return found
 
-    def _not_among(self, field: str, value: Any) -> str:
+    def _not_among(self, field: str, value: Any, first: int, kind: str | None) -> str:
         count = len(self.options.texts)
         told = named("the answer", field)
-        if _is_blank(value):
+        if value is None or value == "" or str(value).isspace():
             return f"{told} is empty; questions without a right answer cannot be used"
         if isinstance(value, list):
             return (f"{told} is the list {shown(value)}, and a question needs exactly one right "
                     "option")  # fmt: skip
-        known = ", ".join(self.options.labels or ascii_uppercase[:count])
-        return (
-            f"{told} {shown(value)} is not among the {count} choices; give a 0-based index (0 to "
-            f"{count - 1}), a label ({known}) or an option's text"
-        )
+        ways = []
+        if kind != "text":
+            if not self.numbered:
+                ways.append(f"a {first}-based index ({first} to {first + count - 1})")
+            ways.append(f"a label ({', '.join(self.labels)})")
+        if kind in (None, "text"):
+            ways.append("an option's text")
+        known = " or ".join(filter(None, (", ".join(ways[:-1]), ways[-1])))
+        return f"{told} {shown(value)} is not among the {count} choices; give {known}"
 
 
 def word_of(value: Any) -> str | None:
@@ -420,5 +524,11 @@ def _bare(label: str) -> str:
 
 
 def as_number(word: str) -> int | None:
-    """A whole number that is written in plain digits; no other script's, and no superscripts."""
-    return int(word) if re.fullmatch(r"[+-]?[0-9]{1,18}", word) else None
+    """A whole number in plain digits, also ``1.0``; no other script's, and no superscripts."""
+    return int(word.split(".")[0]) if re.fullmatch(r"[+-]?[0-9]{1,18}(\.0+)?", word) else None
+
+
+def _by_value(word: str, other: Callable[[str], str] = str.casefold) -> str:
+    """The same text for 2, 2.0 and 02; of what is no number, its other form."""
+    number = as_number(word.strip())
+    return other(word) if number is None else str(number)

@@ -15,7 +15,16 @@ from string import ascii_uppercase
 from typing import Any
 
 from phaseprune.errors import UserError, near_matches
-from phaseprune.questions.rows import ON, Item, Options, Record, read_options, read_scores
+from phaseprune.questions.rows import (
+    ON,
+    Item,
+    Options,
+    Record,
+    is_blank,
+    plain_name,
+    read_options,
+    read_scores,
+)
 
 Texts = tuple[str, ...]
 
@@ -29,7 +38,8 @@ class Schema:
 
     Attributes:
         name: what a file is said to be recognised as.
-        question: a field, or a template with fields in braces.
+        question: a field, a template with fields in braces, or fields that follow one another,
+            each on lines of its own, where a row has them.
         choices: the options, as ``rows.read_options`` takes them.
         answer: the field with the right one, by label, number or text; of several that a row has,
             the first, and the others must agree.
@@ -41,6 +51,8 @@ class Schema:
         context: a field with a passage that stands before the question, in rows that have it.
         also: further fields that a row must have to be of this schema.
         one_place: whether the right option always stands at the same place.
+        common: whether others' data may have the same fields, and so more of the question in
+            further ones; of a published data set it is known what its further fields are.
         compose: makes the text that is asked, passage and all, where ``question`` is not enough to
             say it.
         clean: changes the options' texts.
@@ -49,7 +61,7 @@ class Schema:
     """
 
     name: str
-    question: str = ""
+    question: str | Texts = ""
     choices: str | Texts = ()
     answer: str | Texts = ()
     first: int | tuple[int, int] = 0
@@ -60,6 +72,7 @@ class Schema:
     context: str | None = None
     also: Texts = ()
     one_place: bool = False
+    common: bool = False
     compose: Callable[[Record], str] | None = None
     clean: Callable[[Texts], Texts] | None = None
     pairs: Callable[[Record, Texts], tuple[tuple[str, str], ...]] | None = None
@@ -96,16 +109,20 @@ class Schema:
             item.by_label(value) is not None or item.by_text(value) is not None for value in values
         )
 
+    def fields(self, record: Record) -> list[str]:
+        """The fields of a row that are read, as it names them."""
+        names = [self.context] if self.context else []
+        if not self.unpack:
+            names += self._question_fields
+            for columns in filter(None, (self.choices, self.right, self.wrong, self.scores)):
+                names += _fields(record, columns)
+            names += self.answers
+        names += self.also
+        return list(dict.fromkeys(filter(None, map(record.name, names))))
+
     def used(self, record: Record) -> str:
         """What a file was recognised as and which of its fields are read, in words."""
-        fields = [self.context] if self.context and record.name(self.context) is not None else []
-        fields += [] if self.unpack else self._question_fields
-        for columns in filter(None, (self.choices, self.right, self.wrong, self.scores)):
-            fields += [] if self.unpack else _fields(record, columns)
-        fields += [] if self.unpack else self.answers
-        fields += [name for name in self.also if name not in fields]
-        named = (record.name(name) for name in fields)
-        return f"{self.name} ({', '.join(dict.fromkeys(filter(None, named)))})"
+        return f"{self.name} ({', '.join(self.fields(record))})"
 
     def items(self, record: Record) -> list[Item]:
         """The questions of a row; mostly one.
@@ -119,13 +136,11 @@ class Schema:
 
     @property
     def _question_fields(self) -> list[str]:
-        if "{" in self.question:
-            return re.findall(r"\{([^{}]+)\}", self.question)
-        return [self.question] if self.question else []
+        return list(field_names(self.question)) if self.question else []
 
     def _item(self, record: Record) -> Item:
         text = self.compose(record) if self.compose else record.fill(self.question)
-        if self.context and not self.compose and record.get(self.context):
+        if self.context and not self.compose and not is_blank(record.get(self.context)):
             text = f"{record.text(self.context).strip()}\nQuestion: {text}"
         right, given = None, ()
         if self.right:
@@ -142,7 +157,7 @@ class Schema:
         else:
             options = read_options(record, self.choices)
         if right is None:
-            told = [name for name in self.answers if record.get(name) not in (None, "")]
+            told = [name for name in self.answers if not is_blank(record.get(name))]
             given = tuple((name, self._told(record, name)) for name in told or self.answers[:1])
         if self.clean:
             options = replace(options, texts=self.clean(options.texts))
@@ -156,6 +171,13 @@ class Schema:
             words = {"false": 0, "true": 1}
             value = words.get(str(value).strip().casefold(), value)
         return value
+
+
+def field_names(fields: str | Sequence[str]) -> Texts:
+    """The fields that a role of ``--columns`` names: those of a template, of ``a+b``, of a list."""
+    if not isinstance(fields, str):
+        return tuple(fields)
+    return tuple(re.findall(r"\{([^{}]+)\}", fields)) or (fields,)
 
 
 def _fields(record: Record, columns: str | Sequence[str]) -> list[str]:
@@ -218,13 +240,17 @@ def _tidy(texts: Texts) -> Texts:
     )
 
 
-def _without_labels(texts: Texts) -> Texts:
-    """Options without their own labels in front, where all have them: (A) or A) and so on."""
+def labelled(texts: Texts, labels: str) -> Texts | None:
+    """Options without the labels of their own before them, (A) or A) and so on; else None."""
     found = [
         re.fullmatch(rf"\s*(?:\({label}\)|{label}\)|{label}[.:]\s)\s*(\S.*)", text, re.DOTALL)
-        for label, text in zip(ascii_uppercase, texts, strict=False)
+        for label, text in zip(labels, texts, strict=False)
     ]
-    return tuple(one[1] for one in found) if found and all(found) else texts
+    return tuple(one[1] for one in found) if len(found) == len(texts) and all(found) else None
+
+
+def _without_labels(texts: Texts) -> Texts:
+    return labelled(texts, ascii_uppercase) or texts
 
 
 def _asked_of_query(record: Record) -> str:
@@ -284,8 +310,8 @@ def _options_of_mathqa(record: Record) -> list[dict[str, Any]]:
              "correct": record.value("correct")}]  # fmt: skip
 
 
-ARC = Schema("ARC", "question", "choices", "answerKey")
-COMMONSENSE_QA = replace(ARC, name="CommonsenseQA", also=("question_concept",))
+ARC = Schema("ARC", "question", "choices", "answerKey", common=True)
+COMMONSENSE_QA = replace(ARC, name="CommonsenseQA", common=False, also=("question_concept",))
 OPENBOOKQA = Schema("OpenBookQA", "question_stem", "choices", "answerKey")
 HELLASWAG = Schema(
     "HellaSwag", "{activity_label} {ctx_a} {ctx_b}", "endings", "label", compose=_hellaswag,
@@ -333,9 +359,9 @@ SCHEMAS: tuple[Schema, ...] = (
         "CommonsenseQA", "question.stem", "question.choices", "answerKey",
         also=("question.question_concept",),
     ),
-    Schema("ARC (AI2)", "question.stem", "question.choices", "answerKey"),
+    Schema("ARC (AI2)", "question.stem", "question.choices", "answerKey", common=True),
     COMMONSENSE_QA,
-    replace(ARC, name="QASC", also=("formatted_question",)),
+    replace(ARC, name="QASC", common=False, also=("formatted_question",)),
     ARC,
     OPENBOOKQA,
     HELLASWAG,
@@ -388,13 +414,13 @@ SCHEMAS: tuple[Schema, ...] = (
     ),
     Schema(
         "lm-eval or AGIEval", "query", "choices", "gold", compose=_asked_of_query,
-        clean=_without_labels,
+        clean=_without_labels, common=True,
     ),
     Schema(
         "MathQA", "question", "choices", "correct", also=("Problem", "options", "correct"),
         unpack=_options_of_mathqa,
     ),
-    Schema("AQuA", "question", "options", "correct", clean=_without_labels),
+    Schema("AQuA", "question", "options", "correct", clean=_without_labels, common=True),
     Schema("HeadQA", "qtext", "answers", "ra", first=1),
     Schema(
         "KMMLU", "question", "A…", "answer", first=1, also=("Human Accuracy",),
@@ -404,7 +430,7 @@ SCHEMAS: tuple[Schema, ...] = (
     Schema("MedQA", "question", "options", ("answer_idx", "answer"), also=("answer_idx",)),
     Schema("MedQA", "sent1", "ending0…", "label"),
     CEVAL,
-    Schema("MMLU", "question", "A…", "answer"),
+    Schema("MMLU", "question", "A…", "answer", common=True),
     Schema("BIG-bench", "input", scores="target_scores"),
     Schema(
         "BIG-bench", "inputs", scores=("multiple_choice_targets", "multiple_choice_scores")
@@ -418,7 +444,7 @@ SCHEMAS: tuple[Schema, ...] = (
     ),
     Schema(
         "quiz questions", "question", right="correct_answer", wrong="incorrect_answers",
-        one_place=True,
+        one_place=True, common=True,
     ),
 )  # fmt: skip
 #: What a file may be that has no options of its own: tried after everything else.
@@ -458,8 +484,17 @@ OTHER_ANSWERS = (
     "answer_id", "answer_letter", "ans", "cop", "ra", "solution",
 )  # fmt: skip
 CONTEXTS = (
-    "context", "passage", "article", "support", "paragraph", "story", "dialogue", "narrative",
-    "document", "premise",
+    "context", "passage", "article", "support", "paragraph", "para", "story", "dialogue",
+    "narrative", "document", "documents", "premise",
+)  # fmt: skip
+#: Fields of an option in a list of objects that say whether it is right.
+FLAGS = ("is_correct", "correct", "is_right", "is_answer")
+#: What stands in an instruction and its input belongs together, as in Alpaca's data.
+INSTRUCTION, INPUT = "instruction", "input"
+#: Fields that would tell the answer, and so are left out of the question.
+EXPLANATIONS = (
+    "explanation", "explanations", "rationale", "rationales", "reasoning", "reason", "cot",
+    "cot_content", "solution", "exp", "feedback", "justification",
 )  # fmt: skip
 IDS = ("id", "question_id", "qid")
 GROUPS = ("group", "subject", "kind", "category", "subject_name")
@@ -492,28 +527,34 @@ def find_roles(record: Record, given: Mapping[str, Any] | None = None) -> dict[s
     """
     found = {role: given[role] for role in ("question", "choices", "answer", "context")
              if given and role in given}  # fmt: skip
-    taken = set()
-    if isinstance(found.get("question"), str):
-        taken.add(found["question"])
+    taken = {record.name(name) for name in field_names(found.get("question", ()))}
 
     def first(names: Sequence[str]) -> str | None:
         known = (record.name(name) for name in names)
         return next((name for name in known if name is not None and name not in taken), None)
 
     if "question" not in found and (name := first(QUESTIONS)):
-        found["question"] = name
         taken.add(name)
+        instructed = plain_name(name) == INSTRUCTION and record.name(INPUT)
+        found["question"] = (name, instructed) if instructed else name
     if "choices" not in found and (choices := first(CHOICES) or _counted(record)):
         found["choices"] = choices
     if "answer" not in found:
         several = tuple(name for name in map(record.name, ANSWERS) if name is not None)
-        if answer := tuple(dict.fromkeys(several)) or first(OTHER_ANSWERS):
+        others = (*OTHER_ANSWERS, *flags(found.get("choices")))
+        if answer := tuple(dict.fromkeys(several)) or first(others):
             found["answer"] = answer
     whole = given and {"question", "choices", "answer"} <= {*given}
     name = None if whole else first(CONTEXTS)
     if "context" not in found and name and isinstance(record.get(name), str | list | None):
         found["context"] = name
     return found
+
+
+def flags(choices: Any) -> Texts:
+    """The fields that may say of each of a list of options whether it is right."""
+    plain = isinstance(choices, str) and not choices.endswith(ON)
+    return tuple(f"{choices}.{flag}" for flag in FLAGS) if plain else ()
 
 
 def missing_roles(found: Mapping[str, Any]) -> list[str]:
@@ -526,7 +567,7 @@ def by_roles(found: Mapping[str, Any]) -> Schema:
     from_one = str(found["choices"]).endswith("1" + ON)
     return Schema(
         "plain questions", found["question"], found["choices"], found["answer"],
-        first=(0, 1) if from_one else 0, context=found.get("context"),
+        first=(0, 1) if from_one else 0, context=found.get("context"), common=True,
     )  # fmt: skip
 
 
@@ -607,23 +648,33 @@ def with_columns(record: Record, given: Mapping[str, Any]) -> Schema | None:
             parts = _split(record, given[role], role)
             given[role] = parts if len(parts) > 1 else parts[0]
     for role in ROLES:
-        fields = given.get(role, ())
-        for field in (fields,) if isinstance(fields, str) else fields:
-            for one in re.findall(r"\{([^{}]+)\}", field) or [field]:
-                if record.name(one) is None:
-                    raise record.refuse(
-                        f"--columns {role}={field}: there is no field {one!r} (fields found: "
-                        f"{', '.join(map(str, record.row))})."
-                        + near_matches(one, map(str, record.row))
-                    )
-    if not {*given} & {"question", "choices", "answer", "context"}:
+        for field in field_names(given.get(role, ())):
+            if record.name(field) is None:
+                raise record.refuse(_no_field(record, role, field))
+    schema = None
+    if not {*given} & {"question", "choices", "answer"}:
         schema = recognise(record)
-    else:
+        if schema is not None and "context" in given:
+            # A schema that makes its text by itself has no place for another passage.
+            own = schema.compose or schema.unpack
+            schema = None if own else replace(schema, context=given["context"])
+    if schema is None:
         found = find_roles(record, given)
         schema = None if missing_roles(found) else by_roles(found)
     if schema is not None and given.get("answers") in ("0-based", "1-based"):
         schema = replace(schema, first=int(given["answers"][0]))
     return schema
+
+
+def _no_field(record: Record, role: str, field: str) -> str:
+    several = [part.strip() for part in field.split(",")]
+    if len(several) > 1 and all(record.name(part) is not None for part in several):
+        return f"--columns {role}={field}: several fields are joined by +, as {'+'.join(several)}"
+    names = [str(name) for name in record.row]
+    return (
+        f"--columns {role}={field}: there is no field {field!r} (fields found: "
+        f"{', '.join(names)})." + near_matches(field, names)
+    )
 
 
 def _split(record: Record, field: str, role: str) -> Texts:

@@ -24,6 +24,7 @@ from phaseprune.probes.perturbation import (
 from phaseprune.probes.phasewise import check_draws
 from phaseprune.pruning.stopping import stop_rule
 from phaseprune.questions.catalog import load_task
+from phaseprune.questions.schemas import parse_columns
 
 #: In the order in which they are run: the order of the paper, heal last as it is the longest.
 EXPERIMENTS = ("trace", "lens", "prune", "similarity", "perturb", "ablate", "phasewise", "heal")
@@ -256,10 +257,15 @@ def _checked_options(
             raise UserError(
                 f"--config {path}: unknown option {name!r}{where}." + near_matches(name, allowed)
             )
-    return {
+    found = {
         name: checked(f"--config {path}: `{name}`{where}", kinds[name], value)
         for name, value in given.items()
     }
+    try:
+        parse_columns(found.get("columns"))
+    except UserError as error:
+        raise UserError(f"--config {path}: `columns`{where}: {error.typed}") from None
+    return found
 
 
 def settings_of(options: Mapping[str, Any]) -> Settings:
