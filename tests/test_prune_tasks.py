@@ -34,9 +34,10 @@ from phaseprune.questions.catalog import load_task
 from phaseprune.questions.encode import encode_pair
 from phaseprune.questions.prompts import render
 from phaseprune.questions.split import split
+from phaseprune.report import prune as report
 from phaseprune.report.figures import tasks_figure
 from phaseprune.report.page import write_report
-from phaseprune.report.prune import differing_line, prune_view, steps_table
+from phaseprune.report.prune import differing_line, steps_table
 from phaseprune.runs.directory import RunDirectory
 from phaseprune.sweep.measure import prepare
 from phaseprune.sweep.memory import kept_budget
@@ -461,7 +462,7 @@ def printed(table):
 def tasks_lines(steps, traces, result, chosen_by):
     tasks = {folder: {"trace": trace} for folder, trace in traces.items()}
     told = {"steps": steps, "result": result, "tasks": tasks, "chosen_by": chosen_by}
-    return prune_view(told).sentences
+    return [line for line in report.tasks_lines(told) if line]
 
 
 def test_the_command_line(two, tiny_dirs, tmp_path, capsys, monkeypatch):
