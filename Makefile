@@ -10,8 +10,7 @@ demo: .venv/.core
 	$(BIN)/phaseprune demo
 
 # Two processes of one thread each: small tensors gain nothing from a second thread.
-test: .venv/.dev
-	$(BIN)/ruff check src tests training benchmarks
+test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
 
 # Without real models and long simulations: what a change is tried with while it is made.
@@ -21,6 +20,7 @@ quick: .venv/.dev
 
 lint: .venv/.dev
 	$(BIN)/ruff check src tests training benchmarks
+	$(BIN)/ruff format --check src tests training benchmarks
 
 # The documentation as a site, in site/; links that lead nowhere are errors.
 docs: .venv-docs/.made

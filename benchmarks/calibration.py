@@ -168,103 +168,210 @@ def rows() -> list[Row]:
         found.append(Row(name, partial(no_transition, scaled, 160), "wrong"))
     late = Population(np.full(READOUTS, 1.2), scale=step(20, 4.0, 0.5), correlation=0.98)
     found += [
-        Row("decisions nearly fixed, scale x 8 from readout 20 on, 160 questions",
-            partial(no_transition, late, 160), "wrong"),
-        Row("nothing known, scale grows 20 times over the readouts, 160 questions",
-            partial(no_transition, Population(np.zeros(READOUTS), scale=grows), 160), "wrong"),
-        Row("nothing known, label prior fades at readout 12, 160 questions",
-            partial(no_transition, Population(np.zeros(READOUTS), prior=fades), 160), "wrong"),
-        Row("the same, texts", partial(
-            no_transition, Population(np.zeros(READOUTS), prior=fades, letters=False), 160),
-            "wrong"),
-        Row("nothing known, scale grows, texts with all golds in the last place, 160 questions",
+        Row(
+            "decisions nearly fixed, scale x 8 from readout 20 on, 160 questions",
+            partial(no_transition, late, 160),
+            "wrong",
+        ),
+        Row(
+            "nothing known, scale grows 20 times over the readouts, 160 questions",
+            partial(no_transition, Population(np.zeros(READOUTS), scale=grows), 160),
+            "wrong",
+        ),
+        Row(
+            "nothing known, label prior fades at readout 12, 160 questions",
+            partial(no_transition, Population(np.zeros(READOUTS), prior=fades), 160),
+            "wrong",
+        ),
+        Row(
+            "the same, texts",
+            partial(no_transition, Population(np.zeros(READOUTS), prior=fades, letters=False), 160),
+            "wrong",
+        ),
+        Row(
+            "nothing known, scale grows, texts with all golds in the last place, 160 questions",
             partial(no_transition, Population(np.zeros(READOUTS), scale=grows, **last), 160),
-            "wrong"),
-        Row("known from readout 20 on, texts with all golds in the last place, 160 questions",
-            partial(at_the_truth, Population(step(20, 1.0), **last), 160), "power"),
-        Row("says B to everything, where B is gold in a third, 300 questions", partial(
-            no_transition,
-            Population(np.zeros(READOUTS), prior=always_b, golds=(0.22, 0.34, 0.22, 0.22)), 300),
-            "wrong"),
-        Row("known from the first readout on, 160 questions", partial(
-            no_transition, Population(np.full(READOUTS, 1.5)), 160), "wrong"),
-        Row("label prior fades at 12, gold known in the last two, 160 questions: at 29 or none",
-            partial(at_the_truth, Population(step(29, 2.0), prior=fades), 160), "wrong"),
-        Row("gold known in the last two, label prior turns at every readout, 160 questions",
-            partial(at_the_truth, Population(
-                step(29, 2.0), prior=3 * np.eye(4)[np.arange(READOUTS) % 4]), 160), "wrong"),
-    ]  # fmt: skip
+            "wrong",
+        ),
+        Row(
+            "known from readout 20 on, texts with all golds in the last place, 160 questions",
+            partial(at_the_truth, Population(step(20, 1.0), **last), 160),
+            "power",
+        ),
+        Row(
+            "says B to everything, where B is gold in a third, 300 questions",
+            partial(
+                no_transition,
+                Population(np.zeros(READOUTS), prior=always_b, golds=(0.22, 0.34, 0.22, 0.22)),
+                300,
+            ),
+            "wrong",
+        ),
+        Row(
+            "known from the first readout on, 160 questions",
+            partial(no_transition, Population(np.full(READOUTS, 1.5)), 160),
+            "wrong",
+        ),
+        Row(
+            "label prior fades at 12, gold known in the last two, 160 questions: at 29 or none",
+            partial(at_the_truth, Population(step(29, 2.0), prior=fades), 160),
+            "wrong",
+        ),
+        Row(
+            "gold known in the last two, label prior turns at every readout, 160 questions",
+            partial(
+                at_the_truth,
+                Population(step(29, 2.0), prior=3 * np.eye(4)[np.arange(READOUTS) % 4]),
+                160,
+            ),
+            "wrong",
+        ),
+    ]
     ramp = Population(straight_leads(GUESSING, 0.5))
     for questions in (60, 160, 400):
-        found.append(Row(
-            f"straight ramp over 30 readouts, {questions} questions: no step is said",
-            partial(shape_is, ramp, questions, "gradual", "step"), "wrong",
-        ))  # fmt: skip
-    found.append(Row("the same ramp, 160 questions: called gradual",
-                     partial(shape_is, ramp, 160, "gradual", "step"), "power"))
+        found.append(
+            Row(
+                f"straight ramp over 30 readouts, {questions} questions: no step is said",
+                partial(shape_is, ramp, questions, "gradual", "step"),
+                "wrong",
+            )
+        )
+    found.append(
+        Row(
+            "the same ramp, 160 questions: called gradual",
+            partial(shape_is, ramp, 160, "gradual", "step"),
+            "power",
+        )
+    )
     for questions in (100, 300):
-        found.append(Row(f"a sharp step, {questions} questions: not called gradual",
-                         partial(shape_is, Population(step(22, strong)), questions, "step",
-                                 "gradual"), "wrong"))  # fmt: skip
-    found.append(Row("a sharp step, 300 questions: called a step", partial(
-        shape_is, Population(step(22, strong)), 300, "step", "gradual"), "power"))
+        found.append(
+            Row(
+                f"a sharp step, {questions} questions: not called gradual",
+                partial(shape_is, Population(step(22, strong)), questions, "step", "gradual"),
+                "wrong",
+            )
+        )
+    found.append(
+        Row(
+            "a sharp step, 300 questions: called a step",
+            partial(shape_is, Population(step(22, strong)), 300, "step", "gradual"),
+            "power",
+        )
+    )
     for spread in ((5, 25), (10, 20), (18, 24)):
         for questions in (80, 250):
             onsets = Population(np.full(READOUTS, 3.0), onset=spread)
-            found.append(Row(f"onset spread over readouts {spread[0]} to {spread[1]}, {questions} "
-                             "questions: the split's interval", partial(held, onsets, questions),
-                             "held"))
+            found.append(
+                Row(
+                    f"onset spread over readouts {spread[0]} to {spread[1]}, {questions} "
+                    "questions: the split's interval",
+                    partial(held, onsets, questions),
+                    "held",
+                )
+            )
     onsets = Population(np.full(READOUTS, 3.0), onset=(8, 24))
-    found.append(Row("onset spread over readouts 8 to 24, 250 questions: both ends",
-                     partial(rise_held, onsets, 250, (7, 24)), "held"))
+    found.append(
+        Row(
+            "onset spread over readouts 8 to 24, 250 questions: both ends",
+            partial(rise_held, onsets, 250, (7, 24)),
+            "held",
+        )
+    )
     for name, at, high, questions in (
         ("weak step at 20, 80 questions", 20, lead_of_rise(0.2), 80),
         ("weak step at 27, 150 questions", 27, lead_of_rise(0.12), 150),
         ("step at 22 as high as the real one, 100 questions", 22, strong, 100),
     ):
-        found.append(Row(f"{name}: the split's interval",
-                         partial(held, Population(step(at, high)), questions), "held"))
+        found.append(
+            Row(
+                f"{name}: the split's interval",
+                partial(held, Population(step(at, high)), questions),
+                "held",
+            )
+        )
     found += [
-        Row("step at 22, 200 questions: the interval of sharpness",
-            partial(sharpness_held, Population(step(22, strong, 0.2)), 200), "held"),
-        Row("a step half as high as the real model's, 100 questions: found",
-            partial(found_at, Population(step(22, half)), 100), "power"),
-        Row("a step a quarter as high, 100 questions: found",
+        Row(
+            "step at 22, 200 questions: the interval of sharpness",
+            partial(sharpness_held, Population(step(22, strong, 0.2)), 200),
+            "held",
+        ),
+        Row(
+            "a step half as high as the real model's, 100 questions: found",
+            partial(found_at, Population(step(22, half)), 100),
+            "power",
+        ),
+        Row(
+            "a step a quarter as high, 100 questions: found",
             partial(found_at, Population(step(22, lead_of_rise(REAL_RISE / 4))), 100),
-            "told"),
-    ]  # fmt: skip
+            "told",
+        ),
+    ]
     for steps in (12, 16):
         for questions in (100, 300):
             straight = partial(lost_one_by_one, questions, steps, 0.85)
-            found.append(Row(f"retained falls in a straight line over {steps} steps, {questions} "
-                             "questions: no cliff", partial(fall, straight, ("slope",), ("cliff",)),
-                             "wrong"))
+            found.append(
+                Row(
+                    f"retained falls in a straight line over {steps} steps, {questions} "
+                    "questions: no cliff",
+                    partial(fall, straight, ("slope",), ("cliff",)),
+                    "wrong",
+                )
+            )
     found += [
-        Row("the same, 16 steps, 300 questions: called a slope", partial(
-            fall, partial(lost_one_by_one, 300, 16, 0.85), ("slope",), ("cliff",)), "power"),
-        Row("a cliff at step 8 of 14, 200 questions: called a cliff", partial(
-            fall, partial(lost_one_by_one, 200, 14, 0.85, at=8), ("cliff",), ("slope",)), "power"),
-    ]  # fmt: skip
+        Row(
+            "the same, 16 steps, 300 questions: called a slope",
+            partial(fall, partial(lost_one_by_one, 300, 16, 0.85), ("slope",), ("cliff",)),
+            "power",
+        ),
+        Row(
+            "a cliff at step 8 of 14, 200 questions: called a cliff",
+            partial(fall, partial(lost_one_by_one, 200, 14, 0.85, at=8), ("cliff",), ("slope",)),
+            "power",
+        ),
+    ]
     falls = ("cliff", "slope", "several cliffs", "unclear")
     for churn in (0.05, 0.3):
         for questions in (60, 200):
             rows_of = partial(churning, questions, 12, 0.7, churn)
-            found.append(Row(f"no loss, {churn:.0%} churn a step, 12 steps, {questions} questions",
-                             partial(fall, rows_of, (), falls), "wrong"))
+            found.append(
+                Row(
+                    f"no loss, {churn:.0%} churn a step, 12 steps, {questions} questions",
+                    partial(fall, rows_of, (), falls),
+                    "wrong",
+                )
+            )
     for full, questions in ((0.39, 100), (0.6, 100), (0.9, 60)):
         for pruned in (0.0, 0.5, 0.9):
-            found.append(Row(f"retained {pruned:g} of accuracy {full:g}, {questions} questions",
-                             partial(retained_held, full, pruned, questions), "held"))
-    found.append(Row("retained of accuracy 0.39, 100 questions: always an interval",
-                     partial(retained_held, 0.39, 0.5, 100), "always"))
+            found.append(
+                Row(
+                    f"retained {pruned:g} of accuracy {full:g}, {questions} questions",
+                    partial(retained_held, full, pruned, questions),
+                    "held",
+                )
+            )
+    found.append(
+        Row(
+            "retained of accuracy 0.39, 100 questions: always an interval",
+            partial(retained_held, 0.39, 0.5, 100),
+            "always",
+        )
+    )
     for share in (0.6, 0.79):
-        found.append(Row(f"transition kept at {share:.0%} of its height, 160 questions: not gone",
-                         partial(kept_transition, share, 160, "gone"), "wrong"))
+        found.append(
+            Row(
+                f"transition kept at {share:.0%} of its height, 160 questions: not gone",
+                partial(kept_transition, share, 160, "gone"),
+                "wrong",
+            )
+        )
     found += [
-        Row("transition gone, 160 questions: not found",
-            partial(kept_transition, 0.0, 160, "found"), "wrong"),
+        Row(
+            "transition gone, 160 questions: not found",
+            partial(kept_transition, 0.0, 160, "found"),
+            "wrong",
+        ),
         Row("transition gone, 160 questions: called gone", partial(gone, 160), "power"),
-    ]  # fmt: skip
+    ]
     return found
 
 

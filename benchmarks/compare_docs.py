@@ -33,16 +33,20 @@ DOCS = Path(__file__).resolve().parents[1] / "docs" / "comparison"
 def table(task: Mapping[str, Any]) -> Iterator[str]:
     """A Markdown table: a row a method, what it costs, where it falls, and what it retains."""
     numbers = task["numbers"]
-    yield (f"| method | block passes | seconds | fitted fall | mean | "
-           f"{' | '.join(map(str, numbers))} |")  # fmt: skip
+    yield (
+        f"| method | block passes | seconds | fitted fall | mean | "
+        f"{' | '.join(map(str, numbers))} |"
+    )
     yield "|---" * (len(numbers) + 5) + "|"
     for one in task["methods"]:
         shown = (cell.short(narrow=True).plain.strip() for cell in retained_cells(task, one))
         cells = " | ".join(cell.replace("*", "\\*") for cell in shown)
         mean = one["mean_retained"]["value"]
-        yield (f"| `{one['method']}` | {one['block_passes']:,} | {one['seconds']:,.0f} | "
-               f"{falls_at(one['cliff_fit'])} | {DASH if mean is None else percent(mean, 0)} | "
-               f"{cells} |")  # fmt: skip
+        yield (
+            f"| `{one['method']}` | {one['block_passes']:,} | {one['seconds']:,.0f} | "
+            f"{falls_at(one['cliff_fit'])} | {DASH if mean is None else percent(mean, 0)} | "
+            f"{cells} |"
+        )
 
 
 def falls_at(fit: Mapping[str, Any] | None) -> str:
@@ -75,17 +79,23 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=DOCS)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    lines = ["# Methods side by side: all figures", "",
-             "Written by `python benchmarks/compare_docs.py`; what they say is in "
-             "[README.md](README.md).", ""]  # fmt: skip
+    lines = [
+        "# Methods side by side: all figures",
+        "",
+        "Written by `python benchmarks/compare_docs.py`; what they say is in "
+        "[README.md](README.md).",
+        "",
+    ]
     for run in options.runs:
         result = json.loads((run / "compare.json").read_text(encoding="utf-8"))
         for task in result["tasks"]:
             name = f"{run.name.removeprefix('compare-')}-{task['folder']}"
             lines += section(result, task, name)
             for kind, draw in (
-                ("retained", compare_figure), ("orders", orders_figure), ("cost", cost_figure)
-            ):  # fmt: skip
+                ("retained", compare_figure),
+                ("orders", orders_figure),
+                ("cost", cost_figure),
+            ):
                 draw(task).savefig(options.out / f"{name}-{kind}.png", dpi=100)
     (options.out / "tables.md").write_text("\n".join(lines), encoding="utf-8")
     print(options.out / "tables.md")

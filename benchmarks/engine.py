@@ -74,8 +74,11 @@ def main() -> None:
     options = parser.parse_args()
     decoder = load_model(bundled_weights())
     rate = product_rate(decoder)
-    print(f"{len(decoder.blocks)} blocks, {decoder.dtype}, {torch.get_num_threads()} threads, "
-          f"matrix products of a block at {rate / 1e9:.0f} GFLOP/s", flush=True)  # fmt: skip
+    print(
+        f"{len(decoder.blocks)} blocks, {decoder.dtype}, {torch.get_num_threads()} threads, "
+        f"matrix products of a block at {rate / 1e9:.0f} GFLOP/s",
+        flush=True,
+    )
     for name in options.cases:
         run(name, decoder, make_case(name, decoder, options.questions), options, rate)
 
@@ -110,8 +113,12 @@ def make_case(name: str, decoder, count: int) -> Case:
 
 def eight_subjects(count: int):
     """As many questions of each of the first eight subjects, with their own five examples."""
-    task = load_task(str(DATA / "mmlu.test.subset.jsonl"), scoring="letter", shots=5,
-                     shots_from=DATA / "mmlu.dev.jsonl")  # fmt: skip
+    task = load_task(
+        str(DATA / "mmlu.test.subset.jsonl"),
+        scoring="letter",
+        shots=5,
+        shots_from=DATA / "mmlu.dev.jsonl",
+    )
     subjects = sorted({q.group for q in task.questions})[:8]
     each = {s: [q for q in task.questions if q.group == s][: count // 8] for s in subjects}
     return task.with_questions([question for subject in subjects for question in each[subject]])
@@ -207,16 +214,23 @@ def run(name: str, decoder, case: Case, options, rate: float) -> None:
     tokens = rows.tokens
     padding = 1 - tokens / rows.padded_tokens
     print(f"\n{name}: removed {removed}")
-    print(f"  rows: {tokens:,} tokens of ours ({padding:.0%} padding), {case.loop_tokens:,} of the "
-          f"loop, {reads:,} reads")  # fmt: skip
-    print(f"  search: {ours:.1f} s, {passes} block passes; floor {floor:.1f} s, share of the floor "
-          f"{floor / ours:.2f}", flush=True)  # fmt: skip
+    print(
+        f"  rows: {tokens:,} tokens of ours ({padding:.0%} padding), {case.loop_tokens:,} of the "
+        f"loop, {reads:,} reads"
+    )
+    print(
+        f"  search: {ours:.1f} s, {passes} block passes; floor {floor:.1f} s, share of the floor "
+        f"{floor / ours:.2f}",
+        flush=True,
+    )
     # A step's candidates run one block less than the step's before, of 30: scaled by their mean.
     loop = float(np.mean(looped)) * candidates if looped else 0.0
     if loop:
-        print(f"  loop: {loop:.0f} s (timed on {len(sample)} candidates in {len(looped)} steps, "
-              f"scaled to {candidates}); the same best candidate in {agreed} of {len(looped)} "
-              f"steps, max |difference of scores| {worst:.1e}")  # fmt: skip
+        print(
+            f"  loop: {loop:.0f} s (timed on {len(sample)} candidates in {len(looped)} steps, "
+            f"scaled to {candidates}); the same best candidate in {agreed} of {len(looped)} "
+            f"steps, max |difference of scores| {worst:.1e}"
+        )
         print(f"  ratio: {loop / ours:.1f}", flush=True)
     del kept
     if options.racing:
@@ -248,12 +262,16 @@ def race(
         live.remove(block)
     seconds = time.perf_counter() - began
     good = sum(loss <= how["tolerance"] for loss in losses)
-    print(f"  racing: {seconds:.1f} s, {passes} block passes of {needed_passes}; products "
-          f"{matmul_dtype} ({gain:.2f} times as fast), drifts {drifts}; {ours / seconds:.2f} times "
-          f"as fast as exact")  # fmt: skip
-    print(f"  its choice is the exact one in {sum(loss == 0 for loss in losses)}, within the "
-          f"tolerance in {good} of {len(losses)} steps; losses "
-          f"{[round(float(loss), 4) for loss in losses]}")  # fmt: skip
+    print(
+        f"  racing: {seconds:.1f} s, {passes} block passes of {needed_passes}; products "
+        f"{matmul_dtype} ({gain:.2f} times as fast), drifts {drifts}; {ours / seconds:.2f} times "
+        f"as fast as exact"
+    )
+    print(
+        f"  its choice is the exact one in {sum(loss == 0 for loss in losses)}, within the "
+        f"tolerance in {good} of {len(losses)} steps; losses "
+        f"{[round(float(loss), 4) for loss in losses]}"
+    )
     if loop:
         print(f"  ratio with racing: {loop / seconds:.1f}", flush=True)
 

@@ -47,14 +47,18 @@ def main() -> None:
     shutil.rmtree(options.out, ignore_errors=True)
     began = time.perf_counter()
     exported = export(decoder, REMOVED, options.out / "pruned")
-    print(f"export, reload and comparison: {time.perf_counter() - began:.1f} s; max |difference of "
-          f"logits| {exported.max_abs_logit_difference:.2g}")  # fmt: skip
+    print(
+        f"export, reload and comparison: {time.perf_counter() - began:.1f} s; max |difference of "
+        f"logits| {exported.max_abs_logit_difference:.2g}"
+    )
     whole = sum(p.nbytes for p in decoder.model.parameters())
     inside = sum(p.nbytes for p in decoder.blocks.parameters())
     after, inside_after = block_bytes(options.out / "pruned")
-    print(f"bytes of tensors: {whole:,} -> {after:,}; in blocks: {inside:,} -> {inside_after:,} "
-          f"({1 - inside_after / inside:.4f} less; {len(REMOVED)} of {len(decoder.blocks)} blocks "
-          f"are {len(REMOVED) / len(decoder.blocks):.4f})")  # fmt: skip
+    print(
+        f"bytes of tensors: {whole:,} -> {after:,}; in blocks: {inside:,} -> {inside_after:,} "
+        f"({1 - inside_after / inside:.4f} less; {len(REMOVED)} of {len(decoder.blocks)} blocks "
+        f"are {len(REMOVED) / len(decoder.blocks):.4f})"
+    )
 
     saving = measure_saving(
         decoder, options.out / "pruned", repeats=options.repeats, new_tokens=options.tokens

@@ -132,11 +132,12 @@ def table(results: dict[str, dict[str, str]]) -> str:
         "",
         f"By `python benchmarks/families.py --write`, transformers {transformers.__version__}: "
         f"{len(results)} families, "
-        + ", ".join(f"{count} {name}" for name, count in counts.most_common()) + ".",
+        + ", ".join(f"{count} {name}" for name, count in counts.most_common())
+        + ".",
         "",
         "| family | load | trace | sweep | export | |",
         "|---|---|---|---|---|---|",
-    ]  # fmt: skip
+    ]
     for family, found in sorted(results.items()):
         marks = [MARKS.get(found.get(part, "–").split(":")[0], "✗") for part in PARTS]
         lines.append(f"| {family} | {' | '.join(marks)} | {reason(found).replace('|', '/')} |")

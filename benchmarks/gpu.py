@@ -88,10 +88,23 @@ class Shape:
 
 
 TINY = Shape(
-    blocks=4, width=64, inner=160, heads=4, key_heads=2, vocabulary=512,
-    dtypes=("float32", "bfloat16"), subjects=2, letters=6, shot_tokens=60, question_tokens=(8, 20),
-    texts=8, context_tokens=(5, 12), prune_questions=12, loop_tokens=256, product=256,
-)  # fmt: skip
+    blocks=4,
+    width=64,
+    inner=160,
+    heads=4,
+    key_heads=2,
+    vocabulary=512,
+    dtypes=("float32", "bfloat16"),
+    subjects=2,
+    letters=6,
+    shot_tokens=60,
+    question_tokens=(8, 20),
+    texts=8,
+    context_tokens=(5, 12),
+    prune_questions=12,
+    loop_tokens=256,
+    product=256,
+)
 
 
 class OutOfTime(Exception):
@@ -137,8 +150,10 @@ class Bench:
     def save(self) -> None:
         """Write all that was found so far."""
         self.out.mkdir(parents=True, exist_ok=True)
-        for name, text in (("gpu.json", json.dumps(self.found, indent=1)),
-                           ("gpu.md", markdown(self.found))):  # fmt: skip
+        for name, text in (
+            ("gpu.json", json.dumps(self.found, indent=1)),
+            ("gpu.md", markdown(self.found)),
+        ):
             unfinished = self.out / f".{name}"
             unfinished.write_text(text + "\n", encoding="utf-8")
             unfinished.replace(self.out / name)
@@ -163,8 +178,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         shape = TINY if tiny else Shape()
         bench = Bench(shape, device, options.out, Path(scratch), ends, tiny)
-        bench.found |= {"minutes": options.minutes, "tiny": tiny, "shape": asdict(shape),
-                        "sections": {}}  # fmt: skip
+        bench.found |= {
+            "minutes": options.minutes,
+            "tiny": tiny,
+            "shape": asdict(shape),
+            "sections": {},
+        }
         end_in_time(bench)
         transformers.utils.logging.disable_progress_bar()
         run_all(bench, options.only)
@@ -282,8 +301,10 @@ def peak_memory(bench: Bench, what: str) -> Iterator[None]:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(bench.device)
     yield
-    taken = (torch.cuda.max_memory_allocated(bench.device) if on_card else None,
-             torch.cuda.max_memory_reserved(bench.device) if on_card else None)  # fmt: skip
+    taken = (
+        torch.cuda.max_memory_allocated(bench.device) if on_card else None,
+        torch.cuda.max_memory_reserved(bench.device) if on_card else None,
+    )
     allocated, reserved = (None if size is None else size / 1e9 for size in taken)
     bench.note(**{f"{what}_peak_gb": allocated, f"{what}_reserved_gb": reserved})
 
@@ -302,10 +323,13 @@ def machine(bench: Bench) -> None:
     bench.note(
         device=properties.name if on_card else platform.processor() or platform.machine(),
         memory_gb=properties.total_memory / 1e9 if on_card else None,
-        python=platform.python_version(), torch=torch.__version__, cuda=torch.version.cuda,
+        python=platform.python_version(),
+        torch=torch.__version__,
+        cuda=torch.version.cuda,
         cudnn=torch.backends.cudnn.version() if on_card else None,
-        transformers=transformers.__version__, threads=torch.get_num_threads(),
-    )  # fmt: skip
+        transformers=transformers.__version__,
+        threads=torch.get_num_threads(),
+    )
     size = bench.shape.product
     for name in bench.shape.dtypes:
         one, other = (
@@ -348,12 +372,18 @@ def in_memory(bench: Bench, dtype: torch.dtype) -> Decoder:
     """A Llama of random weights on the device, as ``load_model`` would give it."""
     shape = bench.shape
     config = transformers.LlamaConfig(
-        vocab_size=shape.vocabulary, hidden_size=shape.width, intermediate_size=shape.inner,
-        num_hidden_layers=shape.blocks, num_attention_heads=shape.heads,
-        num_key_value_heads=shape.key_heads, max_position_embeddings=8192,
+        vocab_size=shape.vocabulary,
+        hidden_size=shape.width,
+        intermediate_size=shape.inner,
+        num_hidden_layers=shape.blocks,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.key_heads,
+        max_position_embeddings=8192,
         rope_parameters={"rope_type": "default", "rope_theta": 500000.0},
-        tie_word_embeddings=False, bos_token_id=0, eos_token_id=1,
-    )  # fmt: skip
+        tie_word_embeddings=False,
+        bos_token_id=0,
+        eos_token_id=1,
+    )
     with torch.device(bench.device):
         model = transformers.AutoModelForCausalLM.from_config(
             config, dtype=dtype, attn_implementation="sdpa"
@@ -370,12 +400,17 @@ def in_memory(bench: Bench, dtype: torch.dtype) -> Decoder:
     path = locate_blocks(model, config)
     blocks = model.get_submodule(path)
     return Decoder(
-        name="random Llama", model=model, tokenizer=byte_tokenizer(),
-        source=Source("random Llama", folder), blocks=blocks, blocks_path=path,
-        norm_path=find_final_norm(model, path), head=find_head(model),
+        name="random Llama",
+        model=model,
+        tokenizer=byte_tokenizer(),
+        source=Source("random Llama", folder),
+        blocks=blocks,
+        blocks_path=path,
+        norm_path=find_final_norm(model, path),
+        head=find_head(model),
         placement=Resident(model, path),
         input_name=find_input_name(blocks),
-    )  # fmt: skip
+    )
 
 
 def byte_tokenizer() -> transformers.PreTrainedTokenizerFast:
@@ -396,8 +431,9 @@ def block_rate(bench: Bench, decoder: Decoder) -> float:
     """Operations a second of a block's own matrix products, at the loop's batch of tokens."""
     weights = [m.weight for m in decoder.blocks[0].modules() if isinstance(m, torch.nn.Linear)]
     tokens = bench.shape.loop_tokens
-    inputs = {w.shape[1]: torch.randn(tokens, w.shape[1], device=w.device, dtype=w.dtype)
-              for w in weights}  # fmt: skip
+    inputs = {
+        w.shape[1]: torch.randn(tokens, w.shape[1], device=w.device, dtype=w.dtype) for w in weights
+    }
 
     def once() -> None:
         for weight in weights:
@@ -419,8 +455,11 @@ def make_questions(shape: Shape, kind: str) -> list[EncodedQuestion]:
         labels = tuple((label,) for label in draw.permutation(shape.vocabulary)[:4].tolist())
         shots = [tokens(shape.shot_tokens, shape.shot_tokens) for _ in range(shape.subjects)]
         each = shape.letters // shape.subjects
-        return [EncodedQuestion((0, *shot, *tokens(*shape.question_tokens)), labels, (1,) * 4)
-                for shot in shots for _ in range(each)]  # fmt: skip
+        return [
+            EncodedQuestion((0, *shot, *tokens(*shape.question_tokens)), labels, (1,) * 4)
+            for shot in shots
+            for _ in range(each)
+        ]
     return [
         EncodedQuestion(
             (0, *tokens(*shape.context_tokens)),
@@ -442,27 +481,41 @@ def case(bench: Bench, kind: str) -> None:
     while True:  # until a step fits into the time
         rows = lay_out(decoder, questions)
         reads = sum(shard.reads for shard in rows.shards)
-        bench.note(questions=len(questions), tokens=rows.tokens, padding=1 - rows.tokens /
-                   rows.padded_tokens, reads=reads, shards=len(rows.shards))  # fmt: skip
+        bench.note(
+            questions=len(questions),
+            tokens=rows.tokens,
+            padding=1 - rows.tokens / rows.padded_tokens,
+            reads=reads,
+            shards=len(rows.shards),
+        )
         with peak_memory(bench, "trace"):
-            cold, _ = timed(bench, lambda rows=rows: trace_scores(
-                decoder, rows, vocabulary, progress=bench.tick))  # fmt: skip
-            warm, traced = timed(bench, lambda rows=rows: trace_scores(
-                decoder, rows, vocabulary, progress=bench.tick))  # fmt: skip
+            cold, _ = timed(
+                bench,
+                lambda rows=rows: trace_scores(decoder, rows, vocabulary, progress=bench.tick),
+            )
+            warm, traced = timed(
+                bench,
+                lambda rows=rows: trace_scores(decoder, rows, vocabulary, progress=bench.tick),
+            )
         done = operations(decoder, rows, vocabulary, blocks - 1, 1, (blocks + 1) * reads)
         bench.note(
-            trace_seconds=warm, trace_first_seconds=cold,
+            trace_seconds=warm,
+            trace_first_seconds=cold,
             trace_tokens_per_second=rows.tokens / warm,
             trace_share_of_ceiling=ceiling and done / warm / ceiling,
-        )  # fmt: skip
+        )
         bench.traced[kind] = traced
         expected = warm * (blocks + 1) / 2
         limit = time.monotonic() + 0.6 * bench.left()
         if expected < 0.25 * whole or len(questions) < 4:
             try:
                 with peak_memory(bench, "step"):
-                    first, sweep = timed(bench, lambda rows=rows, limit=limit: sweep_scores(
-                        decoder, rows, vocabulary, live, progress=until(bench, limit)))
+                    first, sweep = timed(
+                        bench,
+                        lambda rows=rows, limit=limit: sweep_scores(
+                            decoder, rows, vocabulary, live, progress=until(bench, limit)
+                        ),
+                    )
                 break
             except OutOfTime:
                 if len(questions) < 4 or bench.left() < 0.2 * whole:
@@ -471,17 +524,21 @@ def case(bench: Bench, kind: str) -> None:
         bench.note(fewer_questions=f"a step on more than {len(questions)} would take too long")
     second = first
     if 1.5 * first < 0.5 * bench.left():
-        second, sweep = timed(bench, lambda: sweep_scores(
-            decoder, rows, vocabulary, live, progress=bench.tick))  # fmt: skip
+        second, sweep = timed(
+            bench, lambda: sweep_scores(decoder, rows, vocabulary, live, progress=bench.tick)
+        )
     else:
         bench.note(step_once="the step was timed once, unwarmed, as time was short")
     passes = sweep.block_passes
     done = operations(decoder, rows, vocabulary, passes - blocks, blocks, blocks * reads)
     bench.note(
-        step_seconds=second, step_first_seconds=first, block_passes=passes,
+        step_seconds=second,
+        step_first_seconds=first,
+        block_passes=passes,
         step_tokens_per_second=rows.tokens * passes / blocks / second,
-        step_tflops=done / second / 1e12, step_share_of_ceiling=ceiling and done / second / ceiling,
-    )  # fmt: skip
+        step_tflops=done / second / 1e12,
+        step_share_of_ceiling=ceiling and done / second / ceiling,
+    )
     bench.save()
     loop_beside(bench, questions, kind, sweep.scores, traced[:, -1], second)
     next_step(bench, decoder, rows, vocabulary, second)
@@ -490,8 +547,14 @@ def case(bench: Bench, kind: str) -> None:
 
 def lay_out(decoder: Decoder, questions: Sequence[EncodedQuestion]) -> Rows:
     """As ``prepare`` lays out a task's questions."""
-    return make_rows(questions, batch_tokens(decoder), decoder.device,
-                     probe.packed_length(decoder), None, shard_tokens(decoder))  # fmt: skip
+    return make_rows(
+        questions,
+        batch_tokens(decoder),
+        decoder.device,
+        probe.packed_length(decoder),
+        None,
+        shard_tokens(decoder),
+    )
 
 
 def until(bench: Bench, limit: float) -> Callable[..., None]:
@@ -601,23 +664,37 @@ def loop_beside(
     off = {c: np.abs(ours - scores).mean(axis=(1, 2)) for c, scores in found.items()}
     worst = max(float((np.abs(ours[c] - s) / lengths).max()) for c, s in found.items())
     middle = float(np.mean([(np.abs(ours[c] - s) / lengths).mean() for c, s in found.items()]))
-    apart = float(np.mean([(np.abs(ours - s) / lengths).mean(axis=(1, 2))[[
-        n for n in range(blocks) if n != c]].mean() for c, s in found.items()]))  # fmt: skip
+    apart = float(
+        np.mean(
+            [
+                (np.abs(ours - s) / lengths)
+                .mean(axis=(1, 2))[[n for n in range(blocks) if n != c]]
+                .mean()
+                for c, s in found.items()
+            ]
+        )
+    )
     tolerance = TOLERANCE[dtype_name(decoder)]
     nearest = sum(int(distances.argmin()) == c for c, distances in off.items())
     full_off = float((np.abs(ours_full - full) / lengths).max())
     ceiling = bench.ceilings.get(dtype_name(decoder))
     done = loop_operations(decoder, batches)
     bench.note(
-        loop_candidates_timed=len(seconds), loop_seconds_per_candidate=each,
-        loop_seconds=each * blocks, loop_scaled=len(seconds) < blocks,
+        loop_candidates_timed=len(seconds),
+        loop_seconds_per_candidate=each,
+        loop_seconds=each * blocks,
+        loop_scaled=len(seconds) < blocks,
         loop_tokens_per_second=tokens / each,
-        loop_share_of_ceiling=ceiling and done / each / ceiling, ratio=each * blocks / step,
-        largest_difference_per_token=worst, mean_difference_per_token=middle,
-        mean_difference_to_other_candidates=apart, full_model_difference_per_token=full_off,
-        tolerance_per_token=tolerance, nearest_is_the_same=f"{nearest} of {len(found)}",
+        loop_share_of_ceiling=ceiling and done / each / ceiling,
+        ratio=each * blocks / step,
+        largest_difference_per_token=worst,
+        mean_difference_per_token=middle,
+        mean_difference_to_other_candidates=apart,
+        full_model_difference_per_token=full_off,
+        tolerance_per_token=tolerance,
+        nearest_is_the_same=f"{nearest} of {len(found)}",
         agree=bool(max(worst, full_off) <= tolerance and nearest == len(found)),
-    )  # fmt: skip
+    )
     bench.save()
 
 
@@ -644,8 +721,10 @@ def next_step(bench: Bench, decoder: Decoder, rows: Rows, vocabulary: bool, step
     with peak_memory(bench, "kept"):
         sweep_scores(decoder, rows, vocabulary, live, kept=kept, progress=bench.tick)
         del live[3 * len(live) // 4]
-        seconds, sweep = timed(bench, lambda: sweep_scores(
-            decoder, rows, vocabulary, live, kept=kept, progress=bench.tick))  # fmt: skip
+        seconds, sweep = timed(
+            bench,
+            lambda: sweep_scores(decoder, rows, vocabulary, live, kept=kept, progress=bench.tick),
+        )
     bench.note(second_step_seconds=seconds, second_step_block_passes=sweep.block_passes)
 
 
@@ -658,19 +737,30 @@ def prune_two(bench: Bench) -> None:
         return " ".join("".join(map(chr, draw.integers(97, 123, length))) for length in lengths)
 
     count = bench.shape.prune_questions
-    lines = [{"question": words(5, 9), "choices": [f"{o} {words(1, 2)}" for o in "wxyz"],
-              "answer": int(draw.integers(4))} for _ in range(count)]  # fmt: skip
+    lines = [
+        {
+            "question": words(5, 9),
+            "choices": [f"{o} {words(1, 2)}" for o in "wxyz"],
+            "answer": int(draw.integers(4)),
+        }
+        for _ in range(count)
+    ]
     path = bench.scratch / "questions.jsonl"
     path.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
     task = phaseprune.load_task(str(path), scoring="text")
     with peak_memory(bench, "prune"):
-        seconds, pruning = timed(bench, lambda: phaseprune.prune(
-            decoder, task, remove=2, calibration=count // 2, progress=bench.tick))  # fmt: skip
+        seconds, pruning = timed(
+            bench,
+            lambda: phaseprune.prune(
+                decoder, task, remove=2, calibration=count // 2, progress=bench.tick
+            ),
+        )
     bench.note(
-        prune_seconds=seconds, removed=pruning.removed,
+        prune_seconds=seconds,
+        removed=pruning.removed,
         step_seconds=[step.seconds for step in pruning.steps[1:]],
         step_block_passes=[step.block_passes for step in pruning.steps[1:]],
-    )  # fmt: skip
+    )
 
 
 def half_precision(bench: Bench) -> None:
@@ -686,15 +776,21 @@ def half_precision(bench: Bench) -> None:
     rows = lay_out(decoder, questions)
     bench.note(packed=decoder.packed_length > 0, questions=len(questions))
     with peak_memory(bench, "trace"):
-        seconds = [timed(bench, lambda: trace_scores(decoder, rows, True, progress=bench.tick))
-                   for _ in range(2)]  # fmt: skip
-    bench.note(trace_seconds=seconds[1][0], trace_first_seconds=seconds[0][0],
-               trace_tokens_per_second=rows.tokens / seconds[1][0])  # fmt: skip
+        seconds = [
+            timed(bench, lambda: trace_scores(decoder, rows, True, progress=bench.tick))
+            for _ in range(2)
+        ]
+    bench.note(
+        trace_seconds=seconds[1][0],
+        trace_first_seconds=seconds[0][0],
+        trace_tokens_per_second=rows.tokens / seconds[1][0],
+    )
     if before is not None:
         lengths = np.array([[len(c) for c in q.continuations] for q in questions])
         off = np.abs(seconds[1][1] - before) / lengths[:, None]
-        bench.note(difference_per_token=float(off.max()),
-                   agree=bool(off.max() <= TOLERANCE["bfloat16"]))  # fmt: skip
+        bench.note(
+            difference_per_token=float(off.max()), agree=bool(off.max() <= TOLERANCE["bfloat16"])
+        )
 
 
 def demo(bench: Bench) -> None:
@@ -708,8 +804,9 @@ def demo(bench: Bench) -> None:
     tick = bench.tick
 
     def same_trace() -> str:
-        ours, theirs = (phaseprune.trace(m, task, progress=tick).decision_margin.mean
-                        for m in (there, here))  # fmt: skip
+        ours, theirs = (
+            phaseprune.trace(m, task, progress=tick).decision_margin.mean for m in (there, here)
+        )
         off = float(np.abs(ours - theirs).max())
         assert off < 1e-3, f"margins differ by {off}"
         return f"margins as on the processor to {off:.1e}"
@@ -756,15 +853,19 @@ def demo(bench: Bench) -> None:
         "trace, with a budget": loaded(few, max_memory="2GB", dtype="float32"),
         "trace, tuned lens": lambda: phaseprune.trace(there, task, lens="tuned", progress=tick),
         "prune, racing": lambda: phaseprune.prune(
-            there, task, remove=2, calibration=32, search="racing", progress=tick),
+            there, task, remove=2, calibration=32, search="racing", progress=tick
+        ),
         "prune, guarded": lambda: phaseprune.prune(
-            there, few, remove=1, calibration=8, guard=guard, progress=tick),
+            there, few, remove=1, calibration=8, guard=guard, progress=tick
+        ),
         "prune, halves": lambda: phaseprune.prune(
-            there, few, remove=1, calibration=8, granularity="sublayer", progress=tick),
+            there, few, remove=1, calibration=8, granularity="sublayer", progress=tick
+        ),
         "run directory": run_directory,
         "plan": lambda: phaseprune.plan(there, task, progress=tick),
         "perturb": lambda: phaseprune.perturb(
-            there, few, noise=[0.1], noise_seeds=1, progress=tick),
+            there, few, noise=[0.1], noise_seeds=1, progress=tick
+        ),
         "ablate": lambda: phaseprune.ablate(there, task, calibration=24, progress=tick),
         "similarity": lambda: phaseprune.similarity(there, task, remove=[11], progress=tick),
         "block influence": by_method("block_influence"),
@@ -772,14 +873,17 @@ def demo(bench: Bench) -> None:
         "LaCo": by_method("laco"),
         "Taylor": by_method("taylor"),
         "saving": lambda: phaseprune.measure_saving(
-            there, folder / "export", repeats=2, new_tokens=8),
-    }  # fmt: skip
+            there, folder / "export", repeats=2, new_tokens=8
+        ),
+    }
     if find_spec("peft"):
         more["heal"] = lambda: phaseprune.heal(
-            folder / "run", device=device, steps=4, progress=tick)  # fmt: skip
+            folder / "run", device=device, steps=4, progress=tick
+        )
     if find_spec("accelerate") and not bench.tiny:
         more["trace, map"] = lambda: phaseprune.trace(
-            phaseprune.load_model("demo", device="map"), few, progress=tick)  # fmt: skip
+            phaseprune.load_model("demo", device="map"), few, progress=tick
+        )
     outcomes: dict[str, dict[str, Any]] = {}
     for name, call in (calls if bench.tiny else calls | more).items():
         if bench.left() < 1:
@@ -815,11 +919,15 @@ def attention_kernels(bench: Bench) -> None:
         for streams, units, asking, trunk in ((2, 8, 96, 520), (3, 8, 96, 520), (4, 40, 60, 0)):
             keys = trunk + asking
             query, key, value = (
-                torch.randn(streams, heads, units, length, size, device=bench.device,
-                            dtype=torch.bfloat16)
-                for heads, length in ((shape.heads, asking), (shape.key_heads, keys),
-                                      (shape.key_heads, keys))
-            )  # fmt: skip
+                torch.randn(
+                    streams, heads, units, length, size, device=bench.device, dtype=torch.bfloat16
+                )
+                for heads, length in (
+                    (shape.heads, asking),
+                    (shape.key_heads, keys),
+                    (shape.key_heads, keys),
+                )
+            )
             mask = torch.zeros(1, units, asking, keys, device=bench.device, dtype=torch.bfloat16)
 
             def once(given=(query, key, value, mask)) -> None:
@@ -833,8 +941,12 @@ def attention_kernels(bench: Bench) -> None:
             except RuntimeError as error:
                 bench.note(**{f"{kind.name.lower()}_refused": str(error)[:300]})
                 break
-        bench.note(**{f"{kind.name.lower()}_first_ms": [1e3 * s for s in firsts],
-                      f"{kind.name.lower()}_later_ms": [1e3 * s for s in laters]})  # fmt: skip
+        bench.note(
+            **{
+                f"{kind.name.lower()}_first_ms": [1e3 * s for s in firsts],
+                f"{kind.name.lower()}_later_ms": [1e3 * s for s in laters],
+            }
+        )
 
 
 # What is shown.
@@ -853,8 +965,11 @@ def markdown(found: dict[str, Any]) -> str:
     by_name = found["sections"]
     figures = {name: entry["figures"] for name, entry in by_name.items()}
     on, shape = figures.get("machine", {}), found["shape"]
-    ceilings = ", ".join(f"{shown(value)} TFLOP/s in {name.rpartition('_')[2]}"
-                         for name, value in on.items() if name.startswith("ceiling"))  # fmt: skip
+    ceilings = ", ".join(
+        f"{shown(value)} TFLOP/s in {name.rpartition('_')[2]}"
+        for name, value in on.items()
+        if name.startswith("ceiling")
+    )
     lines = [
         "## `python benchmarks/gpu.py`" + (" --tiny" if found["tiny"] else ""),
         "",
@@ -879,24 +994,39 @@ def markdown(found: dict[str, Any]) -> str:
 
         part = f"timed on {get('loop_candidates_timed')} of {shape['blocks']}"
         cells = [
-            name, get("questions"), get("tokens"), get("loop_tokens"), f"{get('trace_seconds')} s",
-            get("trace_tokens_per_second"), f"{get('step_seconds')} s", get("block_passes"),
-            get("step_tokens_per_second"), get("step_share_of_ceiling"),
-            f"{get('loop_seconds_per_candidate')} s", f"{get('loop_seconds')} s ({part})",
+            name,
+            get("questions"),
+            get("tokens"),
+            get("loop_tokens"),
+            f"{get('trace_seconds')} s",
+            get("trace_tokens_per_second"),
+            f"{get('step_seconds')} s",
+            get("block_passes"),
+            get("step_tokens_per_second"),
+            get("step_share_of_ceiling"),
+            f"{get('loop_seconds_per_candidate')} s",
+            f"{get('loop_seconds')} s ({part})",
             f"**{get('ratio')}**",
             f"{get('largest_difference_per_token')} ({get('tolerance_per_token')})",
             f"{get('step_peak_gb')} ({get('step_reserved_gb')})",
-        ]  # fmt: skip
+        ]
         lines.append("| " + " | ".join(cells) + " |")
-    lines += ["", "tokens/s: tokens through the whole model; of a step, tokens x block passes / "
-              "blocks. Share of the ceiling: operations of the matrix products that were run, over "
-              "the time, over the large product's rate.", ""]  # fmt: skip
+    lines += [
+        "",
+        "tokens/s: tokens through the whole model; of a step, tokens x block passes / "
+        "blocks. Share of the ceiling: operations of the matrix products that were run, over "
+        "the time, over the large product's rate.",
+        "",
+    ]
     for name, entry in by_name.items():
         if name == "machine" or name.startswith(("letters", "texts")):
             told = []
         else:
-            told = [f"{key} {shown(value)}" for key, value in entry["figures"].items()
-                    if value is not None and key not in ("calls", "why_not_packed")]  # fmt: skip
+            told = [
+                f"{key} {shown(value)}"
+                for key, value in entry["figures"].items()
+                if value is not None and key not in ("calls", "why_not_packed")
+            ]
         why = f" ({entry['why']})" if "why" in entry else ""
         took = f", {entry['seconds']:.0f} s" if "seconds" in entry else ""
         lines.append(f"- {name}: {entry['status']}{why}{took}" + "".join(f"; {t}" for t in told))

@@ -52,9 +52,13 @@ def random_model(folder: Path, blocks: int, width: int):
 
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=2048, hidden_size=width, intermediate_size=3 * width, num_hidden_layers=blocks,
-        num_attention_heads=width // 32, num_key_value_heads=width // 32,
-    )  # fmt: skip
+        vocab_size=2048,
+        hidden_size=width,
+        intermediate_size=3 * width,
+        num_hidden_layers=blocks,
+        num_attention_heads=width // 32,
+        num_key_value_heads=width // 32,
+    )
     LlamaForCausalLM(config).save_pretrained(folder)
     make_tokenizer().save_pretrained(folder)
     return load_model(str(folder))

@@ -40,19 +40,26 @@ def hellaswag(row: dict) -> dict:
     """HellaSwag's columns. The plain files hold `activity: context`; no second part is told."""
     activity, _, context = row["question"].partition(": ")
     return {
-        "activity_label": activity, "ctx_a": context, "ctx_b": "", "endings": row["choices"],
+        "activity_label": activity,
+        "ctx_a": context,
+        "ctx_b": "",
+        "endings": row["choices"],
         "label": str(row["answer"]),
-    }  # fmt: skip
+    }
 
 
 #: Benchmark -> a row in its schema, and split -> file of questions.
 COPIES: dict[str, tuple[Callable[[dict], dict], dict[str, str]]] = {
     "arc_easy": (arc, {"test": "arc_easy.test", "train": "arc_easy.train"}),
     "piqa": (piqa, {"validation": "piqa.validation", "train": "piqa.train_fewshot"}),
-    "hellaswag": (hellaswag, {
-        "validation": "hellaswag.validation", "train": "hellaswag.train_fewshot",
-    }),
-}  # fmt: skip
+    "hellaswag": (
+        hellaswag,
+        {
+            "validation": "hellaswag.validation",
+            "train": "hellaswag.train_fewshot",
+        },
+    ),
+}
 
 
 def rows(path: Path) -> Iterator[dict]:

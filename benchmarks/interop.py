@@ -70,9 +70,10 @@ def in_interop(script: str, *arguments: str | Path) -> None:
     """Run a script of ``tests/interop`` in the environment of transformers 4.57."""
     done = subprocess.run(
         [str(PYTHON), str(ROOT / "tests/interop" / script), *map(str, arguments)],
-        capture_output=True, text=True,
+        capture_output=True,
+        text=True,
         env=os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": ""},
-    )  # fmt: skip
+    )
     if done.returncode:
         raise RuntimeError(f"{script} {arguments[:1]} failed: {done.stderr[-2000:]}")
 
@@ -111,9 +112,7 @@ def _take(work: Work, program: str, path: Path, key: str) -> None:
             folder, what = entry.split("|")
             if what in (key, "error"):
                 value = found[entry]
-                work.said.setdefault(program, {})[folder] = (
-                    str(value) if what == "error" else value
-                )
+                work.said.setdefault(program, {})[folder] = str(value) if what == "error" else value
 
 
 def read_both(work: Work) -> None:
@@ -160,8 +159,10 @@ def run_mergekit(work: Work) -> None:
         out = work.folder / "mergekit" / name
         done = subprocess.run(
             [program, str(work.export(name) / "mergekit.yaml"), str(out)],
-            capture_output=True, text=True, env=os.environ | {"HF_HUB_OFFLINE": "1"},
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            env=os.environ | {"HF_HUB_OFFLINE": "1"},
+        )
         ours = load_file(work.export(name) / "model.safetensors")
         theirs: dict[str, np.ndarray] = {}
         tied = "lm_head.weight"  # mergekit may write a tied head once more
@@ -187,10 +188,12 @@ def reference(work: Work, program: str, folder: Path) -> np.ndarray | None:
     if program == "llama.cpp":
         return log[[length - 1 for length in LENGTHS]]
     ids = tokens()[0]
-    return np.array([
-        sum(log[place - 1, ids[place]] for place in range(length, length + 3))
-        for length in LENGTHS
-    ])  # fmt: skip
+    return np.array(
+        [
+            sum(log[place - 1, ids[place]] for place in range(length, length + 3))
+            for length in LENGTHS
+        ]
+    )
 
 
 def difference(work: Work, program: str, folder: Path) -> tuple[float, float] | str:

@@ -50,21 +50,40 @@ RATE = 1e14
 #: The published shapes.
 SHAPES: dict[str, dict[str, Any]] = {
     "meta-llama/Meta-Llama-3-8B": dict(
-        model_type="llama", vocab_size=128256, hidden_size=4096, intermediate_size=14336,
-        num_hidden_layers=32, num_attention_heads=32, num_key_value_heads=8,
-        max_position_embeddings=8192, tie_word_embeddings=False,
+        model_type="llama",
+        vocab_size=128256,
+        hidden_size=4096,
+        intermediate_size=14336,
+        num_hidden_layers=32,
+        num_attention_heads=32,
+        num_key_value_heads=8,
+        max_position_embeddings=8192,
+        tie_word_embeddings=False,
     ),
     "meta-llama/Llama-2-7b-hf": dict(
-        model_type="llama", vocab_size=32000, hidden_size=4096, intermediate_size=11008,
-        num_hidden_layers=32, num_attention_heads=32, num_key_value_heads=32,
-        max_position_embeddings=4096, tie_word_embeddings=False,
+        model_type="llama",
+        vocab_size=32000,
+        hidden_size=4096,
+        intermediate_size=11008,
+        num_hidden_layers=32,
+        num_attention_heads=32,
+        num_key_value_heads=32,
+        max_position_embeddings=4096,
+        tie_word_embeddings=False,
     ),
     "Qwen/Qwen3-4B": dict(
-        model_type="qwen3", vocab_size=151936, hidden_size=2560, intermediate_size=9728,
-        num_hidden_layers=36, num_attention_heads=32, num_key_value_heads=8, head_dim=128,
-        max_position_embeddings=40960, tie_word_embeddings=True,
+        model_type="qwen3",
+        vocab_size=151936,
+        hidden_size=2560,
+        intermediate_size=9728,
+        num_hidden_layers=36,
+        num_attention_heads=32,
+        num_key_value_heads=8,
+        head_dim=128,
+        max_position_embeddings=40960,
+        tie_word_embeddings=True,
     ),
-}  # fmt: skip
+}
 #: Benchmark -> files of scored and of training questions (None: scored ones stand in).
 FILES: dict[str, tuple[str, str | None]] = {
     "arc_easy": ("arc_easy.test", "arc_easy.train"),
@@ -118,9 +137,13 @@ def _model(source: Source, tokenizer) -> Model:
     blocks = model.get_submodule(locate_blocks(model, config, None))
     vocabulary, width = find_head(model).weight.shape
     return Model(
-        sum(p.numel() for p in model.parameters()), sum(p.numel() for p in blocks[0].parameters()),
-        len(blocks), width, vocabulary, tokenizer,
-    )  # fmt: skip
+        sum(p.numel() for p in model.parameters()),
+        sum(p.numel() for p in blocks[0].parameters()),
+        len(blocks),
+        width,
+        vocabulary,
+        tokenizer,
+    )
 
 
 def questions(name: str, own: Mapping[str, Any], folder: Path) -> tuple[Task, Task | None]:
@@ -189,14 +212,18 @@ def told(path: Path, folder: Path) -> Iterator[str]:
         for one in found:
             total.setdefault(one.name, []).append(one)
         passes = sum(one.block_passes for one in found)
-        yield (f"  {name:<14} {len(task.questions):>9,} {tokens:>9,} {passes:>14,} "
-               f"{flop(sum(one.flop for one in found)):>13}")  # fmt: skip
+        yield (
+            f"  {name:<14} {len(task.questions):>9,} {tokens:>9,} {passes:>14,} "
+            f"{flop(sum(one.flop for one in found)):>13}"
+        )
     yield ""
     yield f"  {'experiment':<14} {'':>9} {'':>9} {'block passes':>14} {'operations':>13}"
     for name, some in total.items():
         kind = "" if some[0].kind == "exact" else some[0].kind
-        yield (f"  {name:<14} {kind:>19} {sum(one.block_passes for one in some):>14,} "
-               f"{flop(sum(one.flop for one in some)):>13}")  # fmt: skip
+        yield (
+            f"  {name:<14} {kind:>19} {sum(one.block_passes for one in some):>14,} "
+            f"{flop(sum(one.flop for one in some)):>13}"
+        )
     whole = sum(one.flop for some in total.values() for one in some)
     yield f"  {'all':<14} {'':>34} {flop(whole):>13}"
     yield ""

@@ -49,9 +49,12 @@ def main() -> None:
     from phaseprune import load_model
 
     decoder = load_model(options.model or bundled_weights())
-    print("| data set | scoring | examples | questions | options | max abs difference of "
-          "log-likelihoods | acc, lm-eval | acc, ours | acc_norm, lm-eval | acc_norm, ours | "
-          "the same on every question | seconds |\n" + "|---" * 12 + "|", flush=True)  # fmt: skip
+    print(
+        "| data set | scoring | examples | questions | options | max abs difference of "
+        "log-likelihoods | acc, lm-eval | acc, ours | acc_norm, lm-eval | acc_norm, ours | "
+        "the same on every question | seconds |\n" + "|---" * 12 + "|",
+        flush=True,
+    )
     failed = 0
     for name in options.sets:
         for scoring in ("letter", "text"):
@@ -84,16 +87,20 @@ def cell(decoder, name: str, scoring: str, shots: int, count: int, keep: Path | 
         difference, shown = found.difference, f"{found.difference:.1e}"
         if difference > TOLERANCE:
             doubled = Path(folder) / "float64"
-            difference = parity(decoder, DATA, name, scoring, shots, count, doubled, every,
-                                softmax_dtype="float64").difference  # fmt: skip
+            difference = parity(
+                decoder, DATA, name, scoring, shots, count, doubled, every, softmax_dtype="float64"
+            ).difference
             shown += f" ({difference:.1e} with lm-eval's softmax in float64)"
     same = bool((found.accuracy == found.our_accuracy).all())
     same &= bool((found.normalised == found.our_normalised).all())
-    print(f"| {name} | {scoring} | {shots} | {len(found.ours)} | {sum(map(len, found.ours))} | "
-          f"{shown} | {found.accuracy.mean():.4f} | "
-          f"{found.our_accuracy.mean():.4f} | {found.normalised.mean():.4f} | "
-          f"{found.our_normalised.mean():.4f} | {'yes' if same else 'NO'} | "
-          f"{time.perf_counter() - began:.0f} |", flush=True)  # fmt: skip
+    print(
+        f"| {name} | {scoring} | {shots} | {len(found.ours)} | {sum(map(len, found.ours))} | "
+        f"{shown} | {found.accuracy.mean():.4f} | "
+        f"{found.our_accuracy.mean():.4f} | {found.normalised.mean():.4f} | "
+        f"{found.our_normalised.mean():.4f} | {'yes' if same else 'NO'} | "
+        f"{time.perf_counter() - began:.0f} |",
+        flush=True,
+    )
     return same and difference <= TOLERANCE
 
 
@@ -102,9 +109,11 @@ def pruned(decoder, remove: int) -> bool:
     from harness import FILES, claimed_and_found
     from phaseprune import load_task
 
-    print("\n| exported after pruning | scoring | removed | evaluation questions | acc, "
-          "steps.jsonl | acc, lm-eval | the same on every question |\n" + "|---" * 7 + "|",
-          flush=True)  # fmt: skip
+    print(
+        "\n| exported after pruning | scoring | removed | evaluation questions | acc, "
+        "steps.jsonl | acc, lm-eval | the same on every question |\n" + "|---" * 7 + "|",
+        flush=True,
+    )
     good = True
     for name, scoring in (("arc_easy", "text"), ("openbookqa", "letter")):
         task = load_task(str(DATA / f"{FILES[name][0]}.jsonl"), scoring=scoring, limit=116)
@@ -112,8 +121,11 @@ def pruned(decoder, remove: int) -> bool:
             claimed, found = claimed_and_found(decoder, task, Path(folder), remove, 16)
         good &= claimed == found
         shares = [flags.count("1") / len(flags) for flags in (claimed, found)]
-        print(f"| {name} | {scoring} | {remove} | {len(found)} | {shares[0]:.4f} | {shares[1]:.4f} "
-              f"| {'yes' if claimed == found else 'NO'} |", flush=True)  # fmt: skip
+        print(
+            f"| {name} | {scoring} | {remove} | {len(found)} | {shares[0]:.4f} | {shares[1]:.4f} "
+            f"| {'yes' if claimed == found else 'NO'} |",
+            flush=True,
+        )
     return good
 
 

@@ -23,9 +23,13 @@ HELD = ("held", "held_by_widest")
 
 
 def phase_or_depth(
-    name: str, samples: int = 300, questions: int = 200, blocks: int = 14, readout: int = 8,
+    name: str,
+    samples: int = 300,
+    questions: int = 200,
+    blocks: int = 14,
+    readout: int = 8,
     draws: int = 8,
-) -> dict[str, float | str | None]:  # fmt: skip
+) -> dict[str, float | str | None]:
     """The verdicts of so many samples of one truth.
 
     Args:
@@ -64,21 +68,30 @@ def main() -> None:
     import phase_samples
 
     parser = argparse.ArgumentParser()
-    for name, value in (("samples", 300), ("questions", 200), ("blocks", 14), ("readout", 8),
-                        ("draws", 8)):  # fmt: skip
+    for name, value in (
+        ("samples", 300),
+        ("questions", 200),
+        ("blocks", 14),
+        ("readout", 8),
+        ("draws", 8),
+    ):
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--only", nargs="*", help="words that a truth's name must have one of")
     options = vars(parser.parse_args())
     only = options.pop("only")
-    print(f"| cost of a block | {' | '.join(VERDICTS)} | plain difference significant | jump held "
-          "over questions | by the wider interval | right |")  # fmt: skip
+    print(
+        f"| cost of a block | {' | '.join(VERDICTS)} | plain difference significant | jump held "
+        "over questions | by the wider interval | right |"
+    )
     print("|---|" + "---|" * (len(VERDICTS) + 4))
     for name in phase_samples.truths(options["blocks"], options["readout"]):
         if only and not any(word in name for word in only):
             continue
         found = phase_or_depth(name, **options)
-        cells = ["–" if found[key] is None else f"{100 * found[key]:.1f} %"
-                 for key in (*VERDICTS, "plain", *HELD)]  # fmt: skip
+        cells = [
+            "–" if found[key] is None else f"{100 * found[key]:.1f} %"
+            for key in (*VERDICTS, "plain", *HELD)
+        ]
         print(f"| {name} | {' | '.join(cells)} | {found['right'] or '–'} |", flush=True)
 
 

@@ -1,6 +1,6 @@
 """Makes the pictures of the README from a run of the demo.
 
-    phaseprune demo && python benchmarks/pictures.py [RUN]
+phaseprune demo && python benchmarks/pictures.py [RUN]
 """
 
 from __future__ import annotations

@@ -75,17 +75,26 @@ def walk(decoder, task, seed: int, o: argparse.Namespace) -> list[dict]:
         means = values.mean(axis=1)
         loss = float(means.max() - means[live.index(chosen)])
         row = {
-            "live": list(live), "values": values, "chosen": chosen, "loss": loss,
-            "exact_block": live[int(means.argmax())], "questions": left[0]["questions"],
-            "drift": lines[0]["drift"], "passes": lines[0]["block_passes"],
+            "live": list(live),
+            "values": values,
+            "chosen": chosen,
+            "loss": loss,
+            "exact_block": live[int(means.argmax())],
+            "questions": left[0]["questions"],
+            "drift": lines[0]["drift"],
+            "passes": lines[0]["block_passes"],
             "exact_passes": sweep.block_passes,
-            "seconds": raced, "exact_seconds": exact,
-        }  # fmt: skip
+            "seconds": raced,
+            "exact_seconds": exact,
+        }
         rows.append(row)
-        print(f"seed {seed} step {number}: racing takes block {chosen} after "
-              f"{row['questions']} questions, exact {row['exact_block']}; loss {loss:.4f}; "
-              f"{row['passes']} of {row['exact_passes']} block passes, "
-              f"{raced:.1f} s against {exact:.1f} s; drift {row['drift']}", flush=True)  # fmt: skip
+        print(
+            f"seed {seed} step {number}: racing takes block {chosen} after "
+            f"{row['questions']} questions, exact {row['exact_block']}; loss {loss:.4f}; "
+            f"{row['passes']} of {row['exact_passes']} block passes, "
+            f"{raced:.1f} s against {exact:.1f} s; drift {row['drift']}",
+            flush=True,
+        )
         live.remove(chosen)
     return rows
 
@@ -151,9 +160,11 @@ def main() -> None:
         f"({100 * (1 - run / exact):.0f} % saved); {longer:.1f} s exact, {seconds:.1f} s racing "
         f"(ratio {longer / seconds:.2f})"
     )
-    print(f"\nreplayed with {ORDERS} orders of the questions each:\n"
-          "| alpha | tolerance | steps | within tolerance | largest loss | block passes saved |\n"
-          "|---|---|---|---|---|---|")  # fmt: skip
+    print(
+        f"\nreplayed with {ORDERS} orders of the questions each:\n"
+        "| alpha | tolerance | steps | within tolerance | largest loss | block passes saved |\n"
+        "|---|---|---|---|---|---|"
+    )
     for alpha, tolerance in REPLAYED:
         losses, passes, whole = [], 0.0, 0
         for rows in walks:
@@ -161,8 +172,11 @@ def main() -> None:
                 found = replay(rows, order, alpha, tolerance, o.objective)
                 losses, passes, whole = losses + found[0], passes + found[1], whole + found[2]
         within = np.mean(np.array(losses) <= tolerance + 1e-9)
-        print(f"| {alpha:g} | {tolerance:g} | {len(losses)} | {100 * within:.1f} % | "
-              f"{max(losses):.3f} | {100 * (1 - passes / whole):.0f} % |", flush=True)  # fmt: skip
+        print(
+            f"| {alpha:g} | {tolerance:g} | {len(losses)} | {100 * within:.1f} % | "
+            f"{max(losses):.3f} | {100 * (1 - passes / whole):.0f} % |",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -25,9 +25,24 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 #: Fields of a run's files that say how long, with what or in which words, and not what was found.
 APART = {
-    "seconds", "timings", "versions", "arguments", "search_seconds", "trace_seconds",
-    "total_seconds", "reason", "in_words", "zeroed_in_words", "stopped_by", "resolution",
-    "wall_seconds", "tokens_per_second", "times_as_fast", "fastness_range", "elapsed", "minutes",
+    "seconds",
+    "timings",
+    "versions",
+    "arguments",
+    "search_seconds",
+    "trace_seconds",
+    "total_seconds",
+    "reason",
+    "in_words",
+    "zeroed_in_words",
+    "stopped_by",
+    "resolution",
+    "wall_seconds",
+    "tokens_per_second",
+    "times_as_fast",
+    "fastness_range",
+    "elapsed",
+    "minutes",
     "weights_seconds",
 }
 LEFT_OUT = {"report.html", "README.md", "comparison.md", "lock"}
@@ -207,8 +222,11 @@ def differences(before: Any, after: Any, tolerance: float, where: str = "") -> l
         return found
     if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
         pairs = enumerate(zip(before, after, strict=True))
-        return [line for at, (one, other) in pairs
-                for line in differences(one, other, tolerance, f"{where}[{at}]")]  # fmt: skip
+        return [
+            line
+            for at, (one, other) in pairs
+            for line in differences(one, other, tolerance, f"{where}[{at}]")
+        ]
     if isinstance(before, float) and isinstance(after, float):
         if before == after or abs(before - after) <= tolerance * max(1, abs(before)):
             return []
@@ -251,8 +269,9 @@ def main() -> None:
             tree = Path(scratch) / "tree"
             subprocess.run(
                 ["git", "-C", ROOT, "worktree", "add", "--detach", tree, options.revision],
-                check=True, capture_output=True,
-            )  # fmt: skip
+                check=True,
+                capture_output=True,
+            )
             try:
                 before = record(tree, Path(scratch) / "before", names)
             finally:

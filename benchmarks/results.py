@@ -71,7 +71,7 @@ def guards(decoder, task, out, progress, cuts):
             range(blocks - cut, blocks), full, progress=progress, label=f"last {cut} cut"
         )
         for cut in cuts
-    }  # fmt: skip
+    }
     short = {cut: short_figures(each) for cut, each in found.items()}
     out.mkdir(parents=True, exist_ok=True)
     (out / GUARDS).write_text(json.dumps({"text": opened.identity, "cut": short}, indent=1) + "\n")
@@ -93,7 +93,9 @@ RUNS = {
         "qwen-1.5b", ARC_EASY, LETTERS | {"limit": 400}, partial(guards, cuts=(1, 2, 4, 5, 6, 7))
     ),
     f"{QWEN}/prune": Run(
-        "qwen-1.5b", ARC_EASY, LETTERS | {"limit": 400},
+        "qwen-1.5b",
+        ARC_EASY,
+        LETTERS | {"limit": 400},
         partial(prune, remove=16, calibration=40, evaluation=240),
     ),
     "qwen-1.5b-arc-challenge/trace": Run(
@@ -104,7 +106,9 @@ RUNS = {
         "qwen-1.5b", ARC_EASY, LETTERS | {"limit": 300, "permute": True}, trace
     ),
     f"{QWEN}/phasewise": Run(
-        "qwen-1.5b", ARC_EASY, LETTERS | {"limit": 400},
+        "qwen-1.5b",
+        ARC_EASY,
+        LETTERS | {"limit": 400},
         partial(phasewise, draws=6, most=4, calibration=64, evaluation=160),
     ),
     f"{QWEN}-digits/trace": Run(
@@ -112,17 +116,21 @@ RUNS = {
     ),
     f"{QWEN}-texts/trace": Run("qwen-1.5b", ARC_EASY, TEXTS | {"limit": 300}, trace),
     f"{QWEN}/lens": Run(
-        "qwen-1.5b", ARC_EASY, LETTERS | {"limit": 400},
+        "qwen-1.5b",
+        ARC_EASY,
+        LETTERS | {"limit": 400},
         partial(trace, lens="tuned", calibration=100),
     ),
     f"{QWEN}-debiased/prune": Run(
-        "qwen-1.5b", ARC_EASY, LETTERS | {"limit": 400},
+        "qwen-1.5b",
+        ARC_EASY,
+        LETTERS | {"limit": 400},
         partial(prune, remove=16, calibration=40, evaluation=240, objective="debiased_margin"),
     ),
     "qwen-0.5b-arc-easy/trace": Run("qwen-0.5b", ARC_EASY, LETTERS | {"limit": 300}, trace),
     "qwen-0.5b-arc-easy-texts/trace": Run("qwen-0.5b", ARC_EASY, TEXTS | {"limit": 300}, trace),
     "gemma-270m-arc-easy-texts/trace": Run("gemma-270m", ARC_EASY, TEXTS | {"limit": 300}, trace),
-}  # fmt: skip
+}
 
 
 def run_all(options) -> None:
@@ -132,9 +140,10 @@ def run_all(options) -> None:
     wanted = {name: RUNS[name] for name in options.only or RUNS}
     for model, (title, file) in MODELS.items():
         own = {
-            name: one for name, one in wanted.items()
+            name: one
+            for name, one in wanted.items()
             if one.model == model and not finished(options.out / name)
-        }  # fmt: skip
+        }
         if not own:
             continue
         began = time.perf_counter()
@@ -164,8 +173,10 @@ class Told:
         now = time.perf_counter()
         if now - self.last > 30:
             self.last = now
-            print(f"  {self.name} {now - self.began:.0f} s: {label} {done:.0f} of {total:.0f}",
-                  flush=True)
+            print(
+                f"  {self.name} {now - self.began:.0f} s: {label} {done:.0f} of {total:.0f}",
+                flush=True,
+            )
 
 
 def write_page(options) -> None:
@@ -179,8 +190,12 @@ def write_page(options) -> None:
     lines += [*cut_table(found), *guards_table(options.out / f"{QWEN}/guards"), ""]
     folder = options.out / QWEN
     results = read_results(folder)
-    lines += ["## Claims, on Qwen2.5-Coder-1.5B-Instruct, ARC-Easy by letters", "",
-              "| the paper says | verdict | figures |", "|---|---|---|"]  # fmt: skip
+    lines += [
+        "## Claims, on Qwen2.5-Coder-1.5B-Instruct, ARC-Easy by letters",
+        "",
+        "| the paper says | verdict | figures |",
+        "|---|---|---|",
+    ]
     for claim in CLAIMS:
         if claim.experiment in results:
             finding = claim.find(results)
@@ -226,10 +241,15 @@ def traces_table(found: dict[str, Path]) -> list[str]:
             sharp = f"{own['sharpness']:.2f} ({low:.2f} to {high:.2f})"
             levels = f"{signed(own['silent_level'])} to {signed(own['decisive_level'])}"
         cells = [
-            name.removesuffix("/trace"), str(told["questions"]), _accuracy(told["accuracy"]),
-            _where(raw), _accuracy(debiased["accuracy"]) if debiased else "–",
-            _where(own) if debiased else "–", levels, sharp,
-        ]  # fmt: skip
+            name.removesuffix("/trace"),
+            str(told["questions"]),
+            _accuracy(told["accuracy"]),
+            _where(raw),
+            _accuracy(debiased["accuracy"]) if debiased else "–",
+            _where(own) if debiased else "–",
+            levels,
+            sharp,
+        ]
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 
@@ -288,8 +308,12 @@ def cut_table(found: dict[str, Path], most: int = 10) -> list[str]:
         heads = ["removed", "accuracy %", "retained % (95 % CI)", "most frequent answer %"]
         if len(names) == 2:
             heads += ["debiased accuracy %", "debiased retained % (95 % CI)", "collapse"]
-        lines += [f"**{name.removesuffix('/trace')}** ({shape[0]} questions)", "",
-                  f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]  # fmt: skip
+        lines += [
+            f"**{name.removesuffix('/trace')}** ({shape[0]} questions)",
+            "",
+            f"| {' | '.join(heads)} |",
+            "|---" * len(heads) + "|",
+        ]
         for cut in range(most + 1):
             at = last - cut
             sides = [retained(right[n][:, at], right[n][:, -1], chances) for n in right]
@@ -331,9 +355,11 @@ def guards_table(run: Path) -> list[str]:
         cells = [
             "none" if cut == "0" else f"the last {cut}",
             f"{one['text_loss']:.2f} ({low:.2f} to {high:.2f})",
-            _percent(one["text_loss_rise"], one["text_loss_rise_ci"]), percent(way, 0),
-            _percent(one["agreement"], one["agreement_ci"]), percent(one["repetition"], 0),
-        ]  # fmt: skip
+            _percent(one["text_loss_rise"], one["text_loss_rise_ci"]),
+            percent(way, 0),
+            _percent(one["agreement"], one["agreement_ci"]),
+            percent(one["repetition"], 0),
+        ]
         lines.append(f"| {' | '.join(cells)} |")
     return [*lines, ""]
 

@@ -28,9 +28,7 @@ def figures(decoder, judge: Judge, sets, name: str) -> list[float]:
     """A figure of the model without each set, in order."""
     found = []
     for at in range(0, len(sets), TOGETHER):
-        sweep = set_scores(
-            decoder, judge.rows, judge.needs_vocabulary, sets[at : at + TOGETHER]
-        )
+        sweep = set_scores(decoder, judge.rows, judge.needs_vocabulary, sets[at : at + TOGETHER])
         found += [judge.figures(scores)[name] for scores in sweep.scores]
     return found
 
@@ -43,16 +41,18 @@ def main() -> None:
     options = parser.parse_args()
     decoder, task = load_model("demo"), load_task("demo")
     chosen_on, others = split(task, options.questions, options.evaluation, 0)
-    judge, reported = (question_judge(decoder, prepare(decoder, part))
-                       for part in (chosen_on, others))  # fmt: skip
-    print("| removed | method | DM on calibration | best of all less that | sets that are better "
-          "| block passes | accuracy on others |")  # fmt: skip
+    judge, reported = (
+        question_judge(decoder, prepare(decoder, part)) for part in (chosen_on, others)
+    )
+    print(
+        "| removed | method | DM on calibration | best of all less that | sets that are better "
+        "| block passes | accuracy on others |"
+    )
     print("|---|---|---|---|---|---|---|")
     for number in map(int, options.remove.split(",")):
         sets = list(combinations(range(len(decoder.blocks)), number))
         margins = np.array(figures(decoder, judge, sets, "decision_margin"))
-        rankings = [rank_blocks(decoder, chosen_on, method=name, remove=number)
-                    for name in METHODS]  # fmt: skip
+        rankings = [rank_blocks(decoder, chosen_on, method=name, remove=number) for name in METHODS]
         rows = [("best of all", sets[int(margins.argmax())], "–")]
         rows += [(one.method, tuple(sorted(one.order)), one.block_passes) for one in rankings]
         accuracies = figures(decoder, reported, [chosen for _, chosen, _ in rows], "accuracy")
@@ -60,8 +60,11 @@ def main() -> None:
             margin = margins[sets.index(chosen)]
             better = int((margins > margin + 1e-6).sum())
             short = margins.max() - margin
-            print(f"| {number} | {name} | {margin:+.3f} | {short:.3f} | {better} of {len(sets):,} "
-                  f"| {passes} | {accuracy:.3f} |", flush=True)  # fmt: skip
+            print(
+                f"| {number} | {name} | {margin:+.3f} | {short:.3f} | {better} of {len(sets):,} "
+                f"| {passes} | {accuracy:.3f} |",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -60,28 +60,48 @@ def main() -> None:
 
     began = time.perf_counter()
     traced = phaseprune("trace", *common, "--limit", 200, "--out", options.out / "trace")
-    print(f"trace of 200 questions: {time.perf_counter() - began:.0f} s; accuracy "
-          f"{traced['accuracy']['mean'][-1]:.3f}; transition {traced['transition']}")  # fmt: skip
+    print(
+        f"trace of 200 questions: {time.perf_counter() - began:.0f} s; accuracy "
+        f"{traced['accuracy']['mean'][-1]:.3f}; transition {traced['transition']}"
+    )
 
     run = options.out / "prune"
-    command = ("prune", *common, "--limit", LIMIT, "--calibration", CALIBRATION, "--evaluation",
-               EVALUATION, "--remove", 6, "--out", run)  # fmt: skip
+    command = (
+        "prune",
+        *common,
+        "--limit",
+        LIMIT,
+        "--calibration",
+        CALIBRATION,
+        "--evaluation",
+        EVALUATION,
+        "--remove",
+        6,
+        "--out",
+        run,
+    )
     began = time.perf_counter()
     had = killed_after_steps(2, run, *command)
     kept = (run / "steps.jsonl").read_text().splitlines()[: had + 1]
     print(f"killed with -9 after {had} finished steps")
     pruned = phaseprune(*command)
     steps = (run / "steps.jsonl").read_text().splitlines()
-    print(f"given again: the {had} steps kept: {steps[: had + 1] == kept}; all of it "
-          f"{time.perf_counter() - began:.0f} s")  # fmt: skip
-    print("| step | removed | calibration accuracy | evaluation accuracy (95 % interval) | DM | "
-          "block passes | search seconds |\n|---|---|---|---|---|---|---|")  # fmt: skip
+    print(
+        f"given again: the {had} steps kept: {steps[: had + 1] == kept}; all of it "
+        f"{time.perf_counter() - began:.0f} s"
+    )
+    print(
+        "| step | removed | calibration accuracy | evaluation accuracy (95 % interval) | DM | "
+        "block passes | search seconds |\n|---|---|---|---|---|---|---|"
+    )
     for step in pruned["steps"]:
         figures = step["evaluation"]
-        print(f"| {step['step']} | {step['removed']} | {step['calibration']['accuracy']:.3f} | "
-              f"{figures['accuracy']:.3f} ({figures['ci'][0]:.3f} to {figures['ci'][1]:.3f}) | "
-              f"{figures['decision_margin']:+.3f} | {step['block_passes']} | "
-              f"{step['seconds']:.0f} |")  # fmt: skip
+        print(
+            f"| {step['step']} | {step['removed']} | {step['calibration']['accuracy']:.3f} | "
+            f"{figures['accuracy']:.3f} ({figures['ci'][0]:.3f} to {figures['ci'][1]:.3f}) | "
+            f"{figures['decision_margin']:+.3f} | {step['block_passes']} | "
+            f"{step['seconds']:.0f} |"
+        )
     print(f"export: {pruned['result']['export']}")
 
     task = load_task(str(options.questions), scoring="text", limit=LIMIT)
@@ -94,9 +114,11 @@ def main() -> None:
     scorer = [sys.executable, HERE.parent / "tests/plain_scorer.py", run / "model", file]
     plain = json.loads(subprocess.run(scorer, check=True, stdout=subprocess.PIPE).stdout)
     last = pruned["steps"][-1]["evaluation"]
-    print(f"plain transformers on the export: accuracy {plain['accuracy']:.3f}, phaseprune said "
-          f"{last['accuracy']:.3f}; the same on every question: "
-          f"{plain['correct'] == last['correct']}")  # fmt: skip
+    print(
+        f"plain transformers on the export: accuracy {plain['accuracy']:.3f}, phaseprune said "
+        f"{last['accuracy']:.3f}; the same on every question: "
+        f"{plain['correct'] == last['correct']}"
+    )
 
 
 if __name__ == "__main__":

@@ -43,14 +43,25 @@ def make_model(directory: Path) -> int:
 
     directory.mkdir(parents=True)
     config = LlamaConfig(
-        vocab_size=VOCABULARY, hidden_size=WIDTH, intermediate_size=INNER,
-        num_hidden_layers=BLOCKS, num_attention_heads=HEADS, max_position_embeddings=512,
-        tie_word_embeddings=False, architectures=["LlamaForCausalLM"], dtype="float32",
-        bos_token_id=0, eos_token_id=1,
-    )  # fmt: skip
+        vocab_size=VOCABULARY,
+        hidden_size=WIDTH,
+        intermediate_size=INNER,
+        num_hidden_layers=BLOCKS,
+        num_attention_heads=HEADS,
+        max_position_embeddings=512,
+        tie_word_embeddings=False,
+        architectures=["LlamaForCausalLM"],
+        dtype="float32",
+        bos_token_id=0,
+        eos_token_id=1,
+    )
     config.save_pretrained(directory)
-    words = " ".join(["Question: Answer: <eos> A. B. C. D.", *(
-        " ".join([question, *options]) for question, options in QUESTIONS)])  # fmt: skip
+    words = " ".join(
+        [
+            "Question: Answer: <eos> A. B. C. D.",
+            *(" ".join([question, *options]) for question, options in QUESTIONS),
+        ]
+    )
     known = sorted(set(re.findall(r"\w+|[^\w\s]+", words)))
     vocabulary = {word: number for number, word in enumerate(["<unk>", *known])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
@@ -65,8 +76,11 @@ def make_model(directory: Path) -> int:
     def block(number: int) -> dict[str, torch.Tensor]:
         before = f"model.layers.{number}."
         shapes = {f"self_attn.{name}_proj": (WIDTH, WIDTH) for name in "qkvo"}
-        shapes |= {"mlp.gate_proj": (INNER, WIDTH), "mlp.up_proj": (INNER, WIDTH),
-                   "mlp.down_proj": (WIDTH, INNER)}  # fmt: skip
+        shapes |= {
+            "mlp.gate_proj": (INNER, WIDTH),
+            "mlp.up_proj": (INNER, WIDTH),
+            "mlp.down_proj": (WIDTH, INNER),
+        }
         norms = ("input_layernorm", "post_attention_layernorm")
         return {f"{before}{name}.weight": random(*shape) for name, shape in shapes.items()} | {
             f"{before}{name}.weight": torch.ones(WIDTH) for name in norms
@@ -78,17 +92,21 @@ def make_model(directory: Path) -> int:
         for number in range(first, min(first + SHARD_BLOCKS, BLOCKS)):
             tensors |= block(number)
         if first == 0:
-            tensors |= {"model.embed_tokens.weight": random(VOCABULARY, WIDTH),
-                        "lm_head.weight": random(VOCABULARY, WIDTH),
-                        "model.norm.weight": torch.ones(WIDTH)}  # fmt: skip
+            tensors |= {
+                "model.embed_tokens.weight": random(VOCABULARY, WIDTH),
+                "lm_head.weight": random(VOCABULARY, WIDTH),
+                "model.norm.weight": torch.ones(WIDTH),
+            }
         name = f"model-{first // SHARD_BLOCKS + 1:05d}.safetensors"
         save_file(tensors, directory / name, metadata={"format": "pt"})
         weight_map |= dict.fromkeys(tensors, name)
         total += sum(tensor.nbytes for tensor in tensors.values())
     index = {"metadata": {"total_size": total}, "weight_map": weight_map}
     (directory / "model.safetensors.index.json").write_text(json.dumps(index))
-    rows = [{"question": q, "choices": c[n % 4 :] + c[: n % 4], "answer": -n % 4}
-            for n, (q, c) in enumerate(QUESTIONS)]  # fmt: skip
+    rows = [
+        {"question": q, "choices": c[n % 4 :] + c[: n % 4], "answer": -n % 4}
+        for n, (q, c) in enumerate(QUESTIONS)
+    ]
     (directory.parent / "questions.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     return total
 
@@ -112,18 +130,28 @@ def child(what: str, folder: Path, stream: bool) -> None:
             before, read, start = _counters(decoder), len(_reads(decoder)), time.perf_counter()
             result = function(*args, **kwargs)
             after = _counters(decoder)
-            parts.append({
-                "part": name, "seconds": round(time.perf_counter() - start, 1),
-                "blocks_read": _reads(decoder)[read:],
-                "bytes": after[0] - before[0], "rchar": after[1] - before[1],
-            })  # fmt: skip
+            parts.append(
+                {
+                    "part": name,
+                    "seconds": round(time.perf_counter() - start, 1),
+                    "blocks_read": _reads(decoder)[read:],
+                    "bytes": after[0] - before[0],
+                    "rchar": after[1] - before[1],
+                }
+            )
             return result
 
         return count
 
-    parts.append({"part": "load", "seconds": round(time.perf_counter() - began, 1),
-                  "blocks_read": list(_reads(decoder)), "bytes": _counters(decoder)[0],
-                  "rchar": _counters(decoder)[1]})  # fmt: skip
+    parts.append(
+        {
+            "part": "load",
+            "seconds": round(time.perf_counter() - began, 1),
+            "blocks_read": list(_reads(decoder)),
+            "bytes": _counters(decoder)[0],
+            "rchar": _counters(decoder)[1],
+        }
+    )
     recorded.trace_scores = counted("trace", recorded.trace_scores)
     units.sweep_scores = counted("sweep of a step", units.sweep_scores)
     units.trace_scores = counted("trace inside of the search", units.trace_scores)
@@ -153,8 +181,10 @@ def measured(what: str, folder: Path, stream: bool) -> dict:
     words = [sys.executable, __file__, "--child", what, "--folder", str(folder)]
     run = subprocess.run(
         ["/usr/bin/time", "-v", *words, *(["--streamed"] if stream else [])],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if run.returncode:
         raise SystemExit(run.stderr)
     peak = int(re.search(r"Maximum resident set size \(kbytes\): (\d+)", run.stderr)[1]) * 1024
@@ -209,12 +239,16 @@ def compare(folder: Path) -> None:
             shutil.rmtree(folder / f"{what}-{'streamed' if stream else 'resident'}", True)
             found = measured(what, folder, stream)
             kind = "streamed" if stream else "resident"
-            print(f"{what}, {kind}: peak {found['peak'] / 1e6:,.0f} MB, of weights at most "
-                  f"{found['held'] / 1e6:,.0f} MB")  # fmt: skip
+            print(
+                f"{what}, {kind}: peak {found['peak'] / 1e6:,.0f} MB, of weights at most "
+                f"{found['held'] / 1e6:,.0f} MB"
+            )
             for part in found["parts"]:
-                print(f"  {part['part']}: {part['seconds']} s, {len(part['blocks_read'])} blocks, "
-                      f"{part['bytes'] / total:.3f} copies of the weights read (the kernel counts "
-                      f"{part['rchar'] / total:.3f})")  # fmt: skip
+                print(
+                    f"  {part['part']}: {part['seconds']} s, {len(part['blocks_read'])} blocks, "
+                    f"{part['bytes'] / total:.3f} copies of the weights read (the kernel counts "
+                    f"{part['rchar'] / total:.3f})"
+                )
             if stream and found["peak"] > BUDGET + BASELINE:
                 failed.append(f"peak of {what}")
             for part in found["parts"]:

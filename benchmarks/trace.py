@@ -28,17 +28,24 @@ def main() -> None:
     decoder = load_model(bundled_weights())
     print(f"{torch.get_num_threads()} threads")
     texts = load_task(str(DATA / "arc_easy.test.jsonl"), scoring="text", limit=options.questions)
-    for name, task in {"mmlu letters": eight_subjects(options.questions),
-                       "arc_easy texts": texts}.items():  # fmt: skip
+    for name, task in {
+        "mmlu letters": eight_subjects(options.questions),
+        "arc_easy texts": texts,
+    }.items():
         prepared = prepare(decoder, task, streams=1)
-        times = np.array([
-            [seconds(decoder, prepared, output_only) for output_only in (True, False)]
-            for _ in range(options.repeats + 1)
-        ])[1:]  # fmt: skip
+        times = np.array(
+            [
+                [seconds(decoder, prepared, output_only) for output_only in (True, False)]
+                for _ in range(options.repeats + 1)
+            ]
+        )[1:]
         ratios = times[:, 1] / times[:, 0]
         plain, traced = np.median(times, axis=0)
-        print(f"{name}: forward {plain:.2f} s, trace {traced:.2f} s; ratio {np.median(ratios):.3f} "
-              f"({ratios.min():.3f} to {ratios.max():.3f})", flush=True)  # fmt: skip
+        print(
+            f"{name}: forward {plain:.2f} s, trace {traced:.2f} s; ratio {np.median(ratios):.3f} "
+            f"({ratios.min():.3f} to {ratios.max():.3f})",
+            flush=True,
+        )
 
 
 def seconds(decoder, prepared, output_only: bool) -> float:

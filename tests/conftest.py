@@ -113,17 +113,23 @@ def demo():
 
 
 QUESTIONS = [
-    {"question": "What is the colour of the sky", "choices": ["blue", "green grass", "red"],
-     "answer": 0},
+    {
+        "question": "What is the colour of the sky",
+        "choices": ["blue", "green grass", "red"],
+        "answer": 0,
+    },
     {"question": "What is the colour of grass", "choices": ["white snow", "green"], "answer": "B"},
-    {"question": "What is snow", "choices": ["black coal", "white", "blue sky", "A", "red"],
-     "answer": 1},
+    {
+        "question": "What is snow",
+        "choices": ["black coal", "white", "blue sky", "A", "red"],
+        "answer": 1,
+    },
     {"question": "Is coal black", "choices": ["the colour", "of coal", "black"], "answer": 2},
     {"question": "What is the Answer", "choices": ["red", "blue", "green", "white"], "answer": 3},
     {"question": "What is the Question", "choices": ["sky", "snow", "coal", "grass"], "answer": 0},
     {"question": "What is A", "choices": ["B", "C", "A"], "answer": 2},
     {"question": "What is B of the sky", "choices": ["sky blue", "C", "A"], "answer": 1},
-]  # fmt: skip
+]
 
 
 def write_jsonl(path: Path, rows) -> Path:

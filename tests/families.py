@@ -148,8 +148,9 @@ def generation_difference(model, tokens: torch.Tensor) -> float:
     # No padding inside the text: RoBERTa's positions skip it, with and without the cache otherwise.
     never = special_tokens(model)
     model.generation_config.forced_eos_token_id = None
-    settings = dict(max_new_tokens=6, min_new_tokens=6, do_sample=False, pad_token_id=0,
-                    suppress_tokens=never)  # fmt: skip
+    settings = dict(
+        max_new_tokens=6, min_new_tokens=6, do_sample=False, pad_token_id=0, suppress_tokens=never
+    )
     cached = model.generate(tokens, **settings)
     plain = model.generate(tokens, **settings, use_cache=False)
     if torch.equal(cached, plain):

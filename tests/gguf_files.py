@@ -61,9 +61,15 @@ def _flat_gate(name: str, values: np.ndarray, config) -> np.ndarray:
 
 
 STORED = {
-    "llama": _llama, "bloom": _bloom, "gpt2": _gpt2, "gemma2": _one_more, "gemma3": _one_more,
-    "nemotron": _one_more, "mamba": _mamba, "qwen2moe": _flat_gate,
-}  # fmt: skip
+    "llama": _llama,
+    "bloom": _bloom,
+    "gpt2": _gpt2,
+    "gemma2": _one_more,
+    "gemma3": _one_more,
+    "nemotron": _one_more,
+    "mamba": _mamba,
+    "qwen2moe": _flat_gate,
+}
 
 
 def shapes_of(config) -> dict[str, object]:
@@ -152,11 +158,14 @@ def named_tensors(model, architecture: str) -> dict[str, np.ndarray]:
     for name, parameter in model.named_parameters():  # a tied head stands there once
         for part, values in _of_experts(name, parameter.detach().numpy()).items():
             stored = next(
-                filter(None, (
-                    names.get_name(called, try_suffixes=(".weight", ".bias"))
-                    for called in (part, part.partition(".")[2])
-                ))
-            )  # fmt: skip
+                filter(
+                    None,
+                    (
+                        names.get_name(called, try_suffixes=(".weight", ".bias"))
+                        for called in (part, part.partition(".")[2])
+                    ),
+                )
+            )
             found[stored] = change(stored, values, model.config)
     return found
 
@@ -182,10 +191,14 @@ def byte_level(pre: str = "gpt-2") -> dict[str, object]:
     types = [TokenType.NORMAL] * VOCABULARY
     types[core["vocab"]["<eos>"]] = TokenType.CONTROL
     return {
-        "model": "gpt2", "pre": pre, "tokens": tokens, "token_type": [int(t) for t in types],
+        "model": "gpt2",
+        "pre": pre,
+        "tokens": tokens,
+        "token_type": [int(t) for t in types],
         "merges": [" ".join(pair) for pair in core["merges"]],
-        "bos_token_id": 0, "eos_token_id": 0,
-    }  # fmt: skip
+        "bos_token_id": 0,
+        "eos_token_id": 0,
+    }
 
 
 def sentencepiece() -> dict[str, object]:
@@ -203,11 +216,15 @@ def sentencepiece() -> dict[str, object]:
     scores = [0.0] * 259 + [-float(i) for i in range(len(new))]
     missing = VOCABULARY - len(tokens)
     return {
-        "model": "llama", "pre": "default", "tokens": tokens + [f"<u{i}>" for i in range(missing)],
+        "model": "llama",
+        "pre": "default",
+        "tokens": tokens + [f"<u{i}>" for i in range(missing)],
         "scores": scores + [-1000.0] * missing,
         "token_type": [int(t) for t in types] + [int(TokenType.UNUSED)] * missing,
-        "bos_token_id": 1, "eos_token_id": 2, "unknown_token_id": 0,
-    }  # fmt: skip
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "unknown_token_id": 0,
+    }
 
 
 def tiny_model(config, seed: int = 0, scale: float = 6.0):
@@ -257,7 +274,10 @@ def families() -> dict[str, tuple]:
         ),
         "gemma3": (
             small(
-                t.Gemma3TextConfig, head_dim=16, query_pre_attn_scalar=16, sliding_window=24,
+                t.Gemma3TextConfig,
+                head_dim=16,
+                query_pre_attn_scalar=16,
+                sliding_window=24,
                 num_hidden_layers=7,
             ),
             gemma | base,
@@ -267,8 +287,9 @@ def families() -> dict[str, tuple]:
             {"rope.dimension_count": 8, "rope.freq_base": 10000.0},
         ),
         "gpt2": (
-            t.GPT2Config(vocab_size=320, n_embd=32, n_layer=5, n_head=4, n_positions=CONTEXT,
-                         n_inner=80),
+            t.GPT2Config(
+                vocab_size=320, n_embd=32, n_layer=5, n_head=4, n_positions=CONTEXT, n_inner=80
+            ),
             {"feed_forward_length": 80},
         ),
         "stablelm": (
@@ -277,19 +298,38 @@ def families() -> dict[str, tuple]:
         ),
         "starcoder2": (small(t.Starcoder2Config, **large), base),
         "falcon": (
-            t.FalconConfig(vocab_size=320, hidden_size=32, num_hidden_layers=5,
-                           num_attention_heads=4, new_decoder_architecture=False, bias=False,
-                           multi_query=True, parallel_attn=True, alibi=False,
-                           max_position_embeddings=CONTEXT),
+            t.FalconConfig(
+                vocab_size=320,
+                hidden_size=32,
+                num_hidden_layers=5,
+                num_attention_heads=4,
+                new_decoder_architecture=False,
+                bias=False,
+                multi_query=True,
+                parallel_attn=True,
+                alibi=False,
+                max_position_embeddings=CONTEXT,
+            ),
             {"attention.head_count_kv": 1},
         ),
         "bloom": (t.BloomConfig(vocab_size=320, hidden_size=32, n_layer=5, n_head=4), {}),
         "mamba": (
-            t.MambaConfig(vocab_size=320, hidden_size=32, num_hidden_layers=5, state_size=8,
-                          intermediate_size=64, time_step_rank=2),
-            {"feed_forward_length": 0, "attention.layer_norm_rms_epsilon": 1e-5,
-             "ssm.conv_kernel": 4, "ssm.inner_size": 64, "ssm.state_size": 8,
-             "ssm.time_step_rank": 2},
+            t.MambaConfig(
+                vocab_size=320,
+                hidden_size=32,
+                num_hidden_layers=5,
+                state_size=8,
+                intermediate_size=64,
+                time_step_rank=2,
+            ),
+            {
+                "feed_forward_length": 0,
+                "attention.layer_norm_rms_epsilon": 1e-5,
+                "ssm.conv_kernel": 4,
+                "ssm.inner_size": 64,
+                "ssm.state_size": 8,
+                "ssm.time_step_rank": 2,
+            },
         ),
         "nemotron": (small(t.NemotronConfig, partial_rotary_factor=0.5), half),
         "qwen2moe": (
@@ -300,7 +340,7 @@ def families() -> dict[str, tuple]:
             small(t.Qwen3MoeConfig, head_dim=16, norm_topk_prob=True, **large, **experts),
             base | wide | as_experts,
         ),
-    }  # fmt: skip
+    }
 
 
 def llama3_factors(base: float, dims: int, factor: float = 8.0) -> np.ndarray:
@@ -313,28 +353,45 @@ def llama3_factors(base: float, dims: int, factor: float = 8.0) -> np.ndarray:
 def scaled() -> dict[str, tuple]:
     """Scaled variants -> (family, rope parameters beside the base, keys, tensors)."""
     linear = {"rope.scaling.type": "linear", "rope.scaling.factor": 4.0}
-    yarn = {"rope.scaling.type": "yarn", "rope.scaling.factor": 4.0,
-            "rope.scaling.original_context_length": 128}  # fmt: skip
+    yarn = {
+        "rope.scaling.type": "yarn",
+        "rope.scaling.factor": 4.0,
+        "rope.scaling.original_context_length": 128,
+    }
     as_yarn = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 128}
     any_factors = np.array([1.0, 1.5, 3.0, 7.0])
     short, long = np.array([1.0, 1.1, 1.3, 1.7]), np.array([1.0, 2.0, 4.0, 9.0])
     return {
         "llama3": (
             "llama",
-            {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
-             "original_max_position_embeddings": 8192},
-            {}, {"rope_freqs.weight": llama3_factors(1e6, 8)},
+            {
+                "rope_type": "llama3",
+                "factor": 8.0,
+                "low_freq_factor": 1.0,
+                "high_freq_factor": 4.0,
+                "original_max_position_embeddings": 8192,
+            },
+            {},
+            {"rope_freqs.weight": llama3_factors(1e6, 8)},
         ),
         "any factors": (
             "llama",
-            {"rope_type": "longrope", "short_factor": any_factors.tolist(),
-             "long_factor": any_factors.tolist(), "attention_factor": 1.0,
-             "original_max_position_embeddings": CONTEXT},
-            {}, {"rope_freqs.weight": any_factors},
+            {
+                "rope_type": "longrope",
+                "short_factor": any_factors.tolist(),
+                "long_factor": any_factors.tolist(),
+                "attention_factor": 1.0,
+                "original_max_position_embeddings": CONTEXT,
+            },
+            {},
+            {"rope_freqs.weight": any_factors},
         ),
         "linear llama": ("llama", {"rope_type": "linear", "factor": 4.0}, linear, {}),
         "linear without its name": (
-            "qwen2", {"rope_type": "linear", "factor": 2.0}, {"rope.scaling.factor": 2.0}, {}
+            "qwen2",
+            {"rope_type": "linear", "factor": 2.0},
+            {"rope.scaling.factor": 2.0},
+            {},
         ),
         "linear gemma3": ("gemma3", {"rope_type": "linear", "factor": 4.0}, linear, {}),
         "linear starcoder2": ("starcoder2", {"rope_type": "linear", "factor": 4.0}, linear, {}),
@@ -342,17 +399,24 @@ def scaled() -> dict[str, tuple]:
         "yarn qwen2": ("qwen2", as_yarn, yarn, {}),
         "yarn qwen3": ("qwen3", as_yarn, yarn, {}),
         "yarn betas": (
-            "qwen2", as_yarn | {"beta_fast": 16.0, "beta_slow": 2.0},
-            yarn | {"rope.scaling.yarn_beta_fast": 16.0, "rope.scaling.yarn_beta_slow": 2.0}, {},
+            "qwen2",
+            as_yarn | {"beta_fast": 16.0, "beta_slow": 2.0},
+            yarn | {"rope.scaling.yarn_beta_fast": 16.0, "rope.scaling.yarn_beta_slow": 2.0},
+            {},
         ),
         "longrope": (
             "phi3",
-            {"rope_type": "longrope", "short_factor": short.tolist(), "long_factor": long.tolist(),
-             "attention_factor": 1.2, "original_max_position_embeddings": 128},
+            {
+                "rope_type": "longrope",
+                "short_factor": short.tolist(),
+                "long_factor": long.tolist(),
+                "attention_factor": 1.2,
+                "original_max_position_embeddings": 128,
+            },
             {"rope.scaling.original_context_length": 128, "rope.scaling.attn_factor": 1.2},
             {"rope_factors_short.weight": short, "rope_factors_long.weight": long},
         ),
-    }  # fmt: skip
+    }
 
 
 def make(name: str):

@@ -103,14 +103,22 @@ def lm_eval_samples(
 
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     model = HFLM(
-        pretrained=decoder.model, tokenizer=decoder.tokenizer, batch_size=8,
+        pretrained=decoder.model,
+        tokenizer=decoder.tokenizer,
+        batch_size=8,
         softmax_dtype=softmax_dtype,
-    )  # fmt: skip
+    )
     manager = TaskManager(include_path=str(folder), include_defaults=False)
     result = simple_evaluate(
-        model=model, tasks=[name], num_fewshot=shots, task_manager=manager, log_samples=True,
-        bootstrap_iters=0, verbosity="ERROR", **options,
-    )  # fmt: skip
+        model=model,
+        tasks=[name],
+        num_fewshot=shots,
+        task_manager=manager,
+        log_samples=True,
+        bootstrap_iters=0,
+        verbosity="ERROR",
+        **options,
+    )
     return sorted(result["samples"][name], key=lambda sample: sample["doc_id"])
 
 
@@ -143,9 +151,16 @@ def compare(decoder, task, samples: list[dict]) -> Parity:
 
 
 def parity(
-    decoder, data: Path, name: str, scoring: str, shots: int, count: int, folder: Path,
-    every: int = 1, **options,
-) -> Parity:  # fmt: skip
+    decoder,
+    data: Path,
+    name: str,
+    scoring: str,
+    shots: int,
+    count: int,
+    folder: Path,
+    every: int = 1,
+    **options,
+) -> Parity:
     """Both sides on the first ``count`` questions (of every so-many-th) of a data set."""
     scored, examples = (data / f"{file}.jsonl" for file in FILES[name])
     label = f"{name}_{scoring}_{shots}"

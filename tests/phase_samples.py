@@ -16,9 +16,12 @@ OPTIONS = 4
 def transition_at(readout, blocks):
     """A found transition, with so many Silent blocks."""
     return Transition(
-        found=True, readout=readout, ci=(readout, readout), silent_blocks=tuple(range(readout)),
+        found=True,
+        readout=readout,
+        ci=(readout, readout),
+        silent_blocks=tuple(range(readout)),
         decisive_blocks=tuple(range(readout, blocks)),
-    )  # fmt: skip
+    )
 
 
 def phase_sample(costs, readout, seed, questions=200, draws=8, most=3, accuracy=0.9, protect=()):
@@ -52,10 +55,15 @@ def phase_sample(costs, readout, seed, questions=200, draws=8, most=3, accuracy=
 def line(blocks, kinds, right):
     """As in ``candidates.jsonl``."""
     return {
-        "removed_blocks": len(blocks), "kinds": kinds, "blocks": list(blocks),
-        "correct": "".join("01"[int(one)] for one in right), "accuracy": float(right.mean()),
-        "decision_margin": 0.0, "block_passes": 0, "naive_block_passes": 0,
-    }  # fmt: skip
+        "removed_blocks": len(blocks),
+        "kinds": kinds,
+        "blocks": list(blocks),
+        "correct": "".join("01"[int(one)] for one in right),
+        "accuracy": float(right.mean()),
+        "decision_margin": 0.0,
+        "block_passes": 0,
+        "naive_block_passes": 0,
+    }
 
 
 def truths(blocks, readout):
@@ -75,8 +83,10 @@ def truths(blocks, readout):
         "the first two, and a line": (np.maximum(first, 0.3 * (1 - depth)), "partly", 0.0),
         "a jump at the transition": (np.where(block < readout, 0.3, 0.0), "agrees", 0.3),
         "a jump, the first two dearer": (
-            np.where(block < readout, np.maximum(first, 0.35), 0.0), "agrees", 0.35,
+            np.where(block < readout, np.maximum(first, 0.35), 0.0),
+            "agrees",
+            0.35,
         ),
         "a jump the other way": (np.where(block < readout, 0.0, 0.3), "disagrees", -0.3),
         "any cost, whatever the block": (rng.uniform(0.05, 0.3, blocks), None, 0.0),
-    }  # fmt: skip
+    }

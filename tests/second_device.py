@@ -29,9 +29,13 @@ class Elsewhere(torch.Tensor):
         if place is None:  # a parameter is made anew, on the device of its value
             return torch.nn.Parameter(held, requires_grad=requires_grad)
         made = torch.Tensor._make_wrapper_subclass(
-            cls, held.shape, dtype=held.dtype, device=place, strides=held.stride(),
+            cls,
+            held.shape,
+            dtype=held.dtype,
+            device=place,
+            strides=held.stride(),
             storage_offset=held.storage_offset(),
-        )  # fmt: skip
+        )
         made.held = held
         return made
 

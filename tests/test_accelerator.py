@@ -85,7 +85,10 @@ def test_what_is_masked_stays_finite_in_powers_of_two(dtype):
 
 
 def test_memory_that_torch_holds_ready_is_free(monkeypatch):
-    for name, value in (("mem_get_info", (10, 80)), ("memory_reserved", 60),
-                        ("memory_allocated", 16)):  # fmt: skip
+    for name, value in (
+        ("mem_get_info", (10, 80)),
+        ("memory_reserved", 60),
+        ("memory_allocated", 16),
+    ):
         monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
     assert free_memory(torch.device("cuda", 0)) == 54

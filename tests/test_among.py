@@ -28,9 +28,9 @@ def demo_task():
 
 def slow_decisive(decoder, calibration, removed):
     """Decisive blocks of the model without some, by a trace of that model alone."""
-    decisions = calibration.decide(trace_scores(
-        decoder, calibration.rows, calibration.needs_vocabulary, removed=removed
-    ))  # fmt: skip
+    decisions = calibration.decide(
+        trace_scores(decoder, calibration.rows, calibration.needs_vocabulary, removed=removed)
+    )
     kept = [block for block in range(BLOCKS) if block not in removed]
     found = live_transition(decisions, kept, 0)
     return list(found.decisive_blocks)
@@ -61,9 +61,12 @@ def test_only_decisive_blocks_of_each_model_go_and_the_best_of_them(
         scores = []
         for block in free:
             raw = trace_scores(
-                demo, calibration.rows, calibration.needs_vocabulary, removed=[*removed, block],
+                demo,
+                calibration.rows,
+                calibration.needs_vocabulary,
+                removed=[*removed, block],
                 output_only=True,
-            )  # fmt: skip
+            )
             scores.append(calibration.decide(raw).margins.mean())
         best = free[int(np.argmax(scores))]
         gone = pruning.steps[step.step + 1].removed

@@ -22,8 +22,10 @@ if importlib.util.find_spec("datasets") is None and os.environ.get("CI") != "tru
     pytest.skip("datasets is not installed", allow_module_level=True)
 HAS_LM_EVAL = importlib.util.find_spec("lm_eval") is not None or os.environ.get("CI") == "true"
 #: A task of ours that lm-eval has under one name: a subject where the benchmark has some.
-SINGLE = {"mmlu": ("mmlu_us_foreign_policy", "mmlu_us_foreign_policy"),
-          "ceval": ("ceval_law", "ceval-valid_law")}  # fmt: skip
+SINGLE = {
+    "mmlu": ("mmlu_us_foreign_policy", "mmlu_us_foreign_policy"),
+    "ceval": ("ceval_law", "ceval-valid_law"),
+}
 WITH_LM_EVAL = [name for name, entry in BENCHMARKS.items() if entry.lm_eval]
 
 
@@ -255,9 +257,10 @@ def test_what_is_a_script_on_the_hub_is_read_from_its_conversion(tmp_path, monke
     assert load_task("logiqa").questions == expected
     files = {"test": "logiqa/test/*.parquet"}
     assert asked[1] == (
-        "EleutherAI/logiqa", None,
+        "EleutherAI/logiqa",
+        None,
         {"data_files": files, "revision": "refs/convert/parquet", "split": "test"},
-    )  # fmt: skip
+    )
     monkeypatch.setattr(datasets, "load_dataset", real)
     # A copy of that conversion is laid out in another way.
     converted = tmp_path / "converted" / "EleutherAI/logiqa/logiqa/test/0000.parquet"

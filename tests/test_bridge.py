@@ -22,12 +22,22 @@ if importlib.util.find_spec("lm_eval") is None and os.environ.get("CI") != "true
 
 from harness import compare, lm_eval_samples  # noqa: E402
 
-FIRST = [dict(row, answer="ABCDE".index(row["answer"]) if isinstance(row["answer"], str)
-              else row["answer"]) for row in QUESTIONS]  # fmt: skip
+FIRST = [
+    dict(
+        row,
+        answer="ABCDE".index(row["answer"]) if isinstance(row["answer"], str) else row["answer"],
+    )
+    for row in QUESTIONS
+]
 BLANKS = [
-    {"sentence": f"the sky {i} is blue and _ is green snow", "option1": "grass", "option2": "coal",
-     "answer": str(1 + i % 2)} for i in range(6)
-]  # fmt: skip
+    {
+        "sentence": f"the sky {i} is blue and _ is green snow",
+        "option1": "grass",
+        "option2": "coal",
+        "answer": str(1 + i % 2),
+    }
+    for i in range(6)
+]
 
 
 @pytest.fixture(scope="module")
@@ -39,15 +49,23 @@ def folder(tmp_path_factory):
     blanks = write_jsonl(root / "blanks.jsonl", BLANKS)
     files = {"test": str(rows), "train": str(shots)}
     common = {
-        "dataset_path": "json", "dataset_kwargs": {"data_files": files}, "test_split": "test",
-        "output_type": "multiple_choice", "doc_to_target": "answer", "doc_to_choice": "choices",
-        "doc_to_text": "Question: {{question}}\nAnswer:", "training_split": "train",
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": files},
+        "test_split": "test",
+        "output_type": "multiple_choice",
+        "doc_to_target": "answer",
+        "doc_to_choice": "choices",
+        "doc_to_text": "Question: {{question}}\nAnswer:",
+        "training_split": "train",
         "metric_list": [{"metric": "acc"}, {"metric": "acc_norm"}],
-    }  # fmt: skip
+    }
     tasks = {
         "own_text": {},
-        "own_described": {"description": "About the sky.\n\n", "target_delimiter": "",
-                          "doc_to_choice": "{{[' the sky', ' grass', ' snow', ' coal', ' A']}}"},
+        "own_described": {
+            "description": "About the sky.\n\n",
+            "target_delimiter": "",
+            "doc_to_choice": "{{[' the sky', ' grass', ' snow', ' coal', ' A']}}",
+        },
         "own_mutual": {"metric_list": [{"metric": "acc"}, {"metric": "acc_mutual_info"}]},
         "own_fixed": {"num_fewshot": 0},
         "own_two": {"num_fewshot": 2},
@@ -60,9 +78,9 @@ def folder(tmp_path_factory):
             "doc_to_text": "{{answer|int - 1}}",
             "doc_to_target": "{{sentence.split('_')[1].strip()}}",
             "doc_to_choice": "{{[sentence.split('_')[0] ~ option1, sentence.split('_')[0] ~ "
-                             "option2]}}",
+            "option2]}}",
         },
-    }  # fmt: skip
+    }
     for name, own in tasks.items():
         (root / f"{name}.yaml").write_text(yaml.safe_dump({"task": name} | common | own))
     group = {"group": "own_group", "task": ["own_text", "own_two"]}
@@ -80,9 +98,18 @@ def offline(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "shots"),
-    [("own_text", 0), ("own_text", 3), ("own_described", 2), ("own_two", None), ("own_mutual", 0),
-     ("own_bare", 0), ("own_begun", 1), ("own_blanks", 0), ("own_blanks", 2)],
-)  # fmt: skip
+    [
+        ("own_text", 0),
+        ("own_text", 3),
+        ("own_described", 2),
+        ("own_two", None),
+        ("own_mutual", 0),
+        ("own_bare", 0),
+        ("own_begun", 1),
+        ("own_blanks", 0),
+        ("own_blanks", 2),
+    ],
+)
 def test_parity_with_lm_eval(demo, folder, name, shots):
     """Examples drawn anew for each question, other delimiters, options in the context."""
     task = load_task(f"lm_eval:{name}", lm_eval_path=folder, shots=shots)

@@ -32,13 +32,17 @@ def put(template, tokenizer=None, question=QUESTION):
 
 @pytest.mark.parametrize(
     "content",
-    ["{{ m['content'] }}", "{{ m['content'] | trim }}",
-     "{% for p in m['content'] %}{% if p.type == 'text' %}{{ p.text }}{% endif %}{% endfor %}",
-     "{{ m['content'][0]['text'] }}", "{{ m.content[0].text | trim }}",
-     "{{ m['content'] | selectattr('type', 'equalto', 'text') | map(attribute='text') | join }}",
-     "{% if m['content'] is string %}{{ raise_exception('parts only') }}{% endif %}"
-     "{{ m['content'][0]['text'] }}"],
-)  # fmt: skip
+    [
+        "{{ m['content'] }}",
+        "{{ m['content'] | trim }}",
+        "{% for p in m['content'] %}{% if p.type == 'text' %}{{ p.text }}{% endif %}{% endfor %}",
+        "{{ m['content'][0]['text'] }}",
+        "{{ m.content[0].text | trim }}",
+        "{{ m['content'] | selectattr('type', 'equalto', 'text') | map(attribute='text') | join }}",
+        "{% if m['content'] is string %}{{ raise_exception('parts only') }}{% endif %}"
+        "{{ m['content'][0]['text'] }}",
+    ],
+)
 def test_texts_and_content_parts(content):
     """Templates that take parts silently leave a mere text out, or raise."""
     text = put(turns(content))  # a line's end behind a block is no text
@@ -70,8 +74,10 @@ def test_templates_that_fail_are_one_sentence(template, says):
 
 
 FOR_EVER = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
-DOUBLED = "{% set n = namespace(x='x') %}{% for a in range(99) %}{% set n.x = n.x + n.x %}" \
-    "{% endfor %}{{ messages[0].content }}{{ n.x }}"  # fmt: skip
+DOUBLED = (
+    "{% set n = namespace(x='x') %}{% for a in range(99) %}{% set n.x = n.x + n.x %}"
+    "{% endfor %}{{ messages[0].content }}{{ n.x }}"
+)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="templates are run in a process of their own")
@@ -85,7 +91,7 @@ DOUBLED = "{% set n = namespace(x='x') %}{% for a in range(99) %}{% set n.x = n.
         ("{{ messages[0].content }}{{ 'x' * 10**7 }}", "10,000,038 characters"),
         ("{% for a in range(99999) %}{{ messages[0].content }}{% endfor %}", "3,799,962 char"),
     ],
-)  # fmt: skip
+)
 def test_templates_that_loop_or_explode_are_ended(monkeypatch, template, says):
     monkeypatch.setattr(chat, "MEMORY", 1 << 28)
     if "seconds" in says:
@@ -141,8 +147,9 @@ def ended(token="<eos>", **more):
 @pytest.mark.parametrize("scoring", ["letter", "text"])
 def test_a_tokenizer_that_ends_texts_is_refused(tmp_path, scoring, more):
     """Of each option the end would be scored, so all would be the same."""
-    path = write_jsonl(tmp_path / "q.jsonl", [{"question": "What", "choices": ["red", "blue"],
-                                               "answer": 0}])  # fmt: skip
+    path = write_jsonl(
+        tmp_path / "q.jsonl", [{"question": "What", "choices": ["red", "blue"], "answer": 0}]
+    )
     task = load_task(str(path), scoring=scoring)
     with pytest.raises(UserError, match="ends every text with '<eos>'.*add_eos_token") as caught:
         encode_task(task, ended(**more))

@@ -62,8 +62,13 @@ def test_commands_stand_in_groups_and_options_in_panels(run):
     assert code == 0 and panels(out) == ["Options", *GROUPS]
     code, out, _ = run("prune", "--help")
     assert panels(out) == [
-        "Arguments", "Essentials", "Questions", "Search", "Hardware and model", "Output"
-    ]  # fmt: skip
+        "Arguments",
+        "Essentials",
+        "Questions",
+        "Search",
+        "Hardware and model",
+        "Output",
+    ]
     for command in COMMANDS:
         out = run(command, "--help")[1]
         found = [name for name in panels(out) if name != "Arguments"]
@@ -103,8 +108,16 @@ def test_questions_are_put_alike_by_the_next_command():
     )
     assert questions.keywords().keys() == {one.name for one in fields(questions)} - {"task"}
     assert questions.words("text") == [
-        "--scoring", "text", "--length-norm", "bytes", "--shots", "2", "--shuffle", "--seed", "1",
-    ]  # fmt: skip
+        "--scoring",
+        "text",
+        "--length-norm",
+        "bytes",
+        "--shots",
+        "2",
+        "--shuffle",
+        "--seed",
+        "1",
+    ]
     assert o.QuestionOptions().words(None) == []
 
 
@@ -116,12 +129,17 @@ def test_version_and_short_flags(run, tiny_dirs, question_file, tmp_path):
 
 def test_a_shell_completes_commands_and_options():
     for typed, at, found in (("pru", 1, "prune"), ("prune --granu", 2, "--granularity")):
-        asked = {"_PHASEPRUNE_COMPLETE": "complete_bash", "COMP_WORDS": f"phaseprune {typed}",
-                 "COMP_CWORD": str(at)}  # fmt: skip
+        asked = {
+            "_PHASEPRUNE_COMPLETE": "complete_bash",
+            "COMP_WORDS": f"phaseprune {typed}",
+            "COMP_CWORD": str(at),
+        }
         done = subprocess.run(
-            [sys.executable, "-m", "phaseprune"], env=os.environ | asked, capture_output=True,
+            [sys.executable, "-m", "phaseprune"],
+            env=os.environ | asked,
+            capture_output=True,
             text=True,
-        )  # fmt: skip
+        )
         assert done.returncode == 0 and done.stdout.split() == [found], done
 
 
@@ -155,10 +173,25 @@ def test_json_is_all_there_is_on_stdout(run, tiny_dirs, question_file):
     traced = json.loads(out)
     assert code == 0 and traced["scoring"] == "text" and len(traced["readouts"]) == 6
     assert set(traced["transition"]) == {
-        "found", "readout", "ci", "silent_blocks", "decisive_blocks", "silent_level",
-        "decisive_level", "sharpness", "sharpness_ci", "r2", "p_value", "reason", "questions",
-        "shape", "rise", "rise_ci", "shape_r2", "informed",
-    }  # fmt: skip
+        "found",
+        "readout",
+        "ci",
+        "silent_blocks",
+        "decisive_blocks",
+        "silent_level",
+        "decisive_level",
+        "sharpness",
+        "sharpness_ci",
+        "r2",
+        "p_value",
+        "reason",
+        "questions",
+        "shape",
+        "rise",
+        "rise_ci",
+        "shape_r2",
+        "informed",
+    }
     code, out, _ = run("prune", model, *files, "--remove", 1, "--calibration", 4, "--json")
     pruned = json.loads(out)
     assert code == 0 and len(pruned["steps"]) == 2
@@ -175,8 +208,15 @@ def test_json_is_all_there_is_on_stdout(run, tiny_dirs, question_file):
 def test_check_says_what_is_wrong(run, tiny_dirs, question_file):
     code, out, _ = run("check", tiny_dirs["llama"], "--task", question_file, "--full")
     assert code == 0 and "✗" not in out
-    for part in ("family: llama", "blocks: 5", "readout", "labels", "trace: 5 block passes",
-                 "prune: 15 block passes", "memory"):  # fmt: skip
+    for part in (
+        "family: llama",
+        "blocks: 5",
+        "readout",
+        "labels",
+        "trace: 5 block passes",
+        "prune: 15 block passes",
+        "memory",
+    ):
         assert f"✓ {part}" in out
     code, out, err = run("check", tiny_dirs["llama"], "--task", "demp")
     assert code == 2 and "✗ task" in out and "Did you mean 'demo'" in sentence(err)
@@ -244,8 +284,13 @@ def test_encoders_exit_2(run, tmp_path):
     from transformers import BertConfig, BertForMaskedLM
 
     BertForMaskedLM(
-        BertConfig(vocab_size=320, hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
-                   intermediate_size=16)  # fmt: skip
+        BertConfig(
+            vocab_size=320,
+            hidden_size=16,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=16,
+        )
     ).save_pretrained("bert")
     code, _, err = run("trace", "./bert", "--task", "demo")
     assert code == 2 and "not a causal (decoder-only) language model" in sentence(err)
@@ -259,8 +304,13 @@ def test_labels_that_do_not_tokenise_apart_exit_2(run, tmp_path):
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>").save_pretrained("words")
     LlamaForCausalLM(
-        LlamaConfig(vocab_size=8, hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
-                    intermediate_size=16)  # fmt: skip
+        LlamaConfig(
+            vocab_size=8,
+            hidden_size=16,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=16,
+        )
     ).save_pretrained("words")
     code, _, err = run("trace", "./words", "--task", "demo", "--limit", "4")
     assert code == 2 and "labels are not single distinct tokens" in sentence(err)

@@ -72,8 +72,11 @@ def demo_task():
 
 @pytest.fixture
 def tiny_task(tmp_path):
-    rows = [dict(row, question=f"{row['question']} {WORDS.split()[number]}")
-            for number in range(5) for row in QUESTIONS]  # fmt: skip
+    rows = [
+        dict(row, question=f"{row['question']} {WORDS.split()[number]}")
+        for number in range(5)
+        for row in QUESTIONS
+    ]
     return load_task(str(write_jsonl(tmp_path / "questions.jsonl", rows)))
 
 
@@ -100,9 +103,17 @@ def test_cells_are_of_the_model_without_the_blocks(tiny, tiny_task, text_file, t
     decoder, run = tiny[family], tmp_path / "run"
     names = ["decision_margin", "sleb", "block_influence", "angular", "taylor", "tail", "random"]
     got = compare(
-        decoder, [tiny_task], methods=names, remove=[1, 3], text=text_file, protect=[4],
-        calibration=8, draws=2, seed=5, out=run,
-    )  # fmt: skip
+        decoder,
+        [tiny_task],
+        methods=names,
+        remove=[1, 3],
+        text=text_file,
+        protect=[4],
+        calibration=8,
+        draws=2,
+        seed=5,
+        out=run,
+    )
     chosen_on, scored_on = split(tiny_task, 8, None, 5)
     (task,) = got.result["tasks"]
     assert [one["method"] for one in task["methods"]] == names  # the registry's order
@@ -115,19 +126,24 @@ def test_cells_are_of_the_model_without_the_blocks(tiny, tiny_task, text_file, t
             expected = [
                 sorted(
                     rank_blocks(
-                        decoder, given_to, method=name, seed=seed, protect=[4],
+                        decoder,
+                        given_to,
+                        method=name,
+                        seed=seed,
+                        protect=[4],
                         remove=cell["removed_blocks"] if name == "angular" else 3,
                     ).order[: cell["removed_blocks"]]
                 )
                 for seed in seeds
-            ]  # fmt: skip
+            ]
             assert cell["sets"] == expected and 4 not in sum(expected, [])
             rights = []
             for blocks in expected:
                 scores = naive_scores(
-                    without(decoder.model, decoder.blocks_path, blocks), decoder.tokenizer,
+                    without(decoder.model, decoder.blocks_path, blocks),
+                    decoder.tokenizer,
                     scored_on,
-                )  # fmt: skip
+                )
                 rights.append(scores.argmax(axis=1) == scored_on.gold)
             assert cell["accuracy"] == pytest.approx(np.mean(rights))
             orders[name, cell["removed_blocks"]] = rights
@@ -184,9 +200,13 @@ def test_a_killed_run_goes_on_cell_by_cell(demo, demo_task, tmp_path, monkeypatc
     assert "failed" in page and "nothing to show yet" in page
     labels = set()
     resumed = compare(
-        demo, [demo_task], methods=names, out=run, progress=lambda label, *_: labels.add(label),
+        demo,
+        [demo_task],
+        methods=names,
+        out=run,
+        progress=lambda label, *_: labels.add(label),
         **OPTIONS,
-    )  # fmt: skip
+    )
     assert resumed.state == "resumed" and labels  # nothing but the walks that were missing
     assert all("choices scored" in label for label in labels)
     assert lasting(resumed.result) == lasting(whole.result)
@@ -203,9 +223,13 @@ def test_methods_are_added_to_a_finished_run(demo, demo_task, tmp_path):
     run, labels = tmp_path / "run", set()
     compare(demo, [demo_task], methods=["loss", "tail"], out=run, **OPTIONS)
     added = compare(
-        demo, [demo_task], methods=["cka"], out=run, progress=lambda label, *_: labels.add(label),
+        demo,
+        [demo_task],
+        methods=["cka"],
+        out=run,
+        progress=lambda label, *_: labels.add(label),
         **OPTIONS,
-    )  # fmt: skip
+    )
     whole = compare(demo, [demo_task], methods=["tail", "cka", "loss"], **OPTIONS)
     assert added.state == "resumed" and lasting(added.result) == lasting(whole.result)
     assert all(" cka (1 of 1)" in label or "choices scored" in label for label in labels)
@@ -216,20 +240,33 @@ def test_methods_are_added_to_a_finished_run(demo, demo_task, tmp_path):
 def test_a_ranking_by_text_is_made_once_for_all_tasks(tiny, text_file, tmp_path):
     decoder, tasks, labels = tiny["llama"], [], []
     for place, name in enumerate(["first", "second"]):
-        rows = [dict(row, question=f"{row['question']} {WORDS.split()[number + place]}")
-                for number in range(5) for row in QUESTIONS]  # fmt: skip
+        rows = [
+            dict(row, question=f"{row['question']} {WORDS.split()[number + place]}")
+            for number in range(5)
+            for row in QUESTIONS
+        ]
         tasks.append(load_task(str(write_jsonl(tmp_path / f"{name}.jsonl", rows))))
     options = dict(methods=["sleb", "block_influence"], remove=[1, 3], text=text_file)
     both = compare(
-        decoder, tasks, calibration=[8, 6], evaluation=[7, 5], **options,
+        decoder,
+        tasks,
+        calibration=[8, 6],
+        evaluation=[7, 5],
+        **options,
         progress=lambda label, *_: labels.append(label),
-    )  # fmt: skip
-    ranked = {(Path(label.split(":")[0]).stem, name) for label in labels
-              for name in options["methods"] if f" {name} (" in label}  # fmt: skip
+    )
+    ranked = {
+        (Path(label.split(":")[0]).stem, name)
+        for label in labels
+        for name in options["methods"]
+        if f" {name} (" in label
+    }
     assert ("first", "sleb") in ranked and ("second", "sleb") not in ranked
     assert ("second", "block_influence") in ranked
-    alone = [compare(decoder, [task], calibration=chosen, evaluation=scored, **options)
-             for task, chosen, scored in zip(tasks, [8, 6], [7, 5], strict=True)]  # fmt: skip
+    alone = [
+        compare(decoder, [task], calibration=chosen, evaluation=scored, **options)
+        for task, chosen, scored in zip(tasks, [8, 6], [7, 5], strict=True)
+    ]
     for one, other in zip(lasting(both.result)["tasks"], alone, strict=True):
         (expected,) = lasting(other.result)["tasks"]
         assert one | {"folder": ""} == expected | {"folder": ""}
@@ -284,11 +321,21 @@ def test_another_run_is_refused_by_name(demo, demo_task, tmp_path_factory, chang
 def test_other_questions_and_models_are_refused(demo, tiny, demo_task, tmp_path):
     compare(demo, [demo_task], methods=["tail"], out=tmp_path / "run", **OPTIONS)
     with pytest.raises(UserError, match="its task demo questions was 72 and now is 73"):
-        compare(demo, [load_task("demo", limit=73)], methods=["tail"], out=tmp_path / "run",
-                **OPTIONS | {"evaluation": 48})  # fmt: skip
+        compare(
+            demo,
+            [load_task("demo", limit=73)],
+            methods=["tail"],
+            out=tmp_path / "run",
+            **OPTIONS | {"evaluation": 48},
+        )
     with pytest.raises(UserError, match="its model"):
-        compare(tiny["llama"], [demo_task], methods=["tail"], out=tmp_path / "run",
-                **OPTIONS | {"remove": [1, 2]})  # fmt: skip
+        compare(
+            tiny["llama"],
+            [demo_task],
+            methods=["tail"],
+            out=tmp_path / "run",
+            **OPTIONS | {"remove": [1, 2]},
+        )
 
 
 @pytest.mark.parametrize(
@@ -344,10 +391,13 @@ def right(share, questions, seed, draws=1):
 
 def test_pairs_against_a_slow_computation():
     cells = {
-        2: {"a": Cell(1, right(0.9, 80, 1)), "b": Cell(2, right(0.4, 80, 2)),
-            "c": Cell(3, right(0.85, 80, 3))},
+        2: {
+            "a": Cell(1, right(0.9, 80, 1)),
+            "b": Cell(2, right(0.4, 80, 2)),
+            "c": Cell(3, right(0.85, 80, 3)),
+        },
         5: {"a": Cell(4, right(0.8, 80, 4)), "b": Cell(5, right(0.3, 80, 5))},
-    }  # fmt: skip
+    }
     cells[2]["same"] = cells[2]["a"]
     pairs = compare_cells(cells)
     expected = []
@@ -381,9 +431,7 @@ def test_the_correction_is_over_all_numbers():
 
 def test_draws_are_tested_by_the_median():
     one, draws = right(0.9, 60, 1), right(0.6, 60, 2, draws=5)
-    tests = [
-        mcnemar(int((one[0] & ~row).sum()), int((~one[0] & row).sum())) for row in draws
-    ]  # fmt: skip
+    tests = [mcnemar(int((one[0] & ~row).sum()), int((~one[0] & row).sum())) for row in draws]
     assert paired_p(one, draws) == pytest.approx(min(1, 2 * np.median(tests)))
     assert paired_p(draws, one) == paired_p(one, draws)
     # Draws on both sides of the one: no difference, however large each is.
@@ -430,15 +478,24 @@ def test_retained_is_that_of_a_pruning_step():
     assert near.defined and high - low > 10
 
 
-@given(st.dictionaries(st.text("abcdef", min_size=1, max_size=1),
-                       st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1))  # fmt: skip
+@given(
+    st.dictionaries(
+        st.text("abcdef", min_size=1, max_size=1),
+        st.tuples(st.integers(0, 3), st.integers(0, 3)),
+        min_size=1,
+    )
+)
 def test_the_front_is_what_nothing_beats(points):
     costs, values = ({k: v[i] for k, v in points.items()} for i in (0, 1))
     expected = {
-        one for one in points
-        if not any((costs[o] < costs[one] and values[o] >= values[one])
-                   or (costs[o] == costs[one] and values[o] > values[one]) for o in points)
-    }  # fmt: skip
+        one
+        for one in points
+        if not any(
+            (costs[o] < costs[one] and values[o] >= values[one])
+            or (costs[o] == costs[one] and values[o] > values[one])
+            for o in points
+        )
+    }
     got = front(costs, values)
     assert set(got) == expected and list(got) == sorted(got, key=lambda m: (costs[m], -values[m]))
 
@@ -483,8 +540,12 @@ def test_the_result_by_hand(demo, demo_task, tmp_path):
     numbers, chances = [0, 2, 6, 10], np.full(len(flags[()]), task["chance"])
     best = [flags[()].astype(float)]
     for number in numbers[1:]:
-        cells = [cell for one in task["methods"] for cell in one["cells"]
-                 if cell["removed_blocks"] == number]  # fmt: skip
+        cells = [
+            cell
+            for one in task["methods"]
+            for cell in one["cells"]
+            if cell["removed_blocks"] == number
+        ]
         cell = max(cells, key=lambda cell: cell["accuracy"])
         best.append(np.mean([flags[tuple(blocks)] for blocks in cell["sets"]], axis=0))
     by_hand = fit_fall(best, chances, 0, numbers)
@@ -514,8 +575,10 @@ def test_the_result_by_hand(demo, demo_task, tmp_path):
             assert cell["retained_debiased"] == pytest.approx(left)
             low, high = cell["retained_debiased_ci"]
             assert low <= cell["retained_debiased"] <= high
-            both = (Retained(cell[name], tuple(cell[f"{name}_ci"]))
-                    for name in ("retained", "retained_debiased"))  # fmt: skip
+            both = (
+                Retained(cell[name], tuple(cell[f"{name}_ci"]))
+                for name in ("retained", "retained_debiased")
+            )
             assert cell["collapse"] == collapse_kind(*both)
             if cell["removed_blocks"] in task["common_numbers"]:
                 means.append(cell["retained"])
@@ -524,9 +587,10 @@ def test_the_result_by_hand(demo, demo_task, tmp_path):
     for row in task["by_removed"]:
         of = {
             one["method"]: cell["accuracy"]
-            for one in task["methods"] for cell in one["cells"]
+            for one in task["methods"]
+            for cell in one["cells"]
             if cell["removed_blocks"] == row["removed_blocks"]
-        }  # fmt: skip
+        }
         assert row["best"] == [name for name in of if of[name] == max(of.values())]
         assert sorted(row["best"] + row["not_worse"] + row["worse"]) == sorted(of)
     drawn = {line.get_label(): line.get_ydata() for line in got.plot().axes[0].lines}
@@ -549,9 +613,14 @@ def everything(demo, demo_task, tmp_path_factory):
     text = run.parent / "text.txt"
     text.write_text("\n".join(question.text for question in demo_task.questions))
     found = compare(
-        demo, [demo_task], text=text, calibration=24, draws=3, out=run, methods=[
-            name for name in METHODS if name not in ("accuracy", "loss", "sleb")]
-    )  # fmt: skip
+        demo,
+        [demo_task],
+        text=text,
+        calibration=24,
+        draws=3,
+        out=run,
+        methods=[name for name in METHODS if name not in ("accuracy", "loss", "sleb")],
+    )
     return run, found.result["tasks"][0]
 
 
@@ -574,15 +643,19 @@ def test_tables_fit_and_mark_the_best(everything):
         shown = [cell for cell in cells if cell[0] in "-–0123456789" and "," not in cell]
         assert len(shown) == 2 + 13  # passes twice
         marked = {cell["removed_blocks"] for cell in one["cells"]}
-        for number, cell in zip(task["numbers"], [c for r in rows for c in r.split()[2:]],
-                                strict=True):  # fmt: skip
+        for number, cell in zip(
+            task["numbers"], [c for r in rows for c in r.split()[2:]], strict=True
+        ):
             stand = task["by_removed"][number - 1]
             assert (cell == "–") == (number not in marked)
             assert cell.endswith("*") == (one["method"] in stand["best"])
             assert cell.endswith("~") == (one["method"] in stand["not_worse"])
     assert "\x1b[1m" in styled
-    long = dict(task, numbers=list(range(1, 30)), by_removed=[
-        dict(task["by_removed"][0], removed_blocks=number) for number in range(1, 30)])  # fmt: skip
+    long = dict(
+        task,
+        numbers=list(range(1, 30)),
+        by_removed=[dict(task["by_removed"][0], removed_blocks=number) for number in range(1, 30)],
+    )
     assert max(map(len, printed([retained_table(long)], 200)[0].splitlines())) <= 80
 
 
@@ -611,9 +684,13 @@ def test_figures_can_be_read(everything):
 def test_places_of_removal():
     order = {"orders": [{"number": None, "draw": None, "order": [5, 2, 7]}]}
     assert removal_places(order) == {5: 1, 2: 2, 7: 3}
-    windows = {"orders": [{"number": 3, "draw": None, "order": [4, 5, 6]},
-                          {"number": 1, "draw": None, "order": [8]},
-                          {"number": 2, "draw": None, "order": [5, 6]}]}  # fmt: skip
+    windows = {
+        "orders": [
+            {"number": 3, "draw": None, "order": [4, 5, 6]},
+            {"number": 1, "draw": None, "order": [8]},
+            {"number": 2, "draw": None, "order": [5, 6]},
+        ]
+    }
     assert removal_places(windows) == {8: 1, 5: 2, 6: 2, 4: 3}
 
 
@@ -672,9 +749,13 @@ def test_the_page_is_offline_and_whole(everything):
 
 def test_a_model_at_chance(tiny, tiny_task, tmp_path):
     got = compare(
-        tiny["llama"], [tiny_task], methods=["tail", "magnitude"], remove=[1, 2], calibration=5,
+        tiny["llama"],
+        [tiny_task],
+        methods=["tail", "magnitude"],
+        remove=[1, 2],
+        calibration=5,
         out=tmp_path / "run",
-    )  # fmt: skip
+    )
     (task,) = got.result["tasks"]
     task = dict(task, full=dict(task["full"], accuracy=0.1))
     text, _ = printed([retained_table(task)])
@@ -685,12 +766,31 @@ def test_a_model_at_chance(tiny, tiny_task, tmp_path):
 
 def test_the_command_on_two_tasks(capsys, tmp_path, monkeypatch, demo_task):
     monkeypatch.setenv("COLUMNS", "80")
-    rows = [{"question": q.text, "choices": list(q.choices), "answer": q.answer}
-            for q in demo_task.questions]  # fmt: skip
+    rows = [
+        {"question": q.text, "choices": list(q.choices), "answer": q.answer}
+        for q in demo_task.questions
+    ]
     other = write_jsonl(tmp_path / "other.jsonl", rows)
-    words = ["compare", "demo", "--task", f"demo,{other}", "--methods", "tail,random,ppl",
-             "--remove", "2,5", "--limit", "60", "--calibration", "20", "--draws", "2",
-             "--protect", "0", "--out", str(tmp_path / "run")]  # fmt: skip
+    words = [
+        "compare",
+        "demo",
+        "--task",
+        f"demo,{other}",
+        "--methods",
+        "tail,random,ppl",
+        "--remove",
+        "2,5",
+        "--limit",
+        "60",
+        "--calibration",
+        "20",
+        "--draws",
+        "2",
+        "--protect",
+        "0",
+        "--out",
+        str(tmp_path / "run"),
+    ]
     with pytest.raises(SystemExit) as ended:
         main(words)
     out, err = capsys.readouterr()
@@ -703,8 +803,13 @@ def test_the_command_on_two_tasks(capsys, tmp_path, monkeypatch, demo_task):
     result = json.loads(told)
     assert [task["folder"] for task in result["tasks"]] == ["demo", "other"] and not err
     assert result["protect"] == [0] and result["remove"] == [2, 5]
-    assert all(0 not in one for task in result["tasks"] for m in task["methods"]
-               for cell in m["cells"] for one in cell["sets"])  # fmt: skip
+    assert all(
+        0 not in one
+        for task in result["tasks"]
+        for m in task["methods"]
+        for cell in m["cells"]
+        for one in cell["sets"]
+    )
     with pytest.raises(SystemExit):
         main(["report", str(tmp_path / "run"), "--copy", str(tmp_path / "copy.html"), "--quiet"])
     assert 'id="other-orders"' in (tmp_path / "copy.html").read_text()
@@ -712,22 +817,39 @@ def test_the_command_on_two_tasks(capsys, tmp_path, monkeypatch, demo_task):
 
 def made(rights, numbers, debiased=None):
     """The entry of a task on which one method leaves so many of 40 right, the full model first."""
+
     def line(place):
-        told = {"blocks": list(range(([0, *numbers])[place])), "decision_margin": 0.5,
-                "correct": "1" * rights[place] + "0" * (40 - rights[place])}  # fmt: skip
+        told = {
+            "blocks": list(range(([0, *numbers])[place])),
+            "decision_margin": 0.5,
+            "correct": "1" * rights[place] + "0" * (40 - rights[place]),
+        }
         if debiased:
             right = debiased[place]
             told["correct_debiased"] = "1" * right + "0" * (40 - right)
         return told | {"removed_blocks": len(told["blocks"])}
 
     return conclude_task(
-        folder="made", numbers=numbers, left_out={}, scoring={}, seed=0,
+        folder="made",
+        numbers=numbers,
+        left_out={},
+        scoring={},
+        seed=0,
         trace={"task": "made", "scoring": "letter", "questions": 9, "blocks": 12, "transition": {}},
-        rankings=[{"method": "tail", "number": None, "draw": None, "order": list(range(11)),
-                   "chosen_on": None, "block_passes": 0, "seconds": 0.0}],
+        rankings=[
+            {
+                "method": "tail",
+                "number": None,
+                "draw": None,
+                "order": list(range(11)),
+                "chosen_on": None,
+                "block_passes": 0,
+                "seconds": 0.0,
+            }
+        ],
         lines=[line(place) for place in range(len(rights))],
         evaluation=SimpleNamespace(options=np.full(40, 4)),
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize(("lost", "significant"), [(1, False), (20, True)])
@@ -753,8 +875,16 @@ def test_a_fall_is_told_where_it_is_significant(lost, significant):
     assert any(one.startswith(f"{best} {between}{told}") for one in lines)
     assert any(one.endswith(follows) for one in lines)
     assert any(one.startswith(f"What tail retains {between}{told}") for one in lines)
-    older = dict(found, cliff={"removed_blocks": 3, "best_before": 1.0, "best": 0.2,
-                               "loss_ci": [0.6, 0.9], "significant": True})  # fmt: skip
+    older = dict(
+        found,
+        cliff={
+            "removed_blocks": 3,
+            "best_before": 1.0,
+            "best": 0.2,
+            "loss_ci": [0.6, 0.9],
+            "significant": True,
+        },
+    )
     assert follows in compare_lines(older) and best not in " ".join(compare_lines(older))
 
 
@@ -768,7 +898,7 @@ def test_collapses_by_letters_are_told_apart():
         "of removed blocks): tail at 2.",
         "Collapsed in knowledge, without the label prior as well (at numbers of removed blocks): "
         "tail at 3.",
-    ]  # fmt: skip
+    ]
     ((_, row),) = debiased_table(found).rows
     assert [cell.long()[0] for _, cell in row] == ["tail", "100.0", "96.2", "0.0"]
     assert [cell.kind == "strong" for _, cell in row] == [False, False, True, False]
@@ -789,6 +919,7 @@ def test_pairs_of_a_run_are_all_different_choices(everything):
         expected = {(*map(tuple, pair),) for pair in combinations(groups.values(), 2)}
         got = {
             (tuple(p["first"]), tuple(p["second"]))
-            for p in task["pairs"] if p["removed_blocks"] == number
-        }  # fmt: skip
+            for p in task["pairs"]
+            if p["removed_blocks"] == number
+        }
         assert got == expected

@@ -34,8 +34,11 @@ OPTIONS = dict(remove=[1, 3], calibration=8, draws=2, seed=5)
 
 @pytest.fixture
 def task(tmp_path):
-    rows = [dict(row, question=f"{row['question']} {WORDS.split()[number]}")
-            for number in range(4) for row in QUESTIONS]  # fmt: skip
+    rows = [
+        dict(row, question=f"{row['question']} {WORDS.split()[number]}")
+        for number in range(4)
+        for row in QUESTIONS
+    ]
     return load_task(str(write_jsonl(tmp_path / "questions.jsonl", rows)))
 
 
@@ -44,13 +47,12 @@ def cells(result, method, task=0):
     return found["cells"]
 
 
-
-
 @pytest.mark.parametrize("family", ["llama", "gemma2"])
 def test_cells_have_the_guards_of_prune(tiny, task, tmp_path, family):
     decoder = tiny[family]
-    got = compare(decoder, [task], methods=["magnitude", "tail"], text="none", guard=SMALL,
-                  **OPTIONS)  # fmt: skip
+    got = compare(
+        decoder, [task], methods=["magnitude", "tail"], text="none", guard=SMALL, **OPTIONS
+    )
     for name in ("magnitude", "tail"):
         pruning = prune(decoder, task, method=name, remove=3, calibration=8, seed=5, guard=SMALL)
         for cell in cells(got.result, name):
@@ -59,8 +61,11 @@ def test_cells_have_the_guards_of_prune(tiny, task, tmp_path, family):
             assert cell["guard"] == short_figures(step.guard)
         (entry,) = got.result["tasks"]
         assert entry["full"]["guard"] == short_figures(pruning.steps[0].guard)
-    losses = {cell["guard"]["text_loss"] for name in ("magnitude", "tail")
-              for cell in cells(got.result, name)}  # fmt: skip
+    losses = {
+        cell["guard"]["text_loss"]
+        for name in ("magnitude", "tail")
+        for cell in cells(got.result, name)
+    }
     assert len(losses) >= 3  # else this compares nothing
 
 
@@ -71,8 +76,9 @@ def test_guards_look_at_what_follows_the_text_chosen_by(tiny, task, tmp_path):
     path = tmp_path / "text.txt"
     path.write_text(decoder.tokenizer.decode(np.concatenate(cut)), encoding="utf-8")
     got = compare(decoder, [task], methods=["sleb"], text=path, guard=SMALL, **OPTIONS)
-    pruning = prune(decoder, task, method="sleb", text=path, remove=3, calibration=8, seed=5,
-                    guard=SMALL)  # fmt: skip
+    pruning = prune(
+        decoder, task, method="sleb", text=path, remove=3, calibration=8, seed=5, guard=SMALL
+    )
     assert got.result["guard"]["guard_text_skipped_tokens"] == 16 * 256
     for cell in cells(got.result, "sleb"):
         assert cell["sets"] == [sorted(pruning.removed[: cell["removed_blocks"]])]
@@ -85,8 +91,9 @@ def test_guards_look_at_what_follows_the_text_chosen_by(tiny, task, tmp_path):
 def test_what_is_drawn_is_a_mean_over_draws(tiny, task):
     got = compare(tiny["gemma2"], [task], methods=["random"], text="none", guard=SMALL, **OPTIONS)
     for cell in cells(got.result, "random"):
-        alone = [guard_model(tiny["gemma2"], blocks, guard=SMALL, seed=5)
-                 for blocks in cell["sets"]]  # fmt: skip
+        alone = [
+            guard_model(tiny["gemma2"], blocks, guard=SMALL, seed=5) for blocks in cell["sets"]
+        ]
         for name, value in cell["guard"].items():
             if not name.endswith("_ci"):
                 assert value == pytest.approx(np.mean([one["pruned"][name] for one in alone]))
@@ -96,8 +103,10 @@ def test_intervals_of_draws():
     rng = np.random.default_rng(1)
     full = guard_figures(rng.uniform(2, 3, 12), rng.integers(3, size=(5, 9)), None, 0)
     full["guessing"] = 5.0
-    drawn = [guard_figures(rng.uniform(3, 6, 12) + shift, rng.integers(3, size=(5, 9)), full, 0)
-             for shift in (0, 1, 4)]  # fmt: skip
+    drawn = [
+        guard_figures(rng.uniform(3, 6, 12) + shift, rng.integers(3, size=(5, 9)), full, 0)
+        for shift in (0, 1, 4)
+    ]
     found = drawn_figures(drawn, full, 0)
     assert set(found) == set(short_figures(full))
     losses = np.array([one["losses"] for one in drawn])
@@ -117,8 +126,10 @@ def test_intervals_of_draws():
 
 def test_guards_are_added_to_a_finished_run_and_shared_between_tasks(tiny, task, tmp_path):
     decoder, run = tiny["llama"], tmp_path / "run"
-    rows = [dict(question=q.text, choices=list(q.choices), answer=q.answer)
-            for q in task.questions[::-1]]  # fmt: skip
+    rows = [
+        dict(question=q.text, choices=list(q.choices), answer=q.answer)
+        for q in task.questions[::-1]
+    ]
     other = load_task(str(write_jsonl(tmp_path / "other.jsonl", rows)))
     names = ["magnitude", "tail", "random"]
     common = dict(methods=names, text="none", **OPTIONS)
@@ -126,12 +137,23 @@ def test_guards_are_added_to_a_finished_run_and_shared_between_tasks(tiny, task,
     assert bare.result["guard"] is None and cells(bare.result, "tail")[0]["guard"] is None
     assert bare.result["tasks"][0]["full"]["guard"] is None
     labels = set()
-    added = compare(decoder, [task, other], out=run, guard=SMALL,
-                    progress=lambda label, *_: labels.add(label), **common)  # fmt: skip
+    added = compare(
+        decoder,
+        [task, other],
+        out=run,
+        guard=SMALL,
+        progress=lambda label, *_: labels.add(label),
+        **common,
+    )
     assert added.state == "resumed" and all(label.startswith("guards of") for label in labels)
     lines = [tuple(line["blocks"]) for line in read_json_lines(run / "guards.jsonl")]
-    asked = {tuple(one) for entry in added.result["tasks"] for method in entry["methods"]
-             for cell in method["cells"] for one in cell["sets"]}  # fmt: skip
+    asked = {
+        tuple(one)
+        for entry in added.result["tasks"]
+        for method in entry["methods"]
+        for cell in method["cells"]
+        for one in cell["sets"]
+    }
     assert len(lines) == len(set(lines)) and set(lines) == {(), *asked} and lines[0] == ()
     whole = compare(decoder, [task, other], guard=SMALL, **common)
     assert lasting(added.result) == lasting(whole.result)
@@ -144,8 +166,9 @@ def test_guards_are_added_to_a_finished_run_and_shared_between_tasks(tiny, task,
     assert cells(more.result, "tail") == cells(added.result, "tail")
     write_report(run)
     with pytest.raises(UserError, match="of its guard, guard_windows was 9 and now is 10"):
-        compare(decoder, [task, other], out=run, guard=Guard(windows=10, window_tokens=24),
-                **common)  # fmt: skip
+        compare(
+            decoder, [task, other], out=run, guard=Guard(windows=10, window_tokens=24), **common
+        )
     assert RunDirectory(run).manifest["status"] == "finished"
 
 
@@ -162,8 +185,9 @@ def test_a_killed_run_goes_on_guard_by_guard(tiny, task, tmp_path):
         compare(decoder, [task], out=run, progress=stop, **common)
     assert len(read_json_lines(run / "guards.jsonl")) == 2
     labels = []
-    resumed = compare(decoder, [task], out=run, progress=lambda label, *_: labels.append(label),
-                      **common)  # fmt: skip
+    resumed = compare(
+        decoder, [task], out=run, progress=lambda label, *_: labels.append(label), **common
+    )
     assert labels[0].startswith("guards of 1 of") and resumed.state == "resumed"
     assert lasting(resumed.result) == lasting(whole.result)
 
@@ -196,8 +220,9 @@ def test_half_of_a_short_text_is_left_to_guards(tiny, monkeypatch):
     length = decoder.max_length
     text, fingerprint = read_text_file()
     some = decoder.tokenizer.decode(np.concatenate(text_windows(decoder, text, length)[:7]))
-    monkeypatch.setattr("phaseprune.methods.plain_text.read_text_file",
-                        lambda path: (some, fingerprint))  # fmt: skip
+    monkeypatch.setattr(
+        "phaseprune.methods.plain_text.read_text_file", lambda path: (some, fingerprint)
+    )
     assert len(read_windows(decoder, None).windows) == 3
     assert len(read_windows(decoder, "a file").windows) == 7
 
@@ -238,8 +263,15 @@ def test_without_text(tiny, task):
 @pytest.fixture
 def guarded(tiny, task, tmp_path):
     run = tmp_path / "guarded"
-    got = compare(tiny["gemma2"], [task], methods=["magnitude", "tail", "reverse", "random"],
-                  text="none", guard=SMALL, out=run, **OPTIONS)  # fmt: skip
+    got = compare(
+        tiny["gemma2"],
+        [task],
+        methods=["magnitude", "tail", "reverse", "random"],
+        text="none",
+        guard=SMALL,
+        out=run,
+        **OPTIONS,
+    )
     return run, got.result["tasks"][0]
 
 
@@ -263,8 +295,12 @@ def test_tables_and_words(guarded):
         rises = [100 * cell["guard"]["text_loss_rise"] for cell in one["cells"]]
         assert [float(cell) for cell in row[1:]] == pytest.approx(rises, abs=0.5)
     number = entry["common_numbers"][-1] if entry["common_numbers"] else 1
-    at = {one["method"]: cell["guard"]["text_loss"] for one in entry["methods"]
-          for cell in one["cells"] if cell["removed_blocks"] == number}  # fmt: skip
+    at = {
+        one["method"]: cell["guard"]["text_loss"]
+        for one in entry["methods"]
+        for cell in one["cells"]
+        if cell["removed_blocks"] == number
+    }
     assert f"lowest with {min(at, key=at.get)} (" in guarded_lines(entry)[1]
     entry["methods"][0]["cells"][0]["guard"] = None
     text, _ = printed(View(guarded_tables(entry)).terminal(), 200)
@@ -288,8 +324,21 @@ def test_the_figure_and_the_page(guarded):
 
 
 def test_the_command(capsys, tmp_path):
-    words = ["compare", "demo", "--methods", "tail,sleb", "--remove", "2", "--limit", "40",
-             "--calibration", "12", "--guard", "--out", str(tmp_path / "run")]  # fmt: skip
+    words = [
+        "compare",
+        "demo",
+        "--methods",
+        "tail,sleb",
+        "--remove",
+        "2",
+        "--limit",
+        "40",
+        "--calibration",
+        "12",
+        "--guard",
+        "--out",
+        str(tmp_path / "run"),
+    ]
     with pytest.raises(SystemExit) as ended:
         main(words)
     out, err = capsys.readouterr()

@@ -40,8 +40,10 @@ def own_code(tmp_path):
     shutil.copytree(str(files("phaseprune.demo") / "model"), folder)
     (folder / "own.py").write_text(CODE.format(told=str(told)))
     config = json.loads((folder / "config.json").read_text())
-    config |= {"auto_map": {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"},
-               "model_type": "evil"}  # fmt: skip
+    config |= {
+        "auto_map": {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"},
+        "model_type": "evil",
+    }
     (folder / "config.json").write_text(json.dumps(config))
     return folder, told
 
@@ -86,34 +88,37 @@ def test_the_code_runs_where_it_is_asked_for(own_code):
     assert told.exists()
 
 
-@pytest.mark.parametrize("line, says", [
-    ("shuffle: 'no'", "`shuffle` must be true or false and is 'no'"),
-    ("permute: 'false'", "`permute` must be true or false and is 'false'"),
-    ("chat: 5", "`chat` must be true or false and is 5"),
-    ("stream: 5", "`stream` must be true or false and is 5"),
-    ("seed: x", "`seed` must be a whole number and is 'x'"),
-    ("seed: true", "`seed` must be a whole number and is True"),
-    ("limit: x", "`limit` must be a whole number and is 'x'"),
-    ("limit: 2.5", "`limit` must be a whole number and is 2.5"),
-    ("device: 5", "`device` must be a text"),
-    ("out: 5", "`out` must be a text or a path and is 5; put it in quotes"),
-    ("labels: 1", "`labels` must be a text and is 1; put it in quotes"),
-    ("revision: 2024-01-01", "`revision` must be a text"),
-    ("noise: [true]", "`noise` must be a list of numbers"),
-    ("ladder: [2.5, 3]", "`ladder` must be a list of whole numbers"),
-    ("heal-steps: '3'", "`heal_steps` must be a whole number and is '3'"),
-    ("shuffle:", "`shuffle` must be true or false and is nothing"),
-    ("model: [m]", "`model` must be a text"),
-    ("tasks: {demo: 5}", "the options of demo must be names with values"),
-    ("tasks: {demo: [limit]}", "the options of demo must be names with values"),
-    ("tasks: {demo: {shuffle: 'no'}}", "`shuffle` of demo must be true or false and is 'no'"),
-    ("tasks: {demo: {shots: yes}}", "`shots` of demo must be a whole number and is True"),
-    ("tasks: {5: {limit: 3}}", "a name in `tasks:` must be a text and is 5"),
-    ("tasks: [[demo]]", "a name in `tasks:` must be a text"),
-    ("tasks: [demo, demo]", "names the task demo twice"),
-    ("shot-order: first\nshot_order: random", "'shot_order' stands there twice"),
-    ("when: 2024-13-45", "cannot be read as YAML"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "line, says",
+    [
+        ("shuffle: 'no'", "`shuffle` must be true or false and is 'no'"),
+        ("permute: 'false'", "`permute` must be true or false and is 'false'"),
+        ("chat: 5", "`chat` must be true or false and is 5"),
+        ("stream: 5", "`stream` must be true or false and is 5"),
+        ("seed: x", "`seed` must be a whole number and is 'x'"),
+        ("seed: true", "`seed` must be a whole number and is True"),
+        ("limit: x", "`limit` must be a whole number and is 'x'"),
+        ("limit: 2.5", "`limit` must be a whole number and is 2.5"),
+        ("device: 5", "`device` must be a text"),
+        ("out: 5", "`out` must be a text or a path and is 5; put it in quotes"),
+        ("labels: 1", "`labels` must be a text and is 1; put it in quotes"),
+        ("revision: 2024-01-01", "`revision` must be a text"),
+        ("noise: [true]", "`noise` must be a list of numbers"),
+        ("ladder: [2.5, 3]", "`ladder` must be a list of whole numbers"),
+        ("heal-steps: '3'", "`heal_steps` must be a whole number and is '3'"),
+        ("shuffle:", "`shuffle` must be true or false and is nothing"),
+        ("model: [m]", "`model` must be a text"),
+        ("tasks: {demo: 5}", "the options of demo must be names with values"),
+        ("tasks: {demo: [limit]}", "the options of demo must be names with values"),
+        ("tasks: {demo: {shuffle: 'no'}}", "`shuffle` of demo must be true or false and is 'no'"),
+        ("tasks: {demo: {shots: yes}}", "`shots` of demo must be a whole number and is True"),
+        ("tasks: {5: {limit: 3}}", "a name in `tasks:` must be a text and is 5"),
+        ("tasks: [[demo]]", "a name in `tasks:` must be a text"),
+        ("tasks: [demo, demo]", "names the task demo twice"),
+        ("shot-order: first\nshot_order: random", "'shot_order' stands there twice"),
+        ("when: 2024-13-45", "cannot be read as YAML"),
+    ],
+)
 def test_a_value_of_another_type_is_refused_before_a_model_is_loaded(
     capsys, monkeypatch, tmp_path, line, says
 ):
@@ -133,9 +138,15 @@ def test_what_a_configuration_may_say(tmp_path):
     )
     found = configuration(path)
     assert found.options == {
-        "noise": (0.001, 0.5, 1), "ladder": (2, 4), "skip": ("heal",), "limit": None,
-        "probe": None, "stream": False, "max_memory": "8GB", "out": "here",
-    }  # fmt: skip
+        "noise": (0.001, 0.5, 1),
+        "ladder": (2, 4),
+        "skip": ("heal",),
+        "limit": None,
+        "probe": None,
+        "stream": False,
+        "max_memory": "8GB",
+        "out": "here",
+    }
     assert found.tasks == {"demo": {"shuffle": True, "shots": 2}, "b": {}}
 
 
@@ -146,21 +157,32 @@ def test_every_option_of_a_configuration_has_a_type():
     assert {*option_types(load_task)} <= {*kinds}
 
 
-@given(st.one_of(st.none(), st.integers(), st.floats(), st.text(), st.lists(st.booleans()),
-                 st.dictionaries(st.text(), st.booleans())))  # fmt: skip
+@given(
+    st.one_of(
+        st.none(),
+        st.integers(),
+        st.floats(),
+        st.text(),
+        st.lists(st.booleans()),
+        st.dictionaries(st.text(), st.booleans()),
+    )
+)
 def test_only_true_and_false_are_true_and_false(value):
     with pytest.raises(UserError, match="must be true or false"):
         checked("--x", bool, value)
 
 
-@pytest.mark.parametrize("options, says", [
-    ({"shuffle": "no"}, "shuffle must be true or false and is 'no'"),
-    ({"permute": 1}, "permute must be true or false and is 1"),
-    ({"limit": "5"}, "limit must be a whole number and is '5'"),
-    ({"limit": True}, "limit must be a whole number"),
-    ({"seed": None}, "seed must be a whole number and is nothing"),
-    ({"shots_from": 5}, "shots_from must be a text or a path"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "options, says",
+    [
+        ({"shuffle": "no"}, "shuffle must be true or false and is 'no'"),
+        ({"permute": 1}, "permute must be true or false and is 1"),
+        ({"limit": "5"}, "limit must be a whole number and is '5'"),
+        ({"limit": True}, "limit must be a whole number"),
+        ({"seed": None}, "seed must be a whole number and is nothing"),
+        ({"shots_from": 5}, "shots_from must be a text or a path"),
+    ],
+)
 def test_load_task_takes_no_other_types(options, says):
     with pytest.raises(UserError, match=re.escape(says)):
         load_task("demo", **options)
@@ -170,10 +192,15 @@ def test_numbers_of_numpy_are_numbers():
     assert len(load_task("demo", limit=np.int64(3)).questions) == 3
 
 
-@pytest.mark.parametrize("options, says", [
-    ({"stream": "no"}, "stream must be true or false"), ({"device": 5}, "device must be a"),
-    ({"blocks": 5}, "blocks must be a text"), ({"max_memory": 1.5}, "max_memory must be a"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "options, says",
+    [
+        ({"stream": "no"}, "stream must be true or false"),
+        ({"device": 5}, "device must be a"),
+        ({"blocks": 5}, "blocks must be a text"),
+        ({"max_memory": 1.5}, "max_memory must be a"),
+    ],
+)
 def test_load_model_takes_no_other_types(options, says):
     with pytest.raises(UserError, match=says):
         load_model("demo", **options)
@@ -186,10 +213,13 @@ def test_settings_in_python_are_checked_too():
         resolve(Settings(noise=(True,)), 14)
 
 
-@pytest.mark.parametrize("settings, says", [
-    ({"shuffle": "no"}, "shuffle must be true or false"),
-    ({"shuffel": True}, "unknown option, 'shuffel'"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "settings, says",
+    [
+        ({"shuffle": "no"}, "shuffle must be true or false"),
+        ({"shuffel": True}, "unknown option, 'shuffel'"),
+    ],
+)
 def test_a_manifests_options_are_checked(settings, says):
     manifest = {"task": {"name": "demo"}, "task_settings": settings}
     with pytest.raises(UserError, match=f"cannot be loaded again: .*{says}"):

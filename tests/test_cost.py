@@ -33,14 +33,25 @@ from phaseprune.sweep.walk import block_passes
 CONFIGURATIONS = sorted((Path(__file__).parents[1] / "configs" / "paper").glob("*.yaml"))
 #: What the configurations name, and how many blocks these have.
 MODELS = {
-    "llama3-8b": "meta-llama/Meta-Llama-3-8B", "llama2-7b": "meta-llama/Llama-2-7b-hf",
-    "qwen3-4b": "Qwen/Qwen3-4B", "demo": "demo",
-}  # fmt: skip
+    "llama3-8b": "meta-llama/Meta-Llama-3-8B",
+    "llama2-7b": "meta-llama/Llama-2-7b-hf",
+    "qwen3-4b": "Qwen/Qwen3-4B",
+    "demo": "demo",
+}
 BLOCKS = {"llama3-8b": 32, "llama2-7b": 32, "qwen3-4b": 36, "demo": 14}
 SMALL = Settings(
-    calibration=60, evaluation=70, probe=12, remove=4, noise=(0.02, 0.5), noise_seeds=2, draws=3,
-    most=2, ladder=(2, 4), heal_steps=4, heal_batch=8,
-)  # fmt: skip
+    calibration=60,
+    evaluation=70,
+    probe=12,
+    remove=4,
+    noise=(0.02, 0.5),
+    noise_seeds=2,
+    draws=3,
+    most=2,
+    ladder=(2, 4),
+    heal_steps=4,
+    heal_batch=8,
+)
 
 
 class Counts:
@@ -91,9 +102,15 @@ def stated(decoder, task, settings, seed=0, training_inputs=None):
     inputs = encode_inputs(task, decoder.tokenizer, decoder.max_length)
     rows = prepare(decoder, task, streams=1).rows
     sides = measure_sides(
-        task, settings, seed, inputs, rows, batch_tokens(decoder), decoder.packed_length,
+        task,
+        settings,
+        seed,
+        inputs,
+        rows,
+        batch_tokens(decoder),
+        decoder.packed_length,
         training_inputs,
-    )  # fmt: skip
+    )
     width = decoder.width
     parameters = sum(p.numel() for p in decoder.blocks[0].parameters())
     vocabulary = decoder.head.weight.shape[0]
@@ -142,8 +159,10 @@ def test_experiments_take_what_is_stated(demo, task, counts, tmp_path):
     # What the results say of themselves.
     steps = [json.loads(line) for line in (tmp_path / "prune/steps.jsonl").read_text().splitlines()]
     assert steps[1]["block_passes"] == 14 * 15 // 2
-    assert all(step["block_passes"] <= n * (n + 1) // 2
-               for step, n in zip(steps[1:], (14, 13, 12, 11), strict=True))  # fmt: skip
+    assert all(
+        step["block_passes"] <= n * (n + 1) // 2
+        for step, n in zip(steps[1:], (14, 13, 12, 11), strict=True)
+    )
     assert found["prune"].block_passes == (
         14 + sum(n * (n + 1) // 2 for n in (14, 13, 12, 11)) + sum((14, 13, 12, 11, 10))
     )
@@ -168,9 +187,7 @@ def test_other_ablations(demo, task, counts, tmp_path, kind):
     run_experiment("trace", job)  # says which phases there are
     counts.tokens = counts.reads = 0
     run_experiment("ablate", job)
-    assert (counts.tokens, counts.reads) == (
-        found["ablate"].token_passes, found["ablate"].reads
-    )  # fmt: skip
+    assert (counts.tokens, counts.reads) == (found["ablate"].token_passes, found["ablate"].reads)
 
 
 def test_sides_are_those_of_the_experiments(demo):
@@ -182,8 +199,13 @@ def test_sides_are_those_of_the_experiments(demo):
         job = Job(demo, task, settings, Path("."), seed=3)
         chosen, others = split(task, 15, None, 3)
         _, scored = split(task, 15, 20, 3)
-        for name, some in (("all", task), ("calibration", chosen), ("others", others),
-                           ("evaluation", scored), ("probe", job.probe)):  # fmt: skip
+        for name, some in (
+            ("all", task),
+            ("calibration", chosen),
+            ("others", others),
+            ("evaluation", scored),
+            ("probe", job.probe),
+        ):
             assert getattr(sides, name) == side_of(prepare(demo, some, streams=1).rows), name
         assert sides.training.questions == (240 if permute else 60)
         assert not sides.training_known
@@ -210,9 +232,11 @@ def test_no_draw_of_sets_takes_more_than_the_bound():
             taken = block_passes(blocks, sorted(map(sorted, sets)))
             bound = set_passes(blocks, silent, count, draws)
             assert taken <= bound
-            total, models, tightest = total + taken, models + len(sets), max(
-                tightest, taken / bound
-            )  # fmt: skip
+            total, models, tightest = (
+                total + taken,
+                models + len(sets),
+                max(tightest, taken / bound),
+            )
         passes, readings = phasewise_passes(blocks, draws, None)
         assert total <= passes and models <= readings
     assert tightest > 0.8
@@ -240,13 +264,12 @@ def test_operations_and_seconds_are_those_of_passes_and_reads(demo, task):
         rel=1e-5,
     )
     rates = Rates(token=1e-6, read=1e-3, vocabulary_read=1.0)
-    assert one.seconds(rates, shape) == pytest.approx(
-        1e-6 * one.token_passes + 1e-3 * one.reads
-    )  # fmt: skip
+    assert one.seconds(rates, shape) == pytest.approx(1e-6 * one.token_passes + 1e-3 * one.reads)
     assert lens.seconds(rates, shape) == pytest.approx(
         1e-6 * (lens.token_passes + lens.lens_flop / 2 / shape.block_parameters)
-        + 1e-3 * lens.reads + lens.vocabulary_reads
-    )  # fmt: skip
+        + 1e-3 * lens.reads
+        + lens.vocabulary_reads
+    )
     racing = stated(demo, task, resolve(replace(SMALL, search="racing"), 14))[0]["prune"]
     assert (racing.kind, racing.block_passes) == ("about", found["prune"].block_passes)
 

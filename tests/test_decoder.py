@@ -109,8 +109,13 @@ def test_nan_on_the_way_names_the_block_and_the_question(tiny_dirs, question_fil
 
 def bert(tmp_path, cls):
     torch.manual_seed(0)
-    config = BertConfig(vocab_size=320, hidden_size=32, num_hidden_layers=3, num_attention_heads=4,
-                        intermediate_size=48)  # fmt: skip
+    config = BertConfig(
+        vocab_size=320,
+        hidden_size=32,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        intermediate_size=48,
+    )
     cls(config).save_pretrained(tmp_path)
     make_tokenizer().save_pretrained(tmp_path)
     return str(tmp_path)
@@ -125,8 +130,14 @@ def test_encoders_are_refused(tmp_path):
 
 
 def test_encoder_decoders_are_refused_before_weights_are_read(tmp_path):
-    T5Config(vocab_size=320, d_model=32, num_layers=2, num_heads=4, d_ff=48,
-             architectures=["T5ForConditionalGeneration"]).save_pretrained(tmp_path)  # fmt: skip
+    T5Config(
+        vocab_size=320,
+        d_model=32,
+        num_layers=2,
+        num_heads=4,
+        d_ff=48,
+        architectures=["T5ForConditionalGeneration"],
+    ).save_pretrained(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"not read")
     with pytest.raises(UserError, match="T5ForConditionalGeneration is not a causal"):
         load_model(str(tmp_path))

@@ -73,8 +73,12 @@ def test_depth_by_its_definition(decided, data):
 
 def together(parts):
     """Decisions on the questions of several samples, one behind the other."""
-    return Decisions(*(np.concatenate([getattr(part, name) for part in parts])
-                       for name in ("scores", "gold", "options")))  # fmt: skip
+    return Decisions(
+        *(
+            np.concatenate([getattr(part, name) for part in parts])
+            for name in ("scores", "gold", "options")
+        )
+    )
 
 
 def grouped(steps, questions=60, seed=0, options=4):
@@ -144,9 +148,16 @@ def test_many_groups_can_all_be_significant():
 def traced():
     decisions, names = grouped([(3, 3.0), (7, 3.0)], options=2)
     return summarize(
-        decisions, raw_scores=decisions.scores, question_ids=tuple(map(str, range(120))),
-        groups=names, option_labels=("A", "B"), model="m", task="t", scoring="letter", seed=0,
-    )  # fmt: skip
+        decisions,
+        raw_scores=decisions.scores,
+        question_ids=tuple(map(str, range(120))),
+        groups=names,
+        option_labels=("A", "B"),
+        model="m",
+        task="t",
+        scoring="letter",
+        seed=0,
+    )
 
 
 def test_the_trace_tells_of_questions_and_groups(traced):

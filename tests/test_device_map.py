@@ -62,9 +62,11 @@ def directories(tiny_dirs, tmp_path_factory):
 def a_map(decoder, blocks, outside, **others):
     """A map of a model: the places of its blocks, of all else, and of single modules else."""
     path = decoder.blocks_path + "."
-    parts = {name.rpartition(".")[0]
-             for name, _ in decoder.model.named_parameters(remove_duplicate=False)
-             if not name.startswith(path)}  # fmt: skip
+    parts = {
+        name.rpartition(".")[0]
+        for name, _ in decoder.model.named_parameters(remove_duplicate=False)
+        if not name.startswith(path)
+    }
     return (
         {part: outside for part in parts}
         | others
@@ -75,8 +77,12 @@ def a_map(decoder, blocks, outside, **others):
 def offloaded(decoder):
     """Where weights of hooked modules are at rest: all must be on the meta device."""
     hooks = ((m, getattr(m, "_hf_hook", None)) for m in decoder.model.modules())
-    return [p for m, hook in hooks if getattr(hook, "offload", False)
-            for p in m.parameters(recurse=False)]  # fmt: skip
+    return [
+        p
+        for m, hook in hooks
+        if getattr(hook, "offload", False)
+        for p in m.parameters(recurse=False)
+    ]
 
 
 def figures(decoder, question_file):

@@ -177,9 +177,13 @@ def one_step(at, questions=100, seed=0, lead=SURE, answers=None):
 
 
 def test_a_run_is_corrected_and_what_is_gone_is_told():
-    steps = [one_step(4), one_step(4, seed=1), one_step(6, seed=2),
-             one_step(6, seed=3, lead=0.0, answers=0),
-             one_step(6, seed=4, lead=0.0, answers=0)]  # fmt: skip
+    steps = [
+        one_step(4),
+        one_step(4, seed=1),
+        one_step(6, seed=2),
+        one_step(6, seed=3, lead=0.0, answers=0),
+        one_step(6, seed=4, lead=0.0, answers=0),
+    ]
     told = run_dynamics(steps, 4)
     json.dumps(told, allow_nan=False)
     assert [one["readout"] for one in told["transitions"]] == [4, 4, 6, None, None]
@@ -217,10 +221,16 @@ def test_a_transition_that_the_correction_takes_away_is_not_gone():
     assert "whether there is one at steps 1 and 2 cannot be told" in line and "gone" not in line
 
 
-@pytest.mark.parametrize(("found", "ci", "state"), [
-    (True, [0.0, 0.1], "found"), (False, [0.0, 0.29], "gone"), (False, [0.0, 0.31], "unclear"),
-    (False, [-0.1, 0.1], "gone"), (False, [0.5, 0.7], "unclear"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("found", "ci", "state"),
+    [
+        (True, [0.0, 0.1], "found"),
+        (False, [0.0, 0.29], "gone"),
+        (False, [0.0, 0.31], "unclear"),
+        (False, [-0.1, 0.1], "gone"),
+        (False, [0.5, 0.7], "unclear"),
+    ],
+)
 def test_gone_is_bound_against_bound(found, ci, state):
     rise = {"value": sum(ci) / 2, "ci": ci}
     assert transition_state(found, rise, {"value": 0.7, "ci": [0.6, 0.8]}) == state
@@ -229,11 +239,19 @@ def test_gone_is_bound_against_bound(found, ci, state):
 def states(*told):
     """The dynamics of a run whose models have these states."""
     rises = {"found": 0.7, "gone": 0.0, "unclear": 0.2}
-    return {"transitions": [
-        {"step": number, "found": state == "found", "state": state, "readout": 4, "ci": [4, 4],
-         "rise": {"value": rises[state], "ci": [rises[state] - 0.2, rises[state] + 0.2]}}
-        for number, state in enumerate(told)
-    ]}  # fmt: skip
+    return {
+        "transitions": [
+            {
+                "step": number,
+                "found": state == "found",
+                "state": state,
+                "readout": 4,
+                "ci": [4, 4],
+                "rise": {"value": rises[state], "ci": [rises[state] - 0.2, rises[state] + 0.2]},
+            }
+            for number, state in enumerate(told)
+        ]
+    }
 
 
 def test_what_cannot_be_told_is_told_as_such():
@@ -256,10 +274,16 @@ def test_what_cannot_be_told_is_told_as_such():
 
 @pytest.mark.parametrize("told", [("found", "unclear", "gone"), ("found", "found", "found")])
 def test_the_figure_shows_the_state_of_each_model(told):
-    result = {"dynamics": states(*told), "removed": [1, 2], "kept": [0, 3, 4, 5, 6],
-              "collapsed_at_step": None, "cliff": None}  # fmt: skip
-    drawn = {line.get_label(): list(line.get_xdata())
-             for line in dynamics_figure(result).axes[0].lines}  # fmt: skip
+    result = {
+        "dynamics": states(*told),
+        "removed": [1, 2],
+        "kept": [0, 3, 4, 5, 6],
+        "collapsed_at_step": None,
+        "cliff": None,
+    }
+    drawn = {
+        line.get_label(): list(line.get_xdata()) for line in dynamics_figure(result).axes[0].lines
+    }
     for state, label in (("gone", "gone"), ("unclear", "cannot be told"), ("found", "transition")):
         at = [number for number, one in enumerate(told) if one == state]
         assert drawn.get(label, []) == at
@@ -289,8 +313,9 @@ def test_a_prune_run_tells_its_dynamics(demo, tmp_path):
     assert fall["removed"] == pruning.steps[fall["step"]].removed
     assert fall["debiased"]["found"]
     against = pruning.result["against_full"]
-    rows = [np.array([flag == "1" for flag in pruning.steps[n].evaluation["correct"]])
-            for n in (0, -1)]  # fmt: skip
+    rows = [
+        np.array([flag == "1" for flag in pruning.steps[n].evaluation["correct"]]) for n in (0, -1)
+    ]
     counts = [int((rows[0] > rows[1]).sum()), int((rows[1] > rows[0]).sum())]
     assert [against["only_full"], against["only_pruned"]] == counts
     assert against["p_value"] == pytest.approx(stats.binomtest(counts[0], sum(counts)).pvalue)

@@ -32,9 +32,7 @@ def test_reloaded_logits_are_those_of_the_skipping_model(tiny, tmp_path, family,
     assert result.removed == removed
     assert result.kept == [b for b in range(5) if b not in removed]
     assert result.max_abs_logit_difference <= 1e-4
-    plain, report = AutoModelForCausalLM.from_pretrained(
-        tmp_path / "out", output_loading_info=True
-    )
+    plain, report = AutoModelForCausalLM.from_pretrained(tmp_path / "out", output_loading_info=True)
     assert not report["missing_keys"] and plain.config.num_hidden_layers == 5 - len(removed)
     tokens = torch.randint(320, (2, 17), generator=torch.Generator().manual_seed(9))
     with skipped_blocks(decoder, set(removed)):

@@ -52,9 +52,10 @@ def save_as_any_class(model, folder):
 
 def tensors(folder):
     return {
-        name: tensor for path in folder.glob("*.safetensors")
+        name: tensor
+        for path in folder.glob("*.safetensors")
         for name, tensor in load_file(path).items()
-    }  # fmt: skip
+    }
 
 
 def rewrite(folder, change):
@@ -133,12 +134,27 @@ def test_only_what_transformers_loads_is_exported(tmp_path):
 
 def test_heads_that_predict_further_tokens_are_left_out(tmp_path):
     config = DeepseekV3Config(
-        vocab_size=320, hidden_size=32, num_attention_heads=4, num_key_value_heads=4,
-        intermediate_size=48, num_hidden_layers=4, n_routed_experts=4, num_experts_per_tok=2,
-        n_group=1, topk_group=1, moe_intermediate_size=16, q_lora_rank=8, kv_lora_rank=8,
-        qk_nope_head_dim=4, qk_rope_head_dim=4, v_head_dim=8, head_dim=4,
-        first_k_dense_replace=2, num_nextn_predict_layers=1, max_position_embeddings=128,
-    )  # fmt: skip
+        vocab_size=320,
+        hidden_size=32,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        intermediate_size=48,
+        num_hidden_layers=4,
+        n_routed_experts=4,
+        num_experts_per_tok=2,
+        n_group=1,
+        topk_group=1,
+        moe_intermediate_size=16,
+        q_lora_rank=8,
+        kv_lora_rank=8,
+        qk_nope_head_dim=4,
+        qk_rope_head_dim=4,
+        v_head_dim=8,
+        head_dim=4,
+        first_k_dense_replace=2,
+        num_nextn_predict_layers=1,
+        max_position_embeddings=128,
+    )
     torch.manual_seed(0)
     save(AutoModelForCausalLM.from_config(config), tmp_path / "m")
     further = {"model.layers.4.eh_proj.weight": torch.ones(2), "mtp.head.weight": torch.ones(2)}
@@ -198,10 +214,14 @@ def test_a_checkpoint_with_code_of_its_own(tmp_path):
     (folder / "configuration_own.py").write_text(OWN_CONFIG)
     (folder / "modeling_own.py").write_text(OWN_MODEL)
     config = json.loads((folder / "config.json").read_text())
-    config |= {"model_type": "own_llama", "architectures": ["OwnForCausalLM"], "auto_map": {
-        "AutoConfig": "configuration_own.OwnConfig",
-        "AutoModelForCausalLM": "modeling_own.OwnForCausalLM",
-    }}  # fmt: skip
+    config |= {
+        "model_type": "own_llama",
+        "architectures": ["OwnForCausalLM"],
+        "auto_map": {
+            "AutoConfig": "configuration_own.OwnConfig",
+            "AutoModelForCausalLM": "modeling_own.OwnForCausalLM",
+        },
+    }
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(UserError, match="trust-remote-code"):
         load_model(str(folder))
@@ -295,11 +315,14 @@ def write_llama_gguf(path, kind: str):
     shapes = {"token_embd": (vocabulary, width), "output": (vocabulary, width)}
     for block in range(blocks):
         shapes |= {
-            f"blk.{block}.attn_q": (width, width), f"blk.{block}.attn_k": (width // 2, width),
-            f"blk.{block}.attn_v": (width // 2, width), f"blk.{block}.attn_output": (width, width),
-            f"blk.{block}.ffn_gate": (inner, width), f"blk.{block}.ffn_up": (inner, width),
+            f"blk.{block}.attn_q": (width, width),
+            f"blk.{block}.attn_k": (width // 2, width),
+            f"blk.{block}.attn_v": (width // 2, width),
+            f"blk.{block}.attn_output": (width, width),
+            f"blk.{block}.ffn_gate": (inner, width),
+            f"blk.{block}.ffn_up": (inner, width),
             f"blk.{block}.ffn_down": (width, inner),
-        }  # fmt: skip
+        }
         for norm in ("attn_norm", "ffn_norm"):
             writer.add_tensor(f"blk.{block}.{norm}.weight", np.ones(width, np.float32))
     writer.add_tensor("output_norm.weight", np.ones(width, np.float32))

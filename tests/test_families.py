@@ -32,7 +32,7 @@ DESIGNS = {
     "state-space": ["mamba", "mamba2", "falcon_mamba"],
     "hybrid": ["falcon_h1", "minimax"],
     "without biases and norms' weights": ["olmo", "persimmon"],
-}  # fmt: skip
+}
 MIXED = ["sliding_attention", "full_attention"] * 3
 FAMILIES = [family for families in DESIGNS.values() for family in families]
 

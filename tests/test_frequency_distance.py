@@ -215,10 +215,16 @@ def traced(groups, options=(4, 4), decisive=0.9):
         np.broadcast_to((np.arange(max(options)) >= k[:, None])[:, None], scores.shape)
     ] = -np.inf
     return summarize(
-        Decisions(scores, gold, k), raw_scores=scores, question_ids=tuple(map(str, range(200))),
-        groups=groups, option_labels=tuple("ABCDE"[: max(options)]), model="m", task="t",
-        scoring="letter", seed=0,
-    )  # fmt: skip
+        Decisions(scores, gold, k),
+        raw_scores=scores,
+        question_ids=tuple(map(str, range(200))),
+        groups=groups,
+        option_labels=tuple("ABCDE"[: max(options)]),
+        model="m",
+        task="t",
+        scoring="letter",
+        seed=0,
+    )
 
 
 def test_groups_have_a_distance_of_their_own():

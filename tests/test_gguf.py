@@ -23,8 +23,14 @@ from phaseprune.errors import UserError
 from test_preflight import check, seen
 
 #: Families whose activation llama.cpp reads from a table of half precision.
-TOLERANCE = {"gemma2": 5e-3, "gemma3": 5e-3, "gpt2": 3e-3, "starcoder2": 3e-3, "falcon": 5e-3,
-             "bloom": 3e-3}  # fmt: skip
+TOLERANCE = {
+    "gemma2": 5e-3,
+    "gemma3": 5e-3,
+    "gpt2": 3e-3,
+    "starcoder2": 3e-3,
+    "falcon": 5e-3,
+    "bloom": 3e-3,
+}
 LENGTHS = (5, 40, 120, 300)
 
 
@@ -120,13 +126,25 @@ def test_llama_cpp_gives_the_same_log_probabilities(files, loaded, said, name):
 
 #: Kinds of byte-level tokenizers by how they split: with each, BOS where the file does not say.
 KINDS = {
-    "gpt-2": False, "smollm": False, "starcoder": False, "falcon": False, "bloom": False,
-    "stablelm2": False, "qwen2": False, "llama-bpe": True, "gpt-4o": False, "tekken": True,
-}  # fmt: skip
+    "gpt-2": False,
+    "smollm": False,
+    "starcoder": False,
+    "falcon": False,
+    "bloom": False,
+    "stablelm2": False,
+    "qwen2": False,
+    "llama-bpe": True,
+    "gpt-4o": False,
+    "tekken": True,
+}
 TEXTS = [
-    "What is the colour of the sky?", " (grass) is green, and 12345 is not", "it's\n\nA.  B\tC",
-    "Über 3½ Éclairs…", "ABCsky1 sky22", "",
-]  # fmt: skip
+    "What is the colour of the sky?",
+    " (grass) is green, and 12345 is not",
+    "it's\n\nA.  B\tC",
+    "Über 3½ Éclairs…",
+    "ABCsky1 sky22",
+    "",
+]
 
 
 def spoken(pre: str | None, **more) -> dict:
@@ -147,9 +165,14 @@ def write_small(path: Path, tokenizer: dict | None = None, **more) -> Path:
     """A llama of one block."""
     model, family, keys, tensors = make("llama")
     return write_gguf(
-        path, model, family, keys | more.pop("keys", {}), tensors | more.pop("tensors", {}),
-        tokenizer, **more,
-    )  # fmt: skip
+        path,
+        model,
+        family,
+        keys | more.pop("keys", {}),
+        tensors | more.pop("tensors", {}),
+        tokenizer,
+        **more,
+    )
 
 
 def tokenizer_of(path: Path):
@@ -228,11 +251,19 @@ def test_a_key_that_nothing_reads_is_refused_by_its_name(tmp_path, key):
 
 def test_values_that_change_nothing_are_no_hindrance(tmp_path):
     nothing = {
-        "attention.clamp_kqv": 0.0, "expert_count": 0, "attention.causal": True,
-        "attention.key_length": 8, "attention.value_length": 8, "rope.scaling.type": "none",
-        "rope.scaling.factor": 4.0, "logit_scale": 1.0, "rope.scaling.finetuned": True,
-        "general.type": "model", "general.name": "anything", "tensor_data_layout": "Meta AI",
-    }  # fmt: skip
+        "attention.clamp_kqv": 0.0,
+        "expert_count": 0,
+        "attention.causal": True,
+        "attention.key_length": 8,
+        "attention.value_length": 8,
+        "rope.scaling.type": "none",
+        "rope.scaling.factor": 4.0,
+        "logit_scale": 1.0,
+        "rope.scaling.finetuned": True,
+        "general.type": "model",
+        "general.name": "anything",
+        "tensor_data_layout": "Meta AI",
+    }
     plain = read_config(find_source(str(write_small(tmp_path / "a.gguf"))))
     same = read_config(find_source(str(write_small(tmp_path / "b.gguf", keys=nothing))))
     plain, same = plain.to_dict(), same.to_dict()
@@ -326,8 +357,9 @@ def test_other_frequencies_than_the_files_are_noticed(files, monkeypatch):
 
     real = gguf_rope._rotation
     monkeypatch.setattr(
-        gguf_rope, "_rotation",
+        gguf_rope,
+        "_rotation",
         lambda *given, **more: gguf_rope.Rotation(real(*given, **more).frequencies * 1.01, 1.0),
-    )  # fmt: skip
+    )
     with pytest.raises(UserError, match="other frequencies than llama.cpp"):
         load_model(str(files["linear llama"][0]))

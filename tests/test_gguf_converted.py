@@ -33,25 +33,38 @@ ROUTED = EXPERTS | {"num_experts": 4}
 SHARED = {"shared_expert_intermediate_size": 24}
 CONVOLVED = {"conv_L_cache": 3, "layer_types": ["conv", "full_attention"] * 2}
 LINEAR = {
-    "head_dim": 16, "linear_key_head_dim": 8, "linear_value_head_dim": 8,
-    "linear_num_key_heads": 2, "linear_num_value_heads": 4,
+    "head_dim": 16,
+    "linear_key_head_dim": 8,
+    "linear_value_head_dim": 8,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
     "layer_types": ["linear_attention", "full_attention"] * 2,
-}  # fmt: skip
-ROPES = {"rope_parameters": {
-    "rope_type": "default", "rope_theta": 1e6, "partial_rotary_factor": 0.5,
-    "mrope_section": [2, 1, 1], "mrope_interleaved": True,
-}}  # fmt: skip
-GEMMA4 = {"head_dim": 8, "global_head_dim": 16, "sliding_window": 24, "num_kv_shared_layers": 0,
-          "vocab_size_per_layer_input": 320, "hidden_size_per_layer_input": 0}  # fmt: skip
+}
+ROPES = {
+    "rope_parameters": {
+        "rope_type": "default",
+        "rope_theta": 1e6,
+        "partial_rotary_factor": 0.5,
+        "mrope_section": [2, 1, 1],
+        "mrope_interleaved": True,
+    }
+}
+GEMMA4 = {
+    "head_dim": 8,
+    "global_head_dim": 16,
+    "sliding_window": 24,
+    "num_kv_shared_layers": 0,
+    "vocab_size_per_layer_input": 320,
+    "hidden_size_per_layer_input": 0,
+}
 
 #: Files that are read -> (configuration, what else the source's config.json says).
 READ = {
-    "qwen3moe": (
-        lambda: t.Qwen3MoeConfig(**SIZES, **ROUTED, head_dim=16, norm_topk_prob=True), {}
-    ),
+    "qwen3moe": (lambda: t.Qwen3MoeConfig(**SIZES, **ROUTED, head_dim=16, norm_topk_prob=True), {}),
     "qwen35": (lambda: t.Qwen3_5TextConfig(**SIZES, **LINEAR, **ROPES), {}),
     "qwen35moe": (
-        lambda: t.Qwen3_5MoeTextConfig(**SIZES, **ROUTED, **SHARED, **LINEAR, **ROPES), {}
+        lambda: t.Qwen3_5MoeTextConfig(**SIZES, **ROUTED, **SHARED, **LINEAR, **ROPES),
+        {},
     ),
     "minimax-m2": (
         lambda: t.MiniMaxM2Config(
@@ -64,7 +77,8 @@ READ = {
 #: Files that are refused -> (configuration, what is named).
 REFUSED = {
     "qwen2moe": (
-        lambda: t.Qwen2MoeConfig(**SIZES, **ROUTED, **SHARED), "mlp.shared_expert_gate.weight"
+        lambda: t.Qwen2MoeConfig(**SIZES, **ROUTED, **SHARED),
+        "mlp.shared_expert_gate.weight",
     ),
     "mixtral": (
         lambda: t.MixtralConfig(**SIZES, num_local_experts=4, num_experts_per_tok=2),
@@ -81,12 +95,16 @@ REFUSED = {
     "gemma4": (lambda: t.Gemma4TextConfig(**SIZES, **GEMMA4), "gemma4.attention.key_length"),
     "gemma4 with experts": (
         lambda: t.Gemma4TextConfig(
-            **SIZES, **GEMMA4, enable_moe_block=True, num_experts=4, top_k_experts=2,
+            **SIZES,
+            **GEMMA4,
+            enable_moe_block=True,
+            num_experts=4,
+            top_k_experts=2,
             moe_intermediate_size=16,
         ),
         "gemma4.expert_used_count",
     ),
-}  # fmt: skip
+}
 #: Sources that are exported without their first block, which breaks the pattern of the others.
 EXPORTED = {
     "qwen3next": lambda: t.Qwen3NextConfig(

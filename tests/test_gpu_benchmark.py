@@ -13,14 +13,35 @@ import torch
 
 ROOT = Path(__file__).parents[1]
 CASE = {
-    "questions", "tokens", "reads", "trace_seconds", "trace_tokens_per_second",
-    "trace_share_of_ceiling", "trace_peak_gb", "trace_reserved_gb", "step_seconds",
-    "step_first_seconds", "block_passes", "step_tokens_per_second", "step_tflops",
-    "step_share_of_ceiling", "step_peak_gb", "step_reserved_gb", "loop_tokens",
-    "loop_candidates_timed", "loop_seconds_per_candidate", "loop_seconds", "loop_scaled",
-    "loop_tokens_per_second", "loop_share_of_ceiling", "loop_peak_gb", "ratio",
-    "largest_difference_per_token", "tolerance_per_token", "agree",
-}  # fmt: skip
+    "questions",
+    "tokens",
+    "reads",
+    "trace_seconds",
+    "trace_tokens_per_second",
+    "trace_share_of_ceiling",
+    "trace_peak_gb",
+    "trace_reserved_gb",
+    "step_seconds",
+    "step_first_seconds",
+    "block_passes",
+    "step_tokens_per_second",
+    "step_tflops",
+    "step_share_of_ceiling",
+    "step_peak_gb",
+    "step_reserved_gb",
+    "loop_tokens",
+    "loop_candidates_timed",
+    "loop_seconds_per_candidate",
+    "loop_seconds",
+    "loop_scaled",
+    "loop_tokens_per_second",
+    "loop_share_of_ceiling",
+    "loop_peak_gb",
+    "ratio",
+    "largest_difference_per_token",
+    "tolerance_per_token",
+    "agree",
+}
 
 
 @pytest.fixture
@@ -36,8 +57,10 @@ def test_the_trial_on_the_processor_has_every_figure(tmp_path):
     done = subprocess.run(
         [sys.executable, str(ROOT / "benchmarks" / "gpu.py"), "--tiny", "--out", str(tmp_path)],
         env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": path},
-        capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "gpu.json").read_text())
     sections = found["sections"]

@@ -299,9 +299,16 @@ def test_text_chooses_halves_and_guards_look_at_them(loaded, task, tmp_path):
     text.write_text("What is the colour of the sky? blue, and of snow? white. " * 200)
     guard = Guard(windows=4, window_tokens=24, prompts=3, prompt_tokens=6, tokens=6)
     pruning = prune(
-        decoder, task, granularity="sublayer", objective="text_loss", text=text, guard=guard,
-        remove=2, calibration=4, out=path,
-    )  # fmt: skip
+        decoder,
+        task,
+        granularity="sublayer",
+        objective="text_loss",
+        text=text,
+        guard=guard,
+        remove=2,
+        calibration=4,
+        out=path,
+    )
     run = RunDirectory(path)
     first = [c for c in run.candidates() if c["step"] == 1]
     assert pruning.removed[0] == min(first, key=lambda c: c["text_loss"])["item"]
@@ -339,9 +346,12 @@ def test_an_interrupted_run_goes_on(loaded, task, tmp_path, when):
     assert all("forward" not in vars(module) for module in decoder.model.modules())
     labels = []
     resumed = prune(
-        decoder, task, out=tmp_path / "run", progress=lambda label, *_: labels.append(label),
+        decoder,
+        task,
+        out=tmp_path / "run",
+        progress=lambda label, *_: labels.append(label),
         **OPTIONS,
-    )  # fmt: skip
+    )
     assert resumed.state == "resumed"
     if "step 2" in when:
         assert not any("full model" in label or label.startswith("step 1") for label in labels)
@@ -469,11 +479,22 @@ def test_the_report_speaks_of_halves(loaded, task, tmp_path):
     assert "removal of block" not in page
     # Few questions of a random model have no fall; one is named by its half all the same.
     steps = [step | {"retained": 1.0} for step in run.steps()]
-    fall = {"found": True, "kind": "cliff", "step": 2, "ci": [2, 2], "before": 1.0, "after": 0.1,
-            "removed": "3.mlp", "phase": None, "p_value": 0.001}  # fmt: skip
+    fall = {
+        "found": True,
+        "kind": "cliff",
+        "step": 2,
+        "ci": [2, 2],
+        "before": 1.0,
+        "after": 0.1,
+        "removed": "3.mlp",
+        "phase": None,
+        "p_value": 0.001,
+    }
     (line,) = fall_lines(result | {"cliff": fall}, steps)
-    assert line.startswith("Retained falls off a cliff at step 2 (95 % CI 2 to 2), the removal of "
-                           "MLP 3: 100.0 % on average")  # fmt: skip
+    assert line.startswith(
+        "Retained falls off a cliff at step 2 (95 % CI 2 to 2), the removal of "
+        "MLP 3: 100.0 % on average"
+    )
 
 
 def test_the_command(loaded, task, tmp_path):
@@ -481,9 +502,19 @@ def test_the_command(loaded, task, tmp_path):
     common = ["prune", name, "--task", questions, "--scoring", "text", "--calibration", "4"]
     run = tmp_path / "run"
     done = CliRunner().invoke(
-        app, [*common, "--granularity", "sublayer", "--remove", "3", "--out", str(run), "--json",
-              "--quiet"],
-    )  # fmt: skip
+        app,
+        [
+            *common,
+            "--granularity",
+            "sublayer",
+            "--remove",
+            "3",
+            "--out",
+            str(run),
+            "--json",
+            "--quiet",
+        ],
+    )
     assert done.exit_code == 0, done.output
     result = json.loads(done.stdout)
     removed = result["result"]["removed"]

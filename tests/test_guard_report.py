@@ -120,9 +120,9 @@ def test_the_figure_holds_the_guards_beside_accuracy(recwarn):
 def test_the_page_shows_guards_where_there_are_any(tmp_path):
     trace, steps, result = guarded()
     steps[3]["guard"] = None
-    page, text = page_of(write_report(
-        write_run(tmp_path / "with", trace, steps, make_manifest(trace, result))
-    ))  # fmt: skip
+    page, text = page_of(
+        write_report(write_run(tmp_path / "with", trace, steps, make_manifest(trace, result)))
+    )
     assert_self_contained(page, text)
     assert 'id="guards"' in text and guard_lines(result)[2] in page.text
     assert f"{steps[2]['guard']['text_loss']:.2f}" in page.text
@@ -130,9 +130,9 @@ def test_the_page_shows_guards_where_there_are_any(tmp_path):
         cells = text.split(f'<table id="{name}">')[1].split("</table>")[0]
         rows = cells.split("<tr")[1:]
         assert {row.count("<td") + row.count("<th ") for row in rows} == {columns}
-    page, text = page_of(write_report(
-        write_run(tmp_path / "without", *four_options()[:2], make_manifest(trace))
-    ))  # fmt: skip
+    page, text = page_of(
+        write_report(write_run(tmp_path / "without", *four_options()[:2], make_manifest(trace)))
+    )
     assert 'id="guards"' not in text and "Text loss" not in page.text
 
 
@@ -140,8 +140,14 @@ def test_the_saving_is_that_of_the_two_models(tiny, tmp_path):
     decoder = tiny["qwen3"]
     export(decoder, [1, 2], tmp_path / "short")
     told = []
-    saving = measure_saving(decoder, tmp_path / "short", repeats=3, prompt_tokens=12, new_tokens=5,
-                            progress=lambda *each: told.append(each))  # fmt: skip
+    saving = measure_saving(
+        decoder,
+        tmp_path / "short",
+        repeats=3,
+        prompt_tokens=12,
+        new_tokens=5,
+        progress=lambda *each: told.append(each),
+    )
     assert told[-1][1:] == (4, 4)
     for cost, folder in (
         (saving.full, decoder.source.directory),
@@ -215,8 +221,19 @@ def test_the_command_line(run, tiny_dirs, question_file, tmp_path):  # noqa: F81
     assert code == 0 and "measured on cpu, float32" in out
     code, _, err = run("prune", model, *files, "--calibration", 4, "--keep-text-loss", "-1")
     assert code == 2 and "--keep-text-loss must be 0 or more" in err
-    code, out, _ = run("prune", model, *files, "--calibration", 4, "--keep-text-loss", 0, "--json",
-                       "--no-export", "--out", "q")  # fmt: skip
+    code, out, _ = run(
+        "prune",
+        model,
+        *files,
+        "--calibration",
+        4,
+        "--keep-text-loss",
+        0,
+        "--json",
+        "--no-export",
+        "--out",
+        "q",
+    )
     assert code == 0
     found = json.loads(out)
     assert found["steps"][-1]["guard"]["text_loss_rise"] > 0 or found["result"]["chosen_step"] == 4

@@ -50,11 +50,14 @@ def test_figures_and_their_intervals():
     found = guard_figures(losses, tokens, full, 0)
     assert found["text_loss_rise"] == pytest.approx(losses.mean() / full_losses.mean() - 1)
     weights = np.concatenate(list(resamples(12, 0)))
-    rises = [np.average(losses, weights=w) / np.average(full_losses, weights=w) - 1
-             for w in weights]  # fmt: skip
+    rises = [
+        np.average(losses, weights=w) / np.average(full_losses, weights=w) - 1 for w in weights
+    ]
     assert found["text_loss_rise_ci"] == pytest.approx(np.percentile(rises, [2.5, 97.5]).tolist())
-    same = [[a == b for a, b in zip(*rows, strict=True)]
-            for rows in zip(tokens, full_tokens, strict=True)]  # fmt: skip
+    same = [
+        [a == b for a, b in zip(*rows, strict=True)]
+        for rows in zip(tokens, full_tokens, strict=True)
+    ]
     assert found["agreement"] == pytest.approx(sum(map(sum, same)) / 45)
     for place, share in enumerate(found["agreement_up_to"]):
         assert share == pytest.approx(np.mean([row[: place + 1] for row in same]))
@@ -66,9 +69,12 @@ def test_figures_and_their_intervals():
 def generated(model, prompts, count):
     model.generation_config.eos_token_id = None
     made = model.generate(
-        torch.as_tensor(prompts), attention_mask=torch.ones(prompts.shape, dtype=torch.long),
-        do_sample=False, max_new_tokens=count, pad_token_id=0,
-    )  # fmt: skip
+        torch.as_tensor(prompts),
+        attention_mask=torch.ones(prompts.shape, dtype=torch.long),
+        do_sample=False,
+        max_new_tokens=count,
+        pad_token_id=0,
+    )
     return made[:, prompts.shape[1] :].numpy()
 
 
@@ -121,8 +127,15 @@ def test_a_guess_changes_the_work_alone(tiny):
 
     def run(guess, rows=4):
         calls.clear()
-        return greedy_tokens(decoder, prompts, 10, removed=[1], guess=guess, rows=rows,
-                             progress=lambda *told: calls.append(told))  # fmt: skip
+        return greedy_tokens(
+            decoder,
+            prompts,
+            10,
+            removed=[1],
+            guess=guess,
+            rows=rows,
+            progress=lambda *told: calls.append(told),
+        )
 
     expected = run(None)
     assert 1 < len(calls) <= 10 and calls[-1][1:] == (40, 40)
@@ -142,8 +155,14 @@ def test_what_is_said_with_the_cache_needs_one_forward_more(tiny, family, remove
     guess = cached_tokens(decoder, prompts, 10, removed=removed, rows=3)
     expected = greedy_tokens(decoder, prompts, 10, removed=removed)
     np.testing.assert_array_equal(guess, expected)
-    greedy_tokens(decoder, prompts, 10, removed=removed, guess=guess,
-                  progress=lambda *told: calls.append(told))  # fmt: skip
+    greedy_tokens(
+        decoder,
+        prompts,
+        10,
+        removed=removed,
+        guess=guess,
+        progress=lambda *told: calls.append(told),
+    )
     assert len(calls) == 1
 
 
@@ -202,8 +221,9 @@ def test_an_interrupted_run_goes_on(tiny, question_file, tmp_path, when):
     resumed = prune(decoder, task, out=tmp_path / "run", **OPTIONS)
     assert resumed.state == "resumed"
     lines = RunDirectory(tmp_path / "run").steps()
-    assert findings(lines) == findings([json.loads(json.dumps(s.to_dict()))
-                                        for s in undisturbed.steps])  # fmt: skip
+    assert findings(lines) == findings(
+        [json.loads(json.dumps(s.to_dict())) for s in undisturbed.steps]
+    )
 
 
 def test_the_search_ends_before_the_loss_has_risen_too_far(tiny, question_file, tmp_path):
@@ -214,16 +234,23 @@ def test_the_search_ends_before_the_loss_has_risen_too_far(tiny, question_file, 
     limit = max(rises) / 2
     first = next(number for number, rise in enumerate(rises) if rise > limit)
     assert 1 < first < 4
-    stopped = prune(decoder, task, calibration=4, guard=SMALL, keep_text_loss=limit,
-                    out=tmp_path / "run")  # fmt: skip
+    stopped = prune(
+        decoder, task, calibration=4, guard=SMALL, keep_text_loss=limit, out=tmp_path / "run"
+    )
     assert [step.removed for step in stopped.steps] == [s.removed for s in whole.steps[: first + 1]]
     assert stopped.result["chosen_step"] == first - 1
     assert stopped.result["stopped_by"] == (
         f"the text loss is more than {1 + limit:g} times the full model's"
     )
     with pytest.raises(UserError, match="its option keep_text_loss was"):
-        prune(decoder, task, calibration=4, guard=SMALL, keep_text_loss=limit / 2,
-              out=tmp_path / "run")  # fmt: skip
+        prune(
+            decoder,
+            task,
+            calibration=4,
+            guard=SMALL,
+            keep_text_loss=limit / 2,
+            out=tmp_path / "run",
+        )
     with pytest.raises(UserError, match="its option"):
         prune(decoder, task, calibration=4, remove=4, out=tmp_path / "run")
 
@@ -246,8 +273,9 @@ def test_blocks_are_not_chosen_and_judged_by_the_same_text(tiny, question_file, 
     path = tmp_path / "text.txt"
     path.write_text(cut, encoding="utf-8")
     common = dict(remove=1, calibration=4, objective="text_loss", text=path)
-    guarded = prune(decoder, load_task(str(question_file)), guard=SMALL, out=tmp_path / "run",
-                    **common)  # fmt: skip
+    guarded = prune(
+        decoder, load_task(str(question_file)), guard=SMALL, out=tmp_path / "run", **common
+    )
     assert guarded.removed == prune(decoder, load_task(str(question_file)), **common).removed
     options = RunDirectory(tmp_path / "run").manifest["options"]
     assert options["text_windows"] == 16 and options["guard_text_skipped_tokens"] == 16 * length

@@ -48,8 +48,11 @@ TEXT = "the sky is blue and grass is green , white snow and black coal . " * 40
 @pytest.fixture(scope="module")
 def training_file(tmp_path_factory):
     """Questions like those of the runs, with other texts."""
-    rows = [row | {"question": f"{row['question']} of the sky {n}", "id": f"t{n}-{i}"}
-            for n in range(4) for i, row in enumerate(QUESTIONS)]  # fmt: skip
+    rows = [
+        row | {"question": f"{row['question']} of the sky {n}", "id": f"t{n}-{i}"}
+        for n in range(4)
+        for i, row in enumerate(QUESTIONS)
+    ]
     return write_jsonl(tmp_path_factory.mktemp("training") / "train.jsonl", rows)
 
 
@@ -169,8 +172,9 @@ def test_logits_at_some_places_are_the_models_own_with_their_gradients(tiny_dirs
 
 
 @pytest.mark.parametrize("scoring", ["letter", "text"])
-def test_a_step_in_parts_is_the_step_in_one(tiny_dirs, training_file, tmp_path, monkeypatch,
-                                           scoring):  # fmt: skip
+def test_a_step_in_parts_is_the_step_in_one(
+    tiny_dirs, training_file, tmp_path, monkeypatch, scoring
+):
     task = load_task(str(training_file), scoring=scoring)
     ends = []
     for tokens in (4096, 40):
@@ -244,8 +248,10 @@ def test_the_bundled_training_questions_are_the_generators_and_none_is_held_out(
     training = training_questions(load_task("demo"))
     assert len(training.questions) == 6000
     assert not overlapping(training.questions, load_task("demo").questions)
-    groups = {group: 0 for group in ("fact", "two_hop", "same_region", "category", "negation",
-                                     "comparison")}  # fmt: skip
+    groups = {
+        group: 0
+        for group in ("fact", "two_hop", "same_region", "category", "negation", "comparison")
+    }
     for question in training.questions:
         groups[question.group] += 1
     assert set(groups.values()) == {1000}
@@ -256,8 +262,9 @@ def test_the_bundled_training_questions_are_the_generators_and_none_is_held_out(
     )
     folder = Path(__file__).parents[1] / "training"
     done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
-    drawn = [Question("", text, tuple(choices), gold) for text, choices, gold in
-             json.loads(done.stdout)]  # fmt: skip
+    drawn = [
+        Question("", text, tuple(choices), gold) for text, choices, gold in json.loads(done.stdout)
+    ]
     assert [(q.text, q.choices, q.answer) for q in drawn] == [
         (q.text, q.choices, q.answer) for q in training.questions
     ]
@@ -394,8 +401,23 @@ def test_a_time_budget_ends_training(run, training_file):
 @pytest.mark.parametrize("method", ["lora", "full"])
 def test_kill_minus_nine_and_the_same_command_again(run, training_file, tmp_path, method):
     other = Path(shutil.copytree(run, tmp_path / "undisturbed"))
-    words = ["--method", method, "--train", str(training_file), "--steps", "12", "--batch", "4",
-             "--lr", "0.01", "--check-every", "3", "--name", "mine", "--quiet"]  # fmt: skip
+    words = [
+        "--method",
+        method,
+        "--train",
+        str(training_file),
+        "--steps",
+        "12",
+        "--batch",
+        "4",
+        "--lr",
+        "0.01",
+        "--check-every",
+        "3",
+        "--name",
+        "mine",
+        "--quiet",
+    ]
     slow = (
         "import time, phaseprune.cli.main as m\n"
         "from phaseprune.healing import train as t\n"
@@ -551,8 +573,9 @@ def test_the_runs_own_questions_are_refused_as_training_questions(run, runs):
 def test_the_settings_of_the_task_are_the_runs(tiny_dirs, tmp_path, training_file):
     """Questions are put as the run put them, whatever ``load_task`` was told."""
     path = write_jsonl(tmp_path / "q.jsonl", QUESTIONS)
-    task = load_task(str(path), limit=7, labels="1", shuffle=True, seed=3, shots=2,
-                     shots_from=training_file)  # fmt: skip
+    task = load_task(
+        str(path), limit=7, labels="1", shuffle=True, seed=3, shots=2, shots_from=training_file
+    )
     prune(load_model(str(tiny_dirs["llama"])), task, remove=2, calibration=3, out=tmp_path / "run")
     healing = heal(tmp_path / "run", step=1, train=training_file, **QUICK)
     assert healing.training["decided_otherwise_than_the_run"] == 0

@@ -34,7 +34,13 @@ READ_OTHERWISE = {"olmo3-base"}
 #: the first four, nor of an EXAONE 4 that has not 64 blocks, whose every block it also turns; it
 #: takes no longer prompt than the file of the next allows. OLMo 3 is as above.
 OTHERWISE_IN_LLAMA_CPP = {
-    "qwen2", "mistral", "starcoder2", "phi-longrope", "exaone4", "llama-dynamic", "olmo3-base",
+    "qwen2",
+    "mistral",
+    "starcoder2",
+    "phi-longrope",
+    "exaone4",
+    "llama-dynamic",
+    "olmo3-base",
 }
 #: Sources that llama.cpp knows by their number of blocks, so that no removal keeps what they are.
 KNOWN_BY_COUNT = "exaone4-64"
@@ -103,8 +109,18 @@ def test_nothing_but_the_blocks_changes_in_the_files(work, name):
             assert (export / path.name).read_bytes() == path.read_bytes(), path.name
     before, after = (json.loads((one / "config.json").read_text()) for one in (source, export))
     changed = {key for key in before if before[key] != after.get(key)}
-    assert changed <= {"num_hidden_layers", "n_layer", "layer_types", "no_rope_layers",
-                       "max_window_layers", "first_k_dense_replace"} | PERIODS  # fmt: skip
+    assert (
+        changed
+        <= {
+            "num_hidden_layers",
+            "n_layer",
+            "layer_types",
+            "no_rope_layers",
+            "max_window_layers",
+            "first_k_dense_replace",
+        }
+        | PERIODS
+    )
     stay = [key for key in before if key in after]
     assert list(after)[: len(stay)] == stay and {*before} - {*after} <= PERIODS
     assert {*after} - {*before} <= {"layer_types", "num_nextn_predict_layers"}
@@ -127,23 +143,45 @@ def save_new(folder: Path) -> list[Path]:
     from test_export_formats import write_llama_gguf
 
     sizes = ROPE | {"num_hidden_layers": 6, "max_position_embeddings": 64}
-    llama3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "rope_theta": 5e5,
-              "high_freq_factor": 4.0, "original_max_position_embeddings": 16}  # fmt: skip
-    longrope = {"rope_type": "longrope", "short_factor": [1.0, 1.2, 1.5, 2.0], "rope_theta": 1e4,
-                "long_factor": [1.5, 2.0, 3.0, 4.0]}  # fmt: skip
+    llama3 = {
+        "rope_type": "llama3",
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "rope_theta": 5e5,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 16,
+    }
+    longrope = {
+        "rope_type": "longrope",
+        "short_factor": [1.0, 1.2, 1.5, 2.0],
+        "rope_theta": 1e4,
+        "long_factor": [1.5, 2.0, 3.0, 4.0],
+    }
     linear = {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6}
     local = {"rope_type": "default", "rope_theta": 1e4}
     configs = {
         "llama": LlamaConfig(**sizes, rope_parameters=llama3),
-        "gemma3": Gemma3TextConfig(**sizes, head_dim=8, sliding_window=8, query_pre_attn_scalar=8,
-                                   rope_parameters={
-                                       "sliding_attention": local, "full_attention": linear}),
-        "neox": GPTNeoXConfig(**SIZES, intermediate_size=48, max_position_embeddings=64,
-                              rope_parameters={"rope_type": "default", "rope_theta": 2e4,
-                                               "partial_rotary_factor": 0.5}),
-        "phi3": Phi3Config(**sizes, rope_parameters=longrope, pad_token_id=0,
-                           original_max_position_embeddings=16),
-    }  # fmt: skip
+        "gemma3": Gemma3TextConfig(
+            **sizes,
+            head_dim=8,
+            sliding_window=8,
+            query_pre_attn_scalar=8,
+            rope_parameters={"sliding_attention": local, "full_attention": linear},
+        ),
+        "neox": GPTNeoXConfig(
+            **SIZES,
+            intermediate_size=48,
+            max_position_embeddings=64,
+            rope_parameters={
+                "rope_type": "default",
+                "rope_theta": 2e4,
+                "partial_rotary_factor": 0.5,
+            },
+        ),
+        "phi3": Phi3Config(
+            **sizes, rope_parameters=longrope, pad_token_id=0, original_max_position_embeddings=16
+        ),
+    }
     made = []
     for name, config in configs.items():
         torch.manual_seed(0)

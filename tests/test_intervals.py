@@ -23,10 +23,18 @@ def test_from_a_bootstrap_interval():
     assert needed == pytest.approx(by_hand, rel=0.1)
 
 
-@pytest.mark.parametrize(("value", "ci", "needed"), [
-    (0.0, (-0.1, 0.1), None), (0.3, None, None), (0.2, (0.2, 0.2), 1),
-    (0.1, (-0.3, 0.5), 3270), (0.001, (-0.1, 0.1), None), (float("nan"), (0.0, 1.0), None),
-    (-0.1, (-0.2, 0.0), 205), (0.5, (0.4, 0.6), 9),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("value", "ci", "needed"),
+    [
+        (0.0, (-0.1, 0.1), None),
+        (0.3, None, None),
+        (0.2, (0.2, 0.2), 1),
+        (0.1, (-0.3, 0.5), 3270),
+        (0.001, (-0.1, 0.1), None),
+        (float("nan"), (0.0, 1.0), None),
+        (-0.1, (-0.2, 0.0), 205),
+        (0.5, (0.4, 0.6), 9),
+    ],
+)
 def test_numbers_by_hand(value, ci, needed):
     assert questions_needed(value, ci, 100) == needed

@@ -83,9 +83,9 @@ def test_the_prior_by_a_loop(numbers, seed):
     options = np.array(numbers)
     rng = np.random.default_rng(seed)
     scores = rng.normal(size=(len(options), 2, int(options.max())))
-    scores[np.broadcast_to(
-        (np.arange(scores.shape[-1]) >= options[:, None])[:, None], scores.shape
-    )] = -np.inf  # fmt: skip
+    scores[
+        np.broadcast_to((np.arange(scores.shape[-1]) >= options[:, None])[:, None], scores.shape)
+    ] = -np.inf
     prior = label_prior(scores, options)
     for q, k in enumerate(options):
         like = [i for i in range(len(options)) if options[i] == k]
@@ -95,8 +95,9 @@ def test_the_prior_by_a_loop(numbers, seed):
         others = [i for p, i in enumerate(like) if p % FOLDS != place % FOLDS]
         expected = np.zeros((2, scores.shape[-1]))
         if others:
-            each = [scores[i, :, :k] - scores[i, :, :k].mean(axis=-1, keepdims=True)
-                    for i in others]  # fmt: skip
+            each = [
+                scores[i, :, :k] - scores[i, :, :k].mean(axis=-1, keepdims=True) for i in others
+            ]
             expected[:, :k] = np.mean(each, axis=0)
         np.testing.assert_allclose(prior[q], expected, atol=1e-12)
 

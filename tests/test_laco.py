@@ -65,7 +65,7 @@ TEN = {
     "gpt2": lambda: GPT2Config(
         vocab_size=320, n_embd=32, n_layer=BLOCKS, n_head=4, n_positions=256
     ),
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module")
@@ -117,10 +117,7 @@ def plain_similarity(full, merged, samples):
     """The mean cosine of the last of transformers' hidden states, flattened."""
     found = []
     for tokens in samples:
-        one, two = (
-            last_state(model, torch.tensor([tokens]))
-            for model in (full, merged)
-        )
+        one, two = (last_state(model, torch.tensor([tokens])) for model in (full, merged))
         found.append(float(functional.cosine_similarity(one.flatten(), two.flatten(), dim=0)))
     return float(np.mean(found))
 
@@ -188,13 +185,9 @@ def test_the_threshold_is_the_largest(ten, samples, family, number):
     decoder = ten[family]
     threshold, merges, _ = find_merges(decoder, samples, number)
     assert len(gone(merges)) == number
-    plain, _ = plain_collapse(
-        decoder.model, decoder.blocks_path, threshold, samples, number
-    )
+    plain, _ = plain_collapse(decoder.model, decoder.blocks_path, threshold, samples, number)
     assert pairs(merges) == plain
-    above, _ = plain_collapse(
-        decoder.model, decoder.blocks_path, threshold + 0.01, samples, number
-    )
+    above, _ = plain_collapse(decoder.model, decoder.blocks_path, threshold + 0.01, samples, number)
     assert sum(len(blocks) for _, blocks in above) < number
 
 
@@ -269,10 +262,14 @@ cosines = st.floats(-1, 1, allow_nan=False)
 
 
 @given(
-    blocks=st.integers(1, 14), number=st.integers(1, 14), threshold=cosines,
-    protect=st.frozensets(st.integers(0, 13), max_size=5), combined=st.integers(2, 6),
-    interval=st.integers(1, 3), seed=st.integers(0, 99),
-)  # fmt: skip
+    blocks=st.integers(1, 14),
+    number=st.integers(1, 14),
+    threshold=cosines,
+    protect=st.frozensets(st.integers(0, 13), max_size=5),
+    combined=st.integers(2, 6),
+    interval=st.integers(1, 3),
+    seed=st.integers(0, 99),
+)
 def test_what_the_search_keeps_to(blocks, number, threshold, protect, combined, interval, seed):
     def similarity(merges):
         return np.random.default_rng([seed, hash(merges) % 2**32]).uniform(-1, 1)
@@ -303,8 +300,11 @@ def test_what_the_search_keeps_to(blocks, number, threshold, protect, combined, 
 def test_a_similarity_at_the_threshold_is_not_above_it():
     assert collapse(8, 0.5, lambda merges: 0.5, 8) == ()
     assert pairs(collapse(8, 0.4, lambda merges: 0.5, 8)) == [
-        (3, (4, 5, 6)), (2, (3, 7)), (1, (2,)), (0, (1,))
-    ]  # fmt: skip
+        (3, (4, 5, 6)),
+        (2, (3, 7)),
+        (1, (2,)),
+        (0, (1,)),
+    ]
     assert pairs(collapse(8, 0.4, lambda merges: 0.5, 2)) == [(3, (4, 5))]
 
 
@@ -492,7 +492,12 @@ def test_an_export_has_the_merged_weights(eight, merged_run, tmp_path, step):  #
         export_run(eight, merged_run, step=step, out=tmp_path / "skipped")
 
 
-def test_an_export_that_is_not_the_merged_model_is_deleted(eight, merged_run, tmp_path, monkeypatch):  # noqa: F811, E501
+def test_an_export_that_is_not_the_merged_model_is_deleted(
+    eight,  # noqa: F811
+    merged_run,
+    tmp_path,
+    monkeypatch,
+):
     monkeypatch.setattr(
         "phaseprune.decoder.export.write_kept_weights",
         lambda *args, in_memory, **named: write_kept_weights(*args, **named),  # the files' weights
@@ -522,10 +527,24 @@ def test_what_compares_models_without_blocks_refuses(eight, task, merged_run):  
 
 def test_the_command_says_what_was_merged(eight_dir, tmp_path, capsys):  # noqa: F811
     questions = write_jsonl(tmp_path / "questions.jsonl", QUESTIONS)
-    code, shown = run_command([
-        "prune", str(eight_dir), "--task", str(questions), "--method", "laco", "--remove", "2",
-        "--calibration", "4", "--out", str(tmp_path / "run"), "--no-export",
-    ], capsys)  # fmt: skip
+    code, shown = run_command(
+        [
+            "prune",
+            str(eight_dir),
+            "--task",
+            str(questions),
+            "--method",
+            "laco",
+            "--remove",
+            "2",
+            "--calibration",
+            "4",
+            "--out",
+            str(tmp_path / "run"),
+            "--no-export",
+        ],
+        capsys,
+    )
     assert code == 0, shown.err
     merged = RunDirectory(tmp_path / "run").steps()[2]["merged"]
     sums = "; ".join(laco.merged_words(merged))
@@ -554,9 +573,15 @@ def test_a_comparison_has_the_merged_models(eight, task, tmp_path):  # noqa: F81
     for cell in cells:
         number = cell["removed_blocks"]
         alone = prune(
-            eight, task, method="laco", remove=number, protect=[5], calibration=8, seed=1,
+            eight,
+            task,
+            method="laco",
+            remove=number,
+            protect=[5],
+            calibration=8,
+            seed=1,
             out=tmp_path / f"alone{number}",
-        )  # fmt: skip
+        )
         last = alone.steps[-1]
         assert cell["sets"] == [sorted(alone.removed)] and cell["merged"] == last.merged
         assert cell["accuracy"] == pytest.approx(last.evaluation["accuracy"])

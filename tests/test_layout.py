@@ -9,8 +9,22 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src" / "phaseprune"
 #: Each may import the ones below it.
-ORDER = ["cli", "replication", "report", "comparison", "pruning", "methods", "probes", "healing",
-         "sweep", "decoder", "questions", "decision", "runs", "demo"]  # fmt: skip
+ORDER = [
+    "cli",
+    "replication",
+    "report",
+    "comparison",
+    "pruning",
+    "methods",
+    "probes",
+    "healing",
+    "sweep",
+    "decoder",
+    "questions",
+    "decision",
+    "runs",
+    "demo",
+]
 
 
 #: The most arguments of a function. A command has its options, and what the package offers says

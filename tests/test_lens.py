@@ -192,14 +192,20 @@ def test_readouts_differ_by_a_corrected_paired_test():
     def of(margins):
         parts = Interval(margins.mean(axis=0), margins.min(axis=0), margins.max(axis=0))
         return SimpleNamespace(
-            decisions=SimpleNamespace(margins=margins), decision_margin=parts, accuracy=parts,
+            decisions=SimpleNamespace(margins=margins),
+            decision_margin=parts,
+            accuracy=parts,
             to_dict=lambda: {"transition": {}},
-        )  # fmt: skip
+        )
 
     found = compare_lenses(
-        of(other), of(plain), calibration_questions=9, kl_logit=np.ones(3), kl_tuned=np.zeros(3),
+        of(other),
+        of(plain),
+        calibration_questions=9,
+        kl_logit=np.ones(3),
+        kl_tuned=np.zeros(3),
         seed=0,
-    )  # fmt: skip
+    )
     tests = [float(stats.ttest_rel(other[:, at], plain[:, at]).pvalue) for at in range(3)] + [1.0]
     np.testing.assert_allclose(found.p_value, holm(tests))
     assert found.differs == (0,)

@@ -97,8 +97,10 @@ def test_an_adapter_alone_is_named_as_such(model, monkeypatch, capsys):
 # -- files of weights --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["consolidated.safetensors", "adapter_model.safetensors",
-                                  "model-00001-of-00001.safetensors"])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    ["consolidated.safetensors", "adapter_model.safetensors", "model-00001-of-00001.safetensors"],
+)
 def test_only_the_models_own_files_are_counted_and_read(tiny_dirs, model, name):
     shutil.copy(model / "model.safetensors", model / name)
     (model / name).write_bytes(b"\0" * 64 + (model / name).read_bytes())
@@ -113,8 +115,9 @@ def test_beside_shards_too(model):
     shutil.copy(model / "model.safetensors", model / "consolidated.safetensors")
     shard(model, metadata={})
     assert [path.name for path in find_source(str(model)).weight_files] == [
-        "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
-    ]  # fmt: skip
+        "model-00001-of-00002.safetensors",
+        "model-00002-of-00002.safetensors",
+    ]
 
 
 def test_of_the_hub_only_the_models_own_files_are_fetched(model, monkeypatch):
@@ -144,9 +147,10 @@ def test_an_index_without_metadata_loads(tiny_dirs, model, extra, stream):
 
 
 @pytest.mark.parametrize(
-    "file", ["x" * 5000, "../other.safetensors", "/etc/passwd", "a\0b", 5, None, ["a"], ""],
+    "file",
+    ["x" * 5000, "../other.safetensors", "/etc/passwd", "a\0b", 5, None, ["a"], ""],
     ids=["long", "up", "absolute", "null", "number", "none", "list", "empty"],
-)  # fmt: skip
+)
 def test_a_shards_name_that_is_no_file_is_refused(model, monkeypatch, capsys, file):
     shard(model, metadata={})
     index = json.loads((model / INDEX).read_text())
@@ -186,17 +190,13 @@ ODD = {
 
 
 @pytest.mark.parametrize(("field", "value"), [(f, v) for f, vs in ODD.items() for v in vs])
-def test_a_field_of_another_kind_is_refused_by_its_name(
-    model, monkeypatch, capsys, field, value
-):
+def test_a_field_of_another_kind_is_refused_by_its_name(model, monkeypatch, capsys, field, value):
     change_json(model / "config.json", **{field: value})
     assert f"config.json has {field} " in refused(monkeypatch, capsys, model)
 
 
 @pytest.mark.parametrize("blocks", [10**9, 2**40, 10**4])
-def test_more_blocks_than_the_file_has_are_refused_in_a_second(
-    model, monkeypatch, capsys, blocks
-):
+def test_more_blocks_than_the_file_has_are_refused_in_a_second(model, monkeypatch, capsys, blocks):
     change_json(model / "config.json", num_hidden_layers=blocks)
     began = time.process_time()
     said = refused(monkeypatch, capsys, model)
@@ -358,11 +358,15 @@ def test_a_familys_own_field_lowers_what_lm_eval_finds():
     assert context_limit(XLNetConfig(), tokenizer) == 40  # -1 states no limit
 
 
-@pytest.mark.parametrize("config", [
-    MptConfig(d_model=32, n_heads=4, n_layers=3, vocab_size=320, max_seq_len=24),
-    MambaConfig(hidden_size=32, num_hidden_layers=3, vocab_size=320, state_size=8),
-    BloomConfig(hidden_size=32, n_layer=3, n_head=4, vocab_size=320),
-], ids=lambda config: config.model_type)  # fmt: skip
+@pytest.mark.parametrize(
+    "config",
+    [
+        MptConfig(d_model=32, n_heads=4, n_layers=3, vocab_size=320, max_seq_len=24),
+        MambaConfig(hidden_size=32, num_hidden_layers=3, vocab_size=320, state_size=8),
+        BloomConfig(hidden_size=32, n_layer=3, n_head=4, vocab_size=320),
+    ],
+    ids=lambda config: config.model_type,
+)
 def test_long_inputs_are_cut_and_counted(tmp_path, question_file, config):
     torch.manual_seed(0)
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "m")
@@ -411,11 +415,13 @@ def test_real_prompts_give_what_plain_transformers_gives(tiny, monkeypatch, caps
 def test_where_tokens_differ_it_is_named(tiny_dirs, monkeypatch):
     """Context and continuation put otherwise than the whole text."""
     monkeypatch.setattr(
-        own_pipeline, "encode_pair",
+        own_pipeline,
+        "encode_pair",
         lambda tokenizer, context, answer: (
-            tokenizer(context)["input_ids"], tokenizer(answer.strip())["input_ids"]
+            tokenizer(context)["input_ids"],
+            tokenizer(answer.strip())["input_ids"],
         ),
-    )  # fmt: skip
+    )
     remarks = load_model(str(tiny_dirs["llama"])).pipeline.remarks
     assert len(remarks) == 3 and "context and continuation put as lm-eval does have" in remarks[0]
 

@@ -109,8 +109,9 @@ def test_hidden_states_of_questions(tiny, family, small_task):
     put = plain_sequences(decoder, small_task)
     states = [plain_states(decoder.model, decoder.blocks_path, s) for each in put for s in each]
     assert found.influence == pytest.approx(plain_influence(states), rel=1e-4)
-    added = [np.linalg.norm(s[1:] - s[:-1], axis=-1) / np.linalg.norm(s[1:], axis=-1)
-             for s in states]  # fmt: skip
+    added = [
+        np.linalg.norm(s[1:] - s[:-1], axis=-1) / np.linalg.norm(s[1:], axis=-1) for s in states
+    ]
     assert found.relative == pytest.approx(np.concatenate(added, axis=1).mean(axis=1), rel=1e-4)
     for first in range(5):
         for last in range(first + 1, 6):
@@ -210,8 +211,10 @@ def test_block_influence_one_shot_and_again(tiny, small_task):
 
 
 def test_the_window_of_the_least_angle(eight, text_file):
-    states = [plain_states(eight.model, eight.blocks_path, window)[:, -1]
-              for window in text_windows(eight, TEXT, 256)]  # fmt: skip
+    states = [
+        plain_states(eight.model, eight.blocks_path, window)[:, -1]
+        for window in text_windows(eight, TEXT, 256)
+    ]
     for length in range(1, BLOCKS):
         distances = [
             np.mean([np.arccos(cosine(s[first], s[first + length])) / np.pi for s in states])
@@ -237,10 +240,11 @@ def plain_loss(model, windows):
     losses = [
         functional.cross_entropy(
             model(torch.tensor([window]), use_cache=False).logits[0, :-1].float(),
-            torch.tensor(window[1:]), reduction="sum",
+            torch.tensor(window[1:]),
+            reduction="sum",
         )
         for window in windows
-    ]  # fmt: skip
+    ]
     return sum(losses) / sum(len(window) - 1 for window in windows)
 
 
@@ -284,10 +288,13 @@ def test_magnitude_of_linear_layers(tiny, tiny_dirs, family):
     decoder = tiny[family]
     linear = ("Linear", "Conv1D")
     expected = [
-        sum(float(m.weight.double().abs().sum()) for m in block.modules()
-            if type(m).__name__ in linear)
+        sum(
+            float(m.weight.double().abs().sum())
+            for m in block.modules()
+            if type(m).__name__ in linear
+        )
         for block in decoder.blocks
-    ]  # fmt: skip
+    ]
     found = rank_blocks(decoder, method="magnitude")
     assert found.scores == pytest.approx(expected, rel=1e-9)
     assert list(found.order) == np.argsort(expected)[:4].tolist()
@@ -318,8 +325,11 @@ def test_a_search_with_protected_blocks_is_the_slow_one(eight, question_file):
     for _ in range(4):
         live = [b for b in range(BLOCKS) if b not in removed]
         sweep = sweep_scores(eight, judge.rows, judge.needs_vocabulary, live)
-        losses = {b: judge.figures(s)["loss"] for b, s in zip(live, sweep.scores, strict=True)
-                  if b not in protect}  # fmt: skip
+        losses = {
+            b: judge.figures(s)["loss"]
+            for b, s in zip(live, sweep.scores, strict=True)
+            if b not in protect
+        }
         removed.append(min(losses, key=losses.get))
     found = rank_blocks(eight, task, method="loss", remove=4, protect=protect)
     assert list(found.order) == removed

@@ -32,9 +32,17 @@ from phaseprune.results import open_run
 
 #: As small as every experiment still says something on the bundled model.
 SMALL = Settings(
-    calibration=32, evaluation=96, probe=40, noise=(0.1, 1.0), noise_seeds=1, draws=2, most=2,
-    ladder=(3, 10), heal_steps=2, heal_batch=4,
-)  # fmt: skip
+    calibration=32,
+    evaluation=96,
+    probe=40,
+    noise=(0.1, 1.0),
+    noise_seeds=1,
+    draws=2,
+    most=2,
+    ladder=(3, 10),
+    heal_steps=2,
+    heal_batch=4,
+)
 
 
 @pytest.fixture(scope="module")
@@ -63,26 +71,29 @@ def test_defaults_do_for_any_number_of_blocks(blocks):
     assert settings.ladder[-1] == settings.remove and min(settings.ladder) >= 1
 
 
-@pytest.mark.parametrize("given, told", [
-    ({"skip": ("prun",)}, "Did you mean 'prune'"),
-    ({"skip": ("prune",)}, "similarity needs its run"),
-    ({"skip": ("trace",)}, "needs its run"),
-    ({"skip": EXPERIMENTS}, "none is left"),
-    ({"probe": 1}, "probe=1"),
-    ({"objective": "text_loss"}, "text_loss"),
-    ({"objective": "margin"}, "margin"),
-    ({"search": "quick"}, "quick"),
-    ({"noise": (-1.0,)}, "noise"),
-    ({"noise_seeds": 0}, "noise_seeds"),
-    ({"ablation": "zero"}, "zero"),
-    ({"draws": 1}, "draws=1"),
-    ({"heal_steps": 0}, "steps"),
-    ({"heal_seeds": 0}, "heal_seeds"),
-    ({"remove": 14}, "14"),
-    ({"ladder": (3,)}, "ladder"),
-    ({"ladder": (3, 3)}, "ladder"),
-    ({"ladder": (3, 12)}, "step 12"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "given, told",
+    [
+        ({"skip": ("prun",)}, "Did you mean 'prune'"),
+        ({"skip": ("prune",)}, "similarity needs its run"),
+        ({"skip": ("trace",)}, "needs its run"),
+        ({"skip": EXPERIMENTS}, "none is left"),
+        ({"probe": 1}, "probe=1"),
+        ({"objective": "text_loss"}, "text_loss"),
+        ({"objective": "margin"}, "margin"),
+        ({"search": "quick"}, "quick"),
+        ({"noise": (-1.0,)}, "noise"),
+        ({"noise_seeds": 0}, "noise_seeds"),
+        ({"ablation": "zero"}, "zero"),
+        ({"draws": 1}, "draws=1"),
+        ({"heal_steps": 0}, "steps"),
+        ({"heal_seeds": 0}, "heal_seeds"),
+        ({"remove": 14}, "14"),
+        ({"ladder": (3,)}, "ladder"),
+        ({"ladder": (3, 3)}, "ladder"),
+        ({"ladder": (3, 12)}, "step 12"),
+    ],
+)
 def test_bad_settings_are_refused_before_anything_runs(given, told):
     with pytest.raises(UserError, match=re.escape(told)):
         resolve(Settings(**given), 14)
@@ -93,14 +104,29 @@ def test_a_ladder_may_not_do_where_nothing_is_healed():
 
 
 def test_settings_of_options():
-    found = settings_of({"noise": "0.1, 0.2", "ladder": [1, 2], "draws": 3, "skip": "heal,lens",
-                         "scoring": "text", "probe": None})  # fmt: skip
+    found = settings_of(
+        {
+            "noise": "0.1, 0.2",
+            "ladder": [1, 2],
+            "draws": 3,
+            "skip": "heal,lens",
+            "scoring": "text",
+            "probe": None,
+        }
+    )
     assert found == Settings(noise=(0.1, 0.2), ladder=(1, 2), draws=3, skip=("heal", "lens"))
 
 
-@pytest.mark.parametrize("given", [
-    {"noise": "a,b"}, {"ladder": [1, "x"]}, {"draws": "three"}, {"draws": True}, {"probe": 2.5},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"noise": "a,b"},
+        {"ladder": [1, "x"]},
+        {"draws": "three"},
+        {"draws": True},
+        {"probe": 2.5},
+    ],
+)
 def test_values_of_another_kind_are_named(given):
     with pytest.raises(UserError, match=next(iter(given))):
         settings_of(given)
@@ -116,11 +142,17 @@ def test_a_configuration(tmp_path):
     assert read_configuration(path, [], []).tasks == {"a": {}, "b": {}}
 
 
-@pytest.mark.parametrize("text, told", [
-    ("- a\n", "must hold"), ("a: [", "cannot be read"), ("tasks: a\n", "`tasks:`"),
-    ("tasks: [a]\nprobes: 3\n", "'probes'. Did you mean"),
-    ("tasks: {a: {heal_step: 1}}\n", "'heal_step' of a"), (None, "no such file"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "text, told",
+    [
+        ("- a\n", "must hold"),
+        ("a: [", "cannot be read"),
+        ("tasks: a\n", "`tasks:`"),
+        ("tasks: [a]\nprobes: 3\n", "'probes'. Did you mean"),
+        ("tasks: {a: {heal_step: 1}}\n", "'heal_step' of a"),
+        (None, "no such file"),
+    ],
+)
 def test_bad_configurations_are_named(tmp_path, text, told):
     path = tmp_path / "c.yaml"
     if text is not None:
@@ -156,17 +188,29 @@ def test_every_claim_is_judged_once_and_shown_once():
         assert claim.find({}).verdict == "undecided"
 
 
-@pytest.mark.parametrize("shape, sharpness, bounds, verdict", [
-    ("step", 0.7, [0.5, 0.9], "agrees"), ("step", 0.4, [0.3, 0.49], "partly"),
-    ("step", 0.6, [0.49, 0.7], "undecided"), ("step", 0.49, [0.4, 0.5], "undecided"),
-    ("gradual", 0.9, [0.8, 1.0], "disagrees"), ("several", 0.9, [0.8, 1.0], "partly"),
-    ("unclear", 0.9, [0.8, 1.0], "undecided"), (None, 0.9, [0.8, 1.0], "undecided"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "shape, sharpness, bounds, verdict",
+    [
+        ("step", 0.7, [0.5, 0.9], "agrees"),
+        ("step", 0.4, [0.3, 0.49], "partly"),
+        ("step", 0.6, [0.49, 0.7], "undecided"),
+        ("step", 0.49, [0.4, 0.5], "undecided"),
+        ("gradual", 0.9, [0.8, 1.0], "disagrees"),
+        ("several", 0.9, [0.8, 1.0], "partly"),
+        ("unclear", 0.9, [0.8, 1.0], "undecided"),
+        (None, 0.9, [0.8, 1.0], "undecided"),
+    ],
+)
 def test_a_transition_is_sharp_or_gradual(results, shape, sharpness, bounds, verdict):
     transition = results["trace"]["transition"]
     assert transition["found"]
-    transition |= {"shape": shape, "sharpness": sharpness, "sharpness_ci": bounds,
-                   "rise": [6, 9], "rise_ci": [[5, 6], [8, 10]]}  # fmt: skip
+    transition |= {
+        "shape": shape,
+        "sharpness": sharpness,
+        "sharpness_ci": bounds,
+        "rise": [6, 9],
+        "rise_ci": [[5, 6], [8, 10]],
+    }
     found = judges.sharp(results)
     assert found.verdict == verdict
     if shape == "step":
@@ -176,10 +220,16 @@ def test_a_transition_is_sharp_or_gradual(results, shape, sharpness, bounds, ver
         assert told in found.text
 
 
-@pytest.mark.parametrize("accuracy, informed, questions, verdict", [
-    (0.9, True, 200, "disagrees"), (0.9, False, 200, "undecided"), (0.9, None, 200, "undecided"),
-    (0.35, True, 200, "undecided"), (0.35, True, 2000, "disagrees"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "accuracy, informed, questions, verdict",
+    [
+        (0.9, True, 200, "disagrees"),
+        (0.9, False, 200, "undecided"),
+        (0.9, None, 200, "undecided"),
+        (0.35, True, 200, "undecided"),
+        (0.35, True, 2000, "disagrees"),
+    ],
+)
 def test_no_transition_speaks_against_a_sharp_one_where_it_would_be_found(
     results, accuracy, informed, questions, verdict
 ):
@@ -196,10 +246,14 @@ def phased(low, high):
     return ends | {"significant": low > 0 or high < 0}
 
 
-@pytest.mark.parametrize("difference, verdict", [
-    (phased(0.1, 0.3), "agrees"), (phased(-0.3, -0.1), "disagrees"),
-    (phased(-0.1, 0.1), "undecided"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "difference, verdict",
+    [
+        (phased(0.1, 0.3), "agrees"),
+        (phased(-0.3, -0.1), "disagrees"),
+        (phased(-0.1, 0.1), "undecided"),
+    ],
+)
 def test_one_sided_options(results, difference, verdict):
     level = {"mean": 0.2, "ci_low": 0.1, "ci_high": 0.3}
     results["trace"]["option_frequency_distance"] = {
@@ -211,26 +265,39 @@ def test_one_sided_options(results, difference, verdict):
 def fell(kind, step=5, ci=(5, 5), span=(4, 5), span_ci=((4, 4), (5, 5)), **more):
     """A fitted fall of a pruning run."""
     return {
-        "found": True, "kind": kind, "step": step, "ci": list(ci), "before": 0.9, "after": 0.1,
-        "r2": 0.9, "line_r2": 0.5, "span": list(span), "span_ci": [list(one) for one in span_ci],
-        "p_value": 0.001, "removed": 3, "phase": "silent",
-    } | more  # fmt: skip
+        "found": True,
+        "kind": kind,
+        "step": step,
+        "ci": list(ci),
+        "before": 0.9,
+        "after": 0.1,
+        "r2": 0.9,
+        "line_r2": 0.5,
+        "span": list(span),
+        "span_ci": [list(one) for one in span_ci],
+        "p_value": 0.001,
+        "removed": 3,
+        "phase": "silent",
+    } | more
 
 
-@pytest.mark.parametrize("fall, verdict", [
-    (fell("cliff", ci=(4, 6)), "agrees"),
-    (fell("cliff", before=0.6), "partly"),
-    (fell("cliff", after=0.6), "partly"),
-    (fell("cliff", ci=(4, 7)), "partly"),
-    (fell("slope", span=(4, 9), span_ci=((2, 5), (8, 9))), "partly"),
-    (fell("slope", span=(3, 9), span_ci=((1, 5), (8, 9))), "disagrees"),
-    (fell("slope", span=(0, 9), span_ci=((0, 1), (8, 9))), "disagrees"),
-    (fell("several cliffs", span=(3, 7), span_ci=((3, 3), (7, 7))), "partly"),
-    (fell("unclear", span=(4, 7), span_ci=((4, 4), (5, 7))), "undecided"),
-    (fell(None), "undecided"),
-    (fell("cliff", found=False), "undecided"),
-    (None, "undecided"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "fall, verdict",
+    [
+        (fell("cliff", ci=(4, 6)), "agrees"),
+        (fell("cliff", before=0.6), "partly"),
+        (fell("cliff", after=0.6), "partly"),
+        (fell("cliff", ci=(4, 7)), "partly"),
+        (fell("slope", span=(4, 9), span_ci=((2, 5), (8, 9))), "partly"),
+        (fell("slope", span=(3, 9), span_ci=((1, 5), (8, 9))), "disagrees"),
+        (fell("slope", span=(0, 9), span_ci=((0, 1), (8, 9))), "disagrees"),
+        (fell("several cliffs", span=(3, 7), span_ci=((3, 3), (7, 7))), "partly"),
+        (fell("unclear", span=(4, 7), span_ci=((4, 4), (5, 7))), "undecided"),
+        (fell(None), "undecided"),
+        (fell("cliff", found=False), "undecided"),
+        (None, "undecided"),
+    ],
+)
 def test_a_cliff_after_a_plateau(results, fall, verdict):
     result = results["prune"]["result"]
     result["cliff"] = fall
@@ -253,13 +320,16 @@ def test_the_fit_of_an_older_run_is_read(results):
     assert judges.vanishes(results).verdict == "undecided"
 
 
-@pytest.mark.parametrize("phases, interval, verdict", [
-    (["decisive", "decisive", "silent"], [3, 3], "agrees"),
-    (["silent", "decisive", "silent"], [3, 3], "partly"),
-    (["silent", "silent", "decisive"], [3, 3], "disagrees"),
-    (["decisive", "decisive", "silent"], [2, 3], "undecided"),
-    (["decisive", None, None], [3, 3], "undecided"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "phases, interval, verdict",
+    [
+        (["decisive", "decisive", "silent"], [3, 3], "agrees"),
+        (["silent", "decisive", "silent"], [3, 3], "partly"),
+        (["silent", "silent", "decisive"], [3, 3], "disagrees"),
+        (["decisive", "decisive", "silent"], [2, 3], "undecided"),
+        (["decisive", None, None], [3, 3], "undecided"),
+    ],
+)
 def test_what_is_removed_at_the_cliff(results, phases, interval, verdict):
     steps = [{"removed": None, "phase": None}]
     steps += [{"removed": block, "phase": phase} for block, phase in enumerate(phases)]
@@ -278,14 +348,21 @@ def test_what_is_removed_at_the_cliff(results, phases, interval, verdict):
 FOUND, GONE, UNCLEAR = "found", "gone", "unclear"
 
 
-@pytest.mark.parametrize("states, collapsed, verdict", [
-    ([FOUND, FOUND, FOUND, GONE], 3, "agrees"), ([FOUND, FOUND, GONE, GONE], 3, "agrees"),
-    ([FOUND, UNCLEAR, UNCLEAR, GONE], 3, "agrees"), ([FOUND, GONE, GONE, GONE], 3, "partly"),
-    ([FOUND, GONE, FOUND, GONE], 3, "partly"), ([FOUND, FOUND, FOUND, FOUND], 3, "disagrees"),
-    ([FOUND, FOUND, FOUND, UNCLEAR], 3, "undecided"),
-    ([FOUND, FOUND, UNCLEAR, FOUND], 3, "disagrees"),
-    ([UNCLEAR, GONE, GONE, GONE], 3, "undecided"), ([FOUND, FOUND, FOUND, GONE], None, "undecided"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "states, collapsed, verdict",
+    [
+        ([FOUND, FOUND, FOUND, GONE], 3, "agrees"),
+        ([FOUND, FOUND, GONE, GONE], 3, "agrees"),
+        ([FOUND, UNCLEAR, UNCLEAR, GONE], 3, "agrees"),
+        ([FOUND, GONE, GONE, GONE], 3, "partly"),
+        ([FOUND, GONE, FOUND, GONE], 3, "partly"),
+        ([FOUND, FOUND, FOUND, FOUND], 3, "disagrees"),
+        ([FOUND, FOUND, FOUND, UNCLEAR], 3, "undecided"),
+        ([FOUND, FOUND, UNCLEAR, FOUND], 3, "disagrees"),
+        ([UNCLEAR, GONE, GONE, GONE], 3, "undecided"),
+        ([FOUND, FOUND, FOUND, GONE], None, "undecided"),
+    ],
+)
 def test_the_transition_of_a_collapsed_model(results, states, collapsed, verdict):
     result = results["prune"]["result"]
     one = result["dynamics"]["transitions"][0]
@@ -300,10 +377,12 @@ def test_the_transition_of_a_collapsed_model(results, states, collapsed, verdict
 def test_phases_compared(results):
     result = results["phasewise"]["result"]
     for raw, debiased, verdict in (
-        ("agrees", "agrees", "agrees"), ("agrees", "partly", "partly"),
-        ("partly", "agrees", "partly"), ("disagrees", "agrees", "disagrees"),
+        ("agrees", "agrees", "agrees"),
+        ("agrees", "partly", "partly"),
+        ("partly", "agrees", "partly"),
+        ("disagrees", "agrees", "disagrees"),
         ("undecided", "undecided", "undecided"),
-    ):  # fmt: skip
+    ):
         result["verdict"], result["debiased"]["verdict"] = raw, debiased
         found = judges.phases(results)
         assert found.verdict == verdict
@@ -315,31 +394,45 @@ def test_phases_compared(results):
 def test_features_and_decisions(results):
     models = results["similarity"]["models"]
     for collapsed, alike, cka, verdict in (
-        (True, "states", 0.9, "agrees"), (True, "states", 0.2, "partly"),
-        (True, "decisions", 0.9, "disagrees"), (True, None, 0.9, "undecided"),
+        (True, "states", 0.9, "agrees"),
+        (True, "states", 0.2, "partly"),
+        (True, "decisions", 0.9, "disagrees"),
+        (True, None, 0.9, "undecided"),
         (False, "states", 0.9, "undecided"),
-    ):  # fmt: skip
+    ):
         for model in models:
             model |= {"collapsed": collapsed, "more_alike": alike}
             model["cka_output"] |= {"mean": cka}
         assert judges.features(results).verdict == verdict
 
 
-@pytest.mark.parametrize("value, low, high, verdict", [
-    (0.02, 0.015, 0.03, "agrees"), (0.2, 0.1, 0.3, "disagrees"), (0.05, 0.03, 0.1, "undecided"),
-    (0.05, None, None, "disagrees"), (None, None, None, "disagrees"),
-    (0.2, 0.03, None, "undecided"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "value, low, high, verdict",
+    [
+        (0.02, 0.015, 0.03, "agrees"),
+        (0.2, 0.1, 0.3, "disagrees"),
+        (0.05, 0.03, 0.1, "undecided"),
+        (0.05, None, None, "disagrees"),
+        (None, None, None, "disagrees"),
+        (0.2, 0.03, None, "undecided"),
+    ],
+)
 def test_noise_that_halves_the_margin(results, value, low, high, verdict):
     halving = {"value": value, "ci_low": low, "ci_high": high, "reason": "no level halves it"}
     results["perturb"]["phases"]["silent"]["halving"] = halving
     assert judges.silent_breaks(results).verdict == verdict
 
 
-@pytest.mark.parametrize("share, verdict", [
-    ([0.8, 0.6, 0.9], "agrees"), ([0.3, 0.2, 0.4], "disagrees"), ([0.5, 0.4, 0.6], "undecided"),
-    ([0.5, None, None], "undecided"), (None, "undecided"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "share, verdict",
+    [
+        ([0.8, 0.6, 0.9], "agrees"),
+        ([0.3, 0.2, 0.4], "disagrees"),
+        ([0.5, 0.4, 0.6], "undecided"),
+        ([0.5, None, None], "undecided"),
+        (None, "undecided"),
+    ],
+)
 def test_what_the_decisive_phase_withstands(results, share, verdict):
     results["perturb"]["phases"]["decisive"]["paper_share"] = share
     assert judges.decisive_holds(results).verdict == verdict
@@ -351,23 +444,36 @@ def test_what_the_decisive_phase_withstands(results, share, verdict):
 def test_recovery(results):
     ladder = results["heal"]
     for bounds, verdict in (
-        ([0.01, 0.02], "agrees"), ([-0.02, -0.01], "disagrees"), ([-0.01, 0.01], "undecided"),
+        ([0.01, 0.02], "agrees"),
+        ([-0.02, -0.01], "disagrees"),
+        ([-0.01, 0.01], "undecided"),
         (None, "undecided"),
-    ):  # fmt: skip
+    ):
         ladder["trend"] = {"slope": 0.0 if bounds is None else sum(bounds) / 2, "ci": bounds}
         assert judges.bounded(results).verdict == verdict
-    slopes = {"slope_below": 0.1, "slope_above": 0.0, "slope_below_ci": [0, 0.2],
-              "slope_above_ci": [0, 0.1], "p_value": 0.001, "found": True}  # fmt: skip
+    slopes = {
+        "slope_below": 0.1,
+        "slope_above": 0.0,
+        "slope_below_ci": [0, 0.2],
+        "slope_above_ci": [0, 0.1],
+        "p_value": 0.001,
+        "found": True,
+    }
     for depths, flat, verdict in (
-        ([8, 9], "below", "agrees"), ([8, 9], "above", "partly"), ([3, 4], "below", "disagrees"),
-    ):  # fmt: skip
+        ([8, 9], "below", "agrees"),
+        ([8, 9], "above", "partly"),
+        ([3, 4], "below", "disagrees"),
+    ):
         ladder["levelling"] = slopes | {"depth": sum(depths) / 2, "ci": depths, "flat": flat}
         assert judges.levels_off(results).verdict == verdict
     ladder["levelling"] = {"found": False, "reason": "too few depths"}
     assert judges.levels_off(results).verdict == "undecided"
     for higher, lower, verdict in (
-        (10, 0, "agrees"), (5, 1, "partly"), (1, 5, "disagrees"), (0, 0, "undecided"),
-    ):  # fmt: skip
+        (10, 0, "agrees"),
+        (5, 1, "partly"),
+        (1, 5, "disagrees"),
+        (0, 0, "undecided"),
+    ):
         ladder["depths"] = [{"readouts": 10, "readouts_higher": higher, "readouts_lower": lower}]
         assert judges.lifts(results).verdict == verdict
 
@@ -429,8 +535,12 @@ def test_a_finished_run_is_read_and_nothing_is_done_again(run, demo, monkeypatch
 
 def test_other_settings_are_refused(run, demo):
     with pytest.raises(UserError, match="draws of demo was 2 and now is 3"):
-        paper(demo, [load_task("demo", limit=200)], out=run.path, settings=Settings(
-            **{**SMALL.__dict__, "draws": 3}))  # fmt: skip
+        paper(
+            demo,
+            [load_task("demo", limit=200)],
+            out=run.path,
+            settings=Settings(**{**SMALL.__dict__, "draws": 3}),
+        )
 
 
 def test_a_stopped_run_goes_on_and_experiments_can_be_added(demo, tmp_path, monkeypatch):
@@ -472,10 +582,22 @@ def test_what_cannot_be_done_is_left_out_with_the_reason(demo, tmp_path):
     file = write_jsonl(tmp_path / "other.jsonl", QUESTIONS * 5)
     told = []
     found = paper(
-        demo, [load_task(str(file))], out=tmp_path / "run", note=told.append,
-        settings=Settings(**{**SMALL.__dict__, "calibration": 8, "evaluation": 10, "probe": 8,
-                             "remove": 2, "ladder": (1, 2), "skip": ("lens", "perturb", "ablate")}),
-    )  # fmt: skip
+        demo,
+        [load_task(str(file))],
+        out=tmp_path / "run",
+        note=told.append,
+        settings=Settings(
+            **{
+                **SMALL.__dict__,
+                "calibration": 8,
+                "evaluation": 10,
+                "probe": 8,
+                "remove": 2,
+                "ladder": (1, 2),
+                "skip": ("lens", "perturb", "ablate"),
+            }
+        ),
+    )
     told_of = found.tasks[0].experiments
     assert told_of["heal"]["state"] == "not done" and "--train" in told_of["heal"]["reason"]
     assert told_of["phasewise"]["state"] == "not done"
@@ -561,8 +683,10 @@ def call(capsys, *words):
 def test_the_command_and_its_configuration(tmp_path, capsys):
     """Two tasks with sizes of their own; what is typed goes first; report writes the page again."""
     config = tmp_path / "c.yaml"
-    shutil.copy(Path(experiments.__file__).parents[1] / "demo" / "questions.jsonl",
-                tmp_path / "second.jsonl")  # fmt: skip
+    shutil.copy(
+        Path(experiments.__file__).parents[1] / "demo" / "questions.jsonl",
+        tmp_path / "second.jsonl",
+    )
     config.write_text(
         "model: demo\nremove: 1\ncalibration: 8\nevaluation: 20\nskip: [lens, similarity, perturb, "
         f"ablate, phasewise, heal]\ntasks:\n  demo: {{limit: 40}}\n  {tmp_path}/second.jsonl: "
@@ -591,11 +715,16 @@ def test_the_command_and_its_configuration(tmp_path, capsys):
     assert "held against the paper" in told.out and "phaseprune report" in told.out
 
 
-@pytest.mark.parametrize("words, told", [
-    ((), "name a model"), (("demo", "--skip", "prun"), "did you mean 'prune'"),
-    (("demo", "--task", "demo,demo"), "twice"), (("demo", "--config", "no.yaml"), "no such file"),
-    (("demo", "--ladder", "a"), "--ladder"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "words, told",
+    [
+        ((), "name a model"),
+        (("demo", "--skip", "prun"), "did you mean 'prune'"),
+        (("demo", "--task", "demo,demo"), "twice"),
+        (("demo", "--config", "no.yaml"), "no such file"),
+        (("demo", "--ladder", "a"), "--ladder"),
+    ],
+)
 def test_bad_input_is_one_sentence(capsys, tmp_path, words, told):
     code, captured = call(capsys, "paper", *words, "--out", tmp_path / "run")
     assert code == 2 and told.lower() in " ".join(captured.err.lower().split())

@@ -68,10 +68,12 @@ def real_model(smollm2):
 @pytest.mark.parametrize(
     ("name", "scoring", "shots", "count"),
     [
-        ("arc_challenge", "text", 0, 40), ("arc_challenge", "text", 5, 8),
-        ("openbookqa", "letter", 0, 40), ("openbookqa", "letter", 5, 8),
+        ("arc_challenge", "text", 0, 40),
+        ("arc_challenge", "text", 5, 8),
+        ("openbookqa", "letter", 0, 40),
+        ("openbookqa", "letter", 5, 8),
     ],
-)  # fmt: skip
+)
 def test_a_real_model(real_model, tmp_path, name, scoring, shots, count):
     """Two data sets; `make parity` has the whole matrix."""
     need(SHARED / f"{FILES[name][0]}.jsonl")
@@ -86,9 +88,7 @@ def test_the_exported_model_in_lm_eval_has_the_accuracy_that_the_run_claims(demo
 
 
 @pytest.mark.real
-@pytest.mark.parametrize(
-    ("name", "scoring"), [("arc_challenge", "text"), ("openbookqa", "letter")]
-)
+@pytest.mark.parametrize(("name", "scoring"), [("arc_challenge", "text"), ("openbookqa", "letter")])
 def test_the_same_of_a_real_model(real_model, tmp_path, name, scoring):
     path = need(SHARED / f"{FILES[name][0]}.jsonl")
     task = load_task(str(path), scoring=scoring, limit=40)

@@ -39,11 +39,14 @@ SIZES = ROPE | {"num_hidden_layers": 12}
         (Gemma3TextConfig(**SIZES, head_dim=8), 6, ("layer_types",)),
         (SmolLM3Config(**SIZES, pad_token_id=0), 4, ("no_rope_layers",)),
         (Cohere2Config(**SIZES), 4, ("layer_types",)),
-        (GptOssConfig(**SIZES, head_dim=8, num_local_experts=2, num_experts_per_tok=1), 2,
-         ("layer_types",)),
+        (
+            GptOssConfig(**SIZES, head_dim=8, num_local_experts=2, num_experts_per_tok=1),
+            2,
+            ("layer_types",),
+        ),
     ],
     ids=["gemma2", "gemma3", "smollm3", "cohere2", "gpt_oss"],
-)  # fmt: skip
+)
 def test_removals_that_llama_cpp_cannot_run(config, period, fields):
     pattern = find_pattern(config, 12)
     assert (pattern.period, pattern.fields) == (period, fields)
@@ -162,8 +165,21 @@ def run(arguments):
 
 def test_command_line(gemma, tmp_path, capsys):
     questions = write_jsonl(tmp_path / "q.jsonl", QUESTIONS * 3)
-    code = run(["prune", str(gemma), "--task", str(questions), "--remove", "2", "--keep-period",
-                "--out", str(tmp_path / "run"), "--calibration", "8"])  # fmt: skip
+    code = run(
+        [
+            "prune",
+            str(gemma),
+            "--task",
+            str(questions),
+            "--remove",
+            "2",
+            "--keep-period",
+            "--out",
+            str(tmp_path / "run"),
+            "--calibration",
+            "8",
+        ]
+    )
     out = capsys.readouterr()
     assert code == 0 and "by position" not in out.out + out.err
     types = json.loads((tmp_path / "run/model/config.json").read_text())["layer_types"]
@@ -184,11 +200,13 @@ def test_an_export_says_it_before_the_weights_are_loaded(gemma, tmp_path, capsys
 
 
 @pytest.mark.parametrize(
-    "other", [{"method": "reverse"}, {"search": "racing"}, {"among": "decisive"},
-              {"granularity": "mlp"}], ids=str,
-)  # fmt: skip
+    "other",
+    [{"method": "reverse"}, {"search": "racing"}, {"among": "decisive"}, {"granularity": "mlp"}],
+    ids=str,
+)
 def test_what_it_does_not_go_with(gemma, tmp_path, other):
     questions = write_jsonl(tmp_path / "q.jsonl", QUESTIONS * 3)
     with pytest.raises(UserError, match="keep_period looks before each step"):
-        prune(load_model(str(gemma)), load_task(str(questions)), remove=1, keep_period=True,
-              **other)  # fmt: skip
+        prune(
+            load_model(str(gemma)), load_task(str(questions)), remove=1, keep_period=True, **other
+        )

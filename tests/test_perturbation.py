@@ -129,8 +129,7 @@ def test_noise_does_not_depend_on_rows_batches_or_shards(tiny, small_task, monke
 def test_every_token_has_the_key_of_its_prefix(tiny, question_file):
     """In packed rows with trunks, and in plain ones, where padding has none."""
     decoder = tiny["llama"]
-    task = load_task(str(question_file), scoring="text", shots=3, shots_from=question_file,
-                     limit=4)  # fmt: skip
+    task = load_task(str(question_file), scoring="text", shots=3, shots_from=question_file, limit=4)
     encoded = encode_task(task, decoder.tokenizer)
     prefixes = {
         prefix_key((q.context + c[:-1])[: i + 1])

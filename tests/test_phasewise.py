@@ -294,18 +294,21 @@ def control(value, p_value=0.001, plain=0.3):
     return Control(value, (value - 0.1, value + 0.1), p_value, (0, 1), p_value, (1, 2), plain)
 
 
-@pytest.mark.parametrize(("plain", "changed", "verdict"), [
-    (0.3, {}, "agrees"),
-    (0.3, {"jump": control(0.3, p_value=0.2)}, "partly"),
-    (0.3, {"near": control(0.3, p_value=0.02)}, "partly"),
-    (0.3, {"without_first": control(0.1)}, "partly"),  # small
-    (0.3, {"jump": control(-0.3)}, "partly"),
-    (0.3, {"near": control(-0.3)}, "disagrees"),
-    (0.3, {"jump": None}, "partly"),
-    (-0.3, {}, "disagrees"),
-    (0.0, {}, "undecided"),
-    (0.0, {"near": control(-0.3)}, "disagrees"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("plain", "changed", "verdict"),
+    [
+        (0.3, {}, "agrees"),
+        (0.3, {"jump": control(0.3, p_value=0.2)}, "partly"),
+        (0.3, {"near": control(0.3, p_value=0.02)}, "partly"),
+        (0.3, {"without_first": control(0.1)}, "partly"),  # small
+        (0.3, {"jump": control(-0.3)}, "partly"),
+        (0.3, {"near": control(-0.3)}, "disagrees"),
+        (0.3, {"jump": None}, "partly"),
+        (-0.3, {}, "disagrees"),
+        (0.0, {}, "undecided"),
+        (0.0, {"near": control(-0.3)}, "disagrees"),
+    ],
+)
 def test_verdicts(plain, changed, verdict):
     p_value = 0.001 if plain else 0.5
     difference = Difference(Estimate(plain, (plain - 0.1, plain + 0.1)), p_value, p_value, 0.01)
@@ -446,9 +449,12 @@ def test_an_interrupted_run_goes_on(demo, demo_task, tmp_path):
     assert {line["removed_blocks"] for line in run.candidates()} == {0, 1}
     labels = []
     resumed = phasewise(
-        demo, demo_task, out=tmp_path / "run",
-        progress=lambda label, *_: labels.append(label), **OPTIONS,
-    )  # fmt: skip
+        demo,
+        demo_task,
+        out=tmp_path / "run",
+        progress=lambda label, *_: labels.append(label),
+        **OPTIONS,
+    )
     assert resumed.state == "resumed" and {label[:6] for label in labels} == {"2 of 2"}
     assert resumed.result == whole.result
     lines = (tmp_path / "run/candidates.jsonl").read_text().splitlines(keepends=True)
@@ -483,8 +489,17 @@ def test_options_that_do_not_do(demo, demo_task, changed, says):
 
 
 def test_no_transition_is_one_sentence_and_exit_2(tiny_dirs, question_file, capsys, tmp_path):
-    words = ["phasewise", str(tiny_dirs["llama"]), "--task", str(question_file), "--calibration",
-             "4", "--out", str(tmp_path / "run"), "--quiet"]  # fmt: skip
+    words = [
+        "phasewise",
+        str(tiny_dirs["llama"]),
+        "--task",
+        str(question_file),
+        "--calibration",
+        "4",
+        "--out",
+        str(tmp_path / "run"),
+        "--quiet",
+    ]
     with pytest.raises(SystemExit) as ended:
         main(words)
     err = capsys.readouterr().err
@@ -495,8 +510,22 @@ def test_no_transition_is_one_sentence_and_exit_2(tiny_dirs, question_file, caps
 
 def test_the_command(capsys, tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
-    words = ["phasewise", "demo", "--limit", "72", "--draws", "3", "--most", "2", "--calibration",
-             "32", "--protect", "0,1", "--out", str(tmp_path / "run")]  # fmt: skip
+    words = [
+        "phasewise",
+        "demo",
+        "--limit",
+        "72",
+        "--draws",
+        "3",
+        "--most",
+        "2",
+        "--calibration",
+        "32",
+        "--protect",
+        "0,1",
+        "--out",
+        str(tmp_path / "run"),
+    ]
     with pytest.raises(SystemExit) as ended:
         main(words)
     out = capsys.readouterr().out

@@ -41,9 +41,14 @@ def test_every_candidate_has_the_loss_of_the_model_without_it(
     decoder = tiny[family]
     task = load_task(str(question_file))
     pruning = prune(
-        decoder, task, remove=3, calibration=4, objective="text_loss", text=text_file,
+        decoder,
+        task,
+        remove=3,
+        calibration=4,
+        objective="text_loss",
+        text=text_file,
         out=tmp_path / "run",
-    )  # fmt: skip
+    )
     length = min(512, decoder.max_length or 512)
     windows = text_windows(decoder, TEXT, length)[:16]
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
@@ -63,16 +68,19 @@ def test_every_candidate_has_the_loss_of_the_model_without_it(
         assert np.isfinite(step.calibration["decision_margin"])
 
 
-def test_racing_over_windows_chooses_as_the_exact_search(
-    tiny, question_file, text_file, tmp_path
-):
+def test_racing_over_windows_chooses_as_the_exact_search(tiny, question_file, text_file, tmp_path):
     common = dict(remove=3, calibration=4, objective="text_loss", text=text_file)
     task, decoder = load_task(str(question_file)), tiny["llama"]
     exact = prune(decoder, task, **common)
     raced = prune(
-        decoder, task, search="racing", race_alpha=1e-9, race_tolerance=0, out=tmp_path / "run",
+        decoder,
+        task,
+        search="racing",
+        race_alpha=1e-9,
+        race_tolerance=0,
+        out=tmp_path / "run",
         **common,
-    )  # fmt: skip
+    )
     assert raced.removed == exact.removed
     windows = text_windows(decoder, TEXT, min(512, decoder.max_length or 512))[:16]
     order = np.random.default_rng([0, 1]).permutation(len(windows))

@@ -107,8 +107,9 @@ def test_each_block_is_the_cheapest_of_the_least_needed(drawn):
     free = sorted(drawn[3])
 
     def worse_rank(block):
-        ranks = [sum(other < values[block] for other in values)
-                 for values in (influence, rearrangement)]  # fmt: skip
+        ranks = [
+            sum(other < values[block] for other in values) for values in (influence, rearrangement)
+        ]
         return max(ranks), influence[block], block
 
     def margins(sets):
@@ -143,12 +144,18 @@ def test_the_budget_ends_where_influence_or_the_decision_says():
     assert LIMITS == (0.20, 0.25, 0.30)
     kept = [1.0] * 6
     assert predict_budget(influence, order, kept) == {
-        "blocks": 3, "low": 1, "high": 5, "bound_by": "influence"
-    }  # fmt: skip
+        "blocks": 3,
+        "low": 1,
+        "high": 5,
+        "bound_by": "influence",
+    }
     fallen = [1.0, 0.9, 0.5, 0.49, 0.9, 0.9]
     assert predict_budget(influence, order, fallen) == {
-        "blocks": 2, "low": 0, "high": 2, "bound_by": "decision"
-    }  # fmt: skip
+        "blocks": 2,
+        "low": 0,
+        "high": 2,
+        "bound_by": "decision",
+    }
     assert predict_budget(influence, order[:2], kept[:3])["bound_by"] == "order"
     thin = np.full(60, 0.0099)  # here the outer limits are further apart than that
     thin = predict_budget(thin, range(60), [1.0] * 61)
@@ -214,7 +221,7 @@ def test_the_command_says_the_budget_and_what_to_type(tmp_path, capsys):
     assert "--remove 9 --among decisive" in said
     assert "no nearer to where models fell than one and the same number for all" in said
     page = (tmp_path / "run" / "report.html").read_text()
-    assert "Predicted budget: 9 of 14 blocks" in page and "id=\"plan\"" in page
+    assert "Predicted budget: 9 of 14 blocks" in page and 'id="plan"' in page
     with pytest.raises(SystemExit):
         main([*command, "--json"])
     told = json.loads(capsys.readouterr().out)

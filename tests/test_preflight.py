@@ -26,10 +26,16 @@ from phaseprune.questions.catalog import load_task
 from phaseprune.sweep.trace import trace
 
 BIG = LlamaConfig(
-    vocab_size=128256, hidden_size=4096, intermediate_size=14336, num_hidden_layers=32,
-    num_attention_heads=32, num_key_value_heads=8, tie_word_embeddings=False, dtype="bfloat16",
+    vocab_size=128256,
+    hidden_size=4096,
+    intermediate_size=14336,
+    num_hidden_layers=32,
+    num_attention_heads=32,
+    num_key_value_heads=8,
+    tie_word_embeddings=False,
+    dtype="bfloat16",
     architectures=["LlamaForCausalLM"],
-)  # fmt: skip
+)
 
 
 def seen(directory):
@@ -352,11 +358,14 @@ def test_the_command_reads_no_weights_unless_asked(
         code, out, _ = check(patched, capsys, big, "--dtype", "bfloat16")
         assert code == 0 and "✗" not in out
         for line in (
-            "family: llama, 8,030.3M parameters", "blocks: 32 at model.layers, final norm at",
-            "head: its own weights", "size: 16.1 GB, bfloat16, 436.2 MB a block",
-            "weights: all there, by the names and shapes", "export: as a plain checkpoint",
+            "family: llama, 8,030.3M parameters",
+            "blocks: 32 at model.layers, final norm at",
+            "head: its own weights",
+            "size: 16.1 GB, bfloat16, 436.2 MB a block",
+            "weights: all there, by the names and shapes",
+            "export: as a plain checkpoint",
             "memory: about 16.1 GB for the weights in bfloat16 on ",
-        ):  # fmt: skip
+        ):
             assert f"✓ {line}" in out
         assert f"next: phaseprune check {big} --task TASK" in out
         words = (tiny_dirs["llama"], "--task", question_file)

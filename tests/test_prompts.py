@@ -32,10 +32,15 @@ CHAT = (
 @pytest.fixture
 def examples(tmp_path):
     rows = [
-        {"question": f"Is {colour} a colour", "choices": ["black", colour], "answer": 1,
-         "group": group}
-        for group in ("x", "y") for colour in ("red", "blue", "green", "white")
-    ]  # fmt: skip
+        {
+            "question": f"Is {colour} a colour",
+            "choices": ["black", colour],
+            "answer": 1,
+            "group": group,
+        }
+        for group in ("x", "y")
+        for colour in ("red", "blue", "green", "white")
+    ]
     return write_jsonl(tmp_path / "examples.jsonl", rows)
 
 
@@ -46,9 +51,14 @@ def shown(path, **options):
 
 @pytest.mark.parametrize(
     ("labels", "line", "scored"),
-    [("A", "B. green grass", " B"), ("a", "b. green grass", " b"), ("1", "2. green grass", " 2"),
-     ("(A)", "(B) green grass", " (B"), ("(a)", "(b) green grass", " (b")],
-)  # fmt: skip
+    [
+        ("A", "B. green grass", " B"),
+        ("a", "b. green grass", " b"),
+        ("1", "2. green grass", " 2"),
+        ("(A)", "(B) green grass", " (B"),
+        ("(a)", "(b) green grass", " (b"),
+    ],
+)
 def test_label_styles(question_file, labels, line, scored):
     context, continuation = shown(question_file, labels=labels)[1]
     assert f"\n{line}\n" in context and continuation == scored
@@ -86,8 +96,14 @@ def test_shots_are_of_the_questions_own_group(tmp_path, examples):
 
 def test_random_shots_are_drawn_by_seed_and_never_scored(question_file):
     def drawn(seed, limit):
-        task = load_task(str(question_file), shots=3, shots_from=question_file, limit=limit,
-                         shot_order="random", seed=seed)  # fmt: skip
+        task = load_task(
+            str(question_file),
+            shots=3,
+            shots_from=question_file,
+            limit=limit,
+            shot_order="random",
+            seed=seed,
+        )
         scored = {q.content for q in task.questions}
         assert not scored & {shot.content for shot in task.shots.of(task.questions[0])}
         return task.shots.fingerprint
@@ -106,8 +122,9 @@ def test_shuffled_options_keep_the_right_one(question_file):
     for before, after in zip(plain.questions, shuffled.questions, strict=True):
         assert sorted(before.choices) == sorted(after.choices)
         assert before.choices[before.answer] == after.choices[after.answer]
-    assert load_task(str(question_file), shuffle=True, seed=1, limit=3).questions == (
-        shuffled.questions[:3]
+    assert (
+        load_task(str(question_file), shuffle=True, seed=1, limit=3).questions
+        == (shuffled.questions[:3])
     )
     assert "shuffled by seed 1" in shuffled.prompt_format
 
@@ -201,13 +218,14 @@ def test_without_a_context_the_start_token_stands_in_for_it():
 def test_what_is_too_long_is_cut_on_the_left_and_counted(question_file, tiny, tmp_path):
     tokenizer = make_tokenizer()
     task = load_task(str(question_file), scoring="text")
-    for whole, cut in zip(encode_task(task, tokenizer), encode_task(task, tokenizer, 8),
-                          strict=True):  # fmt: skip
+    for whole, cut in zip(
+        encode_task(task, tokenizer), encode_task(task, tokenizer, 8), strict=True
+    ):
         for option, ending in enumerate(whole.continuations):
             expected = (whole.context + ending)[-9:]
             kept = cut.context + cut.continuations[option]
             assert kept == expected
-            assert cut.continuations[option][cut.first_scored(option):] == ending
+            assert cut.continuations[option][cut.first_scored(option) :] == ending
         longest = max(len(whole.context) + len(e) for e in whole.continuations)
         assert cut.cut == longest - 9
     decoder = tiny["llama"]
@@ -280,8 +298,10 @@ def test_bad_questions_are_one_sentence(question_file):
     question = Question("8", "What", ("red", "blue"), 0, pairs=(("What", ""), ("What", "x")))
     tokenizer = make_tokenizer()
     with pytest.raises(UserError, match="question 8 of t: an option has no tokens"):
-        encode_task(Task("t", (question,), "text"), lambda text, **_: {
-            "input_ids": tokenizer(text.rstrip())["input_ids"]})  # fmt: skip
+        encode_task(
+            Task("t", (question,), "text"),
+            lambda text, **_: {"input_ids": tokenizer(text.rstrip())["input_ids"]},
+        )
 
 
 def test_options_that_stand_twice_are_counted(tmp_path, monkeypatch, capsys):

@@ -79,9 +79,11 @@ def test_evaluation_figures_are_those_of_a_fresh_trace(tiny, small_task, tmp_pat
     if small_task.scoring == "letter":
         columns += ["debiased_score", "debiased_probability"]
     assert table.column_names == columns
-    gold = table.filter(table["gold"]).group_by(["question_id", "readout"]).aggregate(
-        [("option", "max"), ("option", "count")]
-    )  # fmt: skip
+    gold = (
+        table.filter(table["gold"])
+        .group_by(["question_id", "readout"])
+        .aggregate([("option", "max"), ("option", "count")])
+    )
     answers = {q.id: q.answer for q in evaluation.questions}
     for row in gold.to_pylist():
         assert row["option_count"] == 1 and row["option_max"] == answers[row["question_id"]]
@@ -93,7 +95,7 @@ def test_evaluation_figures_are_those_of_a_fresh_trace(tiny, small_task, tmp_pat
     np.testing.assert_allclose(total["probability_sum"].to_numpy(), 1)
     if small_task.scoring == "letter":
         of = fresh.decisions
-        taken = (table["score"].to_numpy() - table["debiased_score"].to_numpy())
+        taken = table["score"].to_numpy() - table["debiased_score"].to_numpy()
         np.testing.assert_allclose(taken, of.label_prior[np.isfinite(of.scores)], atol=1e-12)
 
 
@@ -127,9 +129,12 @@ def test_an_interrupted_run_goes_on(tiny, small_task, tmp_path, when):
     assert len(kept) == (2 if "step 2" in when else 0)
     labels = []
     resumed = prune(
-        decoder, small_task, out=tmp_path / "run", progress=lambda label, *_: labels.append(label),
+        decoder,
+        small_task,
+        out=tmp_path / "run",
+        progress=lambda label, *_: labels.append(label),
         **OPTIONS,
-    )  # fmt: skip
+    )
     assert resumed.state == "resumed"
     assert run.steps()[: len(kept)] == kept and run.candidates()[: len(scored)] == scored
     if "step 2" in when:
@@ -146,9 +151,20 @@ def test_an_interrupted_run_goes_on(tiny, small_task, tmp_path, when):
 
 def test_kill_minus_nine_and_the_same_command_again(tiny_dirs, question_file, tmp_path):
     command = [
-        sys.executable, "-m", "phaseprune", "prune", str(tiny_dirs["llama"]), "--task",
-        str(question_file), "--remove", "4", "--calibration", "4", "--no-export", "--quiet",
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "phaseprune",
+        "prune",
+        str(tiny_dirs["llama"]),
+        "--task",
+        str(question_file),
+        "--remove",
+        "4",
+        "--calibration",
+        "4",
+        "--no-export",
+        "--quiet",
+    ]
     slow = (
         "import time, phaseprune.cli.main as m\n"
         "from phaseprune.sweep.states import Walker\n"
@@ -318,8 +334,9 @@ def test_an_exported_model_measures_as_the_run_said(tiny, small_task, tmp_path):
     _, evaluation = split(small_task, 4, None, 0)
     again = trace(load_model(exported.path), evaluation)
     last = pruning.steps[-1]
-    assert "".join("01"[int(c)] for c in again.decisions.correct[:, -1]) == (
-        last.evaluation["correct"]
+    assert (
+        "".join("01"[int(c)] for c in again.decisions.correct[:, -1])
+        == (last.evaluation["correct"])
     )
     margin = again.decision_margin.mean[-1]
     assert margin == pytest.approx(last.evaluation["decision_margin"], abs=1e-5)

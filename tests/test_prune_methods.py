@@ -39,11 +39,19 @@ def task(eight_dir, tmp_path_factory):  # noqa: F811
     """Twenty questions of two to four options."""
     path = tmp_path_factory.mktemp("task") / "questions.jsonl"
     words = ["blue", "green", "white", "black", "red"]
-    path.write_text("".join(
-        json.dumps({"question": f"What is the colour of the sky {i}",
-                    "choices": words[i % 2 : i % 2 + 2 + i % 3], "answer": i % 2}) + "\n"
-        for i in range(20)
-    ))  # fmt: skip
+    path.write_text(
+        "".join(
+            json.dumps(
+                {
+                    "question": f"What is the colour of the sky {i}",
+                    "choices": words[i % 2 : i % 2 + 2 + i % 3],
+                    "answer": i % 2,
+                }
+            )
+            + "\n"
+            for i in range(20)
+        )
+    )
     return load_task(str(path))
 
 
@@ -148,9 +156,12 @@ def test_an_interrupted_run_ranks_once(eight, task, tmp_path, when):  # noqa: F8
     paid = run.manifest.get("ranking")
     assert (paid is None) == (when == "hidden states")
     again = prune(
-        eight, task, out=tmp_path / "run", progress=lambda label, *_: labels.append(label),
+        eight,
+        task,
+        out=tmp_path / "run",
+        progress=lambda label, *_: labels.append(label),
         **options,
-    )  # fmt: skip
+    )
     assert again.state == "resumed"
     assert ("hidden states" in labels) == (when == "hidden states")
     assert findings(run.steps()) == findings([step.to_dict() for step in whole.steps])
@@ -210,8 +221,9 @@ def test_what_is_protected_stays_in_a_search(demo, tmp_path, search):
     if search == "exact":
         assert pruning.steps[1].block_passes == every_one
         return
-    exact = prune(demo, task, **(common | {"search": "exact", "race_alpha": None,
-                                           "race_tolerance": None}))  # fmt: skip
+    exact = prune(
+        demo, task, **(common | {"search": "exact", "race_alpha": None, "race_tolerance": None})
+    )
     for one, two in zip(exact.steps[1:], pruning.steps[1:], strict=True):
         assert two.block_passes + two.race["block_passes_saved"] == one.block_passes
 
@@ -224,9 +236,16 @@ def test_a_race_in_reduced_precision_looks_again_at_its_best_two(demo):
             seen.update(re.search(r"blocks ([\d, ]+) in", label)[1].split(", "))
 
     pruning = prune(
-        demo, load_task("demo", limit=150), remove=2, calibration=48, evaluation=40,
-        protect=[0, 1, 2, 3, 4, 8], search="racing", race_dtype="bfloat16", progress=listen,
-    )  # fmt: skip
+        demo,
+        load_task("demo", limit=150),
+        remove=2,
+        calibration=48,
+        evaluation=40,
+        protect=[0, 1, 2, 3, 4, 8],
+        search="racing",
+        race_dtype="bfloat16",
+        progress=listen,
+    )
     assert {str(block) for block in pruning.removed} <= seen
     assert not seen & set("012348")
 
@@ -234,8 +253,15 @@ def test_a_race_in_reduced_precision_looks_again_at_its_best_two(demo):
 @pytest.mark.parametrize("when", ["step 3: race", "step 3: eval"])
 def test_an_interrupted_race_with_protected_blocks_goes_on(demo, tmp_path, when):
     task = load_task("demo", limit=150)
-    common = dict(remove=4, calibration=48, evaluation=40, protect=[2, 12], search="racing",
-                  race_dtype="own", race_tolerance=0.05)  # fmt: skip
+    common = dict(
+        remove=4,
+        calibration=48,
+        evaluation=40,
+        protect=[2, 12],
+        search="racing",
+        race_dtype="own",
+        race_tolerance=0.05,
+    )
     whole = prune(demo, task, out=tmp_path / "whole", **common)
 
     def interrupt(label, done, total):
@@ -258,8 +284,9 @@ def test_an_interrupted_race_with_protected_blocks_goes_on(demo, tmp_path, when)
 @pytest.mark.parametrize("search", ["exact", "racing"])
 def test_every_free_block_may_go(tiny, small_task, search):
     """The last step has one candidate."""
-    pruning = prune(tiny["llama"], small_task, calibration=4, protect=[0, 3], remove=3,
-                    search=search)  # fmt: skip
+    pruning = prune(
+        tiny["llama"], small_task, calibration=4, protect=[0, 3], remove=3, search=search
+    )
     assert sorted(pruning.removed) == [1, 2, 4] and pruning.steps[-1].kept == [0, 3]
     assert stop_rule(5, free=[1, 2, 4]).most == 3 and stop_rule(5, free=range(5)).most == 4
 
@@ -318,9 +345,23 @@ def run_command(words, capsys):
 
 
 def test_the_command_says_what_chose(tiny_dirs, question_file, tmp_path, capsys):
-    words = ["prune", tiny_dirs["llama"], "--task", question_file, "--calibration", 4,
-             "--method", "reverse", "--protect", "0,2", "--ratio", 0.4, "--no-export",
-             "--out", tmp_path / "run"]  # fmt: skip
+    words = [
+        "prune",
+        tiny_dirs["llama"],
+        "--task",
+        question_file,
+        "--calibration",
+        4,
+        "--method",
+        "reverse",
+        "--protect",
+        "0,2",
+        "--ratio",
+        0.4,
+        "--no-export",
+        "--out",
+        tmp_path / "run",
+    ]
     code, shown = run_command(words, capsys)
     out = " ".join(shown.out.split())
     assert code == 0 and "chosen by reverse (First blocks first; a control)" in out
@@ -346,9 +387,11 @@ BAD = {
     "all": ("--protect 0,1,2,3,4,5,6,7,8,9,10,11,12,13", "nothing is left to remove"),
     "too many": ("--protect 0,1 --remove 13", "2 of them protected.*give 1 to 12"),
     "ratio": ("--protect 0,1,2 --ratio 0.9", "is 13 blocks and only 11 are free"),
-    "own": ("--method taylor_plus --protect 4,5,6,7,8,9,10,11 --text x.txt",
-            "keeps the first 4 and the last 2 blocks"),
-}  # fmt: skip
+    "own": (
+        "--method taylor_plus --protect 4,5,6,7,8,9,10,11 --text x.txt",
+        "keeps the first 4 and the last 2 blocks",
+    ),
+}
 
 
 @pytest.mark.parametrize("name", BAD)

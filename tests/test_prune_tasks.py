@@ -58,8 +58,11 @@ def two(tmp_path_factory):
     words, folder = WORDS.split(), tmp_path_factory.mktemp("tasks")
     tasks = []
     for name, scoring, numbers in (("first", "letter", (0, 1)), ("second", "text", (2, 3))):
-        rows = [dict(row, question=f"{row['question']} {words[n]}")
-                for n in numbers for row in QUESTIONS]  # fmt: skip
+        rows = [
+            dict(row, question=f"{row['question']} {words[n]}")
+            for n in numbers
+            for row in QUESTIONS
+        ]
         tasks.append(load_task(str(write_jsonl(folder / f"{name}.jsonl", rows)), scoring=scoring))
     return tasks
 
@@ -82,8 +85,10 @@ def slow_scores(decoder, model, task):
         return naive_scores(model, decoder.tokenizer, task)
     scores = np.full((len(task.questions), int(task.options.max())), -np.inf)
     for q, question in enumerate(task.questions):
-        pairs = [encode_pair(decoder.tokenizer, render(question, "letter")[0], letter)
-                 for letter in render(question, "letter")[1]]  # fmt: skip
+        pairs = [
+            encode_pair(decoder.tokenizer, render(question, "letter")[0], letter)
+            for letter in render(question, "letter")[1]
+        ]
         logits = model(torch.tensor([pairs[0][0]]), use_cache=False).logits[0, -1]
         for o, (before, after) in enumerate(pairs):
             assert before == pairs[0][0]
@@ -98,11 +103,13 @@ def slow_objective(objective, scores, task):
         row = row[: len(question.choices)]
         p = np.exp(row - row.max()) / np.exp(row - row.max()).sum()
         others = np.delete(p, question.answer).max()
-        found.append({
-            "accuracy": float(np.argmax(p) == question.answer),
-            "decision_margin": p[question.answer] - others,
-            "loss": -np.log(p[question.answer]),
-        }[objective])  # fmt: skip
+        found.append(
+            {
+                "accuracy": float(np.argmax(p) == question.answer),
+                "decision_margin": p[question.answer] - others,
+                "loss": -np.log(p[question.answer]),
+            }[objective]
+        )
     return float(np.mean(found))
 
 
@@ -130,8 +137,7 @@ def slow_steps(decoder, tasks, objective, weights, how, steps, calibration):
 
     def values(model):
         return [
-            slow_objective(objective, slow_scores(decoder, model, task), task)
-            for task in sides
+            slow_objective(objective, slow_scores(decoder, model, task), task) for task in sides
         ]
 
     full, removed, found = values(decoder.model), [], []
@@ -218,8 +224,11 @@ def test_the_files_of_a_run(tiny, two, tmp_path):
     assert manifest["options"]["weights"] == {"first": 1, "second": 1}
     assert manifest["result"]["removed"] == got.removed == [s["removed"] for s in steps[1:]]
     assert {path.name for path in run.path.iterdir()} == {
-        "manifest.json", "steps.jsonl", "first", "second"
-    }  # fmt: skip
+        "manifest.json",
+        "steps.jsonl",
+        "first",
+        "second",
+    }
     for task in two:
         folder = task.name.rpartition("/")[2].removesuffix(".jsonl")
         own = RunDirectory(run.path / folder)
@@ -239,9 +248,16 @@ def test_the_files_of_a_run(tiny, two, tmp_path):
 
 @pytest.mark.parametrize(
     "when",
-    ["first: full", "second: full", "second: calib", "second: step 1: sweep", "first: step 2: eval",
-     "second: step 2: eval", "second: step 3: eval"],
-)  # fmt: skip
+    [
+        "first: full",
+        "second: full",
+        "second: calib",
+        "second: step 1: sweep",
+        "first: step 2: eval",
+        "second: step 2: eval",
+        "second: step 3: eval",
+    ],
+)
 def test_an_interrupted_run_goes_on(tiny, two, tmp_path, when):
     whole, run = tmp_path / "whole", tmp_path / "run"
     prune(tiny["llama"], two, out=whole, **OPTIONS)
@@ -304,8 +320,12 @@ def test_another_run_is_refused(tiny, two, tmp_path):
 )
 def test_what_does_not_go_together_is_refused(tiny, two, changed, told):
     with pytest.raises(UserError) as refused:
-        prune(tiny["llama"], two, progress=lambda *_: pytest.fail("work has begun"),
-              **OPTIONS | changed)  # fmt: skip
+        prune(
+            tiny["llama"],
+            two,
+            progress=lambda *_: pytest.fail("work has begun"),
+            **OPTIONS | changed,
+        )
     assert told in str(refused.value)
 
 
@@ -315,10 +335,12 @@ def test_tasks_that_do_not_go_together_are_refused(tiny, two):
     for tasks, told in (
         ([first, first], "twice"),
         ([first, replace(first, name="again")], "the same questions"),
-        ([first, replace(first.with_questions(first.questions[::-1]), name="turned")],
-         "would be reported on in turned"),
+        (
+            [first, replace(first.with_questions(first.questions[::-1]), name="turned")],
+            "would be reported on in turned",
+        ),
         ([], "no task"),
-    ):  # fmt: skip
+    ):
         with pytest.raises(UserError, match=told):
             prune(decoder, tasks, **OPTIONS)
     # The same questions, split alike, are never chosen on in one and reported on in the other.
@@ -353,8 +375,9 @@ def test_the_search_stops_by_what_is_retained_of_all(demo, kinds, how):
 def test_a_share_of_what_is_not_above_chance_cannot_be_kept(tiny, two):
     decoder, wrong = tiny["llama"], two[0]
     raw = naive_scores(decoder.model, decoder.tokenizer, wrong)
-    worst = [int(np.argmin(row[: len(q.choices)])) for row, q in zip(raw, wrong.questions,
-                                                                     strict=True)]
+    worst = [
+        int(np.argmin(row[: len(q.choices)])) for row, q in zip(raw, wrong.questions, strict=True)
+    ]
     questions = [replace(q, answer=at) for q, at in zip(wrong.questions, worst, strict=True)]
     tasks = [replace(wrong.with_questions(questions), name="wrong"), two[1]]
     with pytest.raises(UserError, match="wrong: the full model's accuracy .* not above chance"):
@@ -373,25 +396,40 @@ def test_guards_look_once_a_step(tiny, two, tmp_path):
     text.write_text(" ".join(words[(7 * i + i // 5) % len(words)] for i in range(500)))
     labels = []
     got = prune(
-        tiny["llama"], two, remove=3, calibration=6, text=text, out=tmp_path / "run",
+        tiny["llama"],
+        two,
+        remove=3,
+        calibration=6,
+        text=text,
+        out=tmp_path / "run",
         guard=Guard(windows=4, window_tokens=16, prompts=2, prompt_tokens=8, tokens=8),
-        keep_text_loss=1e6, progress=lambda label, *_: labels.append(label),
-    )  # fmt: skip
+        keep_text_loss=1e6,
+        progress=lambda label, *_: labels.append(label),
+    )
     looks = list(dict.fromkeys(label for label in labels if label.endswith(": text")))
     assert len(looks) == 4 and got.result["guard"]["pruned"]
     one = prune(
-        tiny["llama"], two[0], protect=got.steps[-1].kept, method="tail_all", remove=3,
-        calibration=6, text=text,
+        tiny["llama"],
+        two[0],
+        protect=got.steps[-1].kept,
+        method="tail_all",
+        remove=3,
+        calibration=6,
+        text=text,
         guard=Guard(windows=4, window_tokens=16, prompts=2, prompt_tokens=8, tokens=8),
-    )  # fmt: skip
+    )
     assert sorted(one.removed) == sorted(got.removed)
     assert one.steps[-1].guard["text_loss"] == pytest.approx(got.steps[-1].guard["text_loss"])
     page = write_report(tmp_path / "run").read_text()
     assert 'id="guards"' in page and "Text loss, rise %" in page
     tight = prune(
-        tiny["llama"], two, calibration=6, text=text, keep_text_loss=0.0,
+        tiny["llama"],
+        two,
+        calibration=6,
+        text=text,
+        keep_text_loss=0.0,
         guard=Guard(windows=4, window_tokens=16, prompts=2, prompt_tokens=8, tokens=8),
-    )  # fmt: skip
+    )
     rises = [step.text_loss_rise for step in tight.steps]
     assert all(rise <= 0 for rise in rises[:-1])
     assert "text loss" in tight.result["stopped_by"] or len(rises) == 5
@@ -412,9 +450,9 @@ def test_states_are_kept_for_each_task(tiny, two):
     cold = [n * (n + 1) // 2 for n in (4, 3)]
     assert any(step.block_passes < 2 * full for step, full in zip(got.steps[2:], cold, strict=True))
     alone = {
-        name: prune(tiny["llama"], task, weights=None, **OPTIONS) for name, task in
-        zip(("first", "second"), two, strict=True)
-    }  # fmt: skip
+        name: prune(tiny["llama"], task, weights=None, **OPTIONS)
+        for name, task in zip(("first", "second"), two, strict=True)
+    }
     assert all(one.steps[1].block_passes == 15 for one in alone.values())
 
 
@@ -468,8 +506,22 @@ def tasks_lines(steps, traces, result, chosen_by):
 def test_the_command_line(two, tiny_dirs, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = ",".join(task.name for task in two)
-    words = ["prune", str(tiny_dirs["llama"]), "--task", names, "--weights", "2,1", "--combine",
-             "worst", "--remove", "2", "--calibration", "6", "--out", "run"]  # fmt: skip
+    words = [
+        "prune",
+        str(tiny_dirs["llama"]),
+        "--task",
+        names,
+        "--weights",
+        "2,1",
+        "--combine",
+        "worst",
+        "--remove",
+        "2",
+        "--calibration",
+        "6",
+        "--out",
+        "run",
+    ]
     for more in ([], ["--json"]):
         with pytest.raises(SystemExit) as ended:
             main([*words, *more])
@@ -502,8 +554,22 @@ def test_a_file_with_a_comma_is_one_task(tiny_dirs, tmp_path, capsys, monkeypatc
     monkeypatch.chdir(tmp_path)
     write_jsonl(tmp_path / "a,b.jsonl", QUESTIONS)
     with pytest.raises(SystemExit) as ended:
-        main(["prune", str(tiny_dirs["llama"]), "--task", "a,b.jsonl", "--remove", "1", "--out",
-              "run", "--calibration", "4", "--no-export", "--json"])  # fmt: skip
+        main(
+            [
+                "prune",
+                str(tiny_dirs["llama"]),
+                "--task",
+                "a,b.jsonl",
+                "--remove",
+                "1",
+                "--out",
+                "run",
+                "--calibration",
+                "4",
+                "--no-export",
+                "--json",
+            ]
+        )
     assert not ended.value.code
     assert "trace" in json.loads(capsys.readouterr().out)
 
@@ -521,34 +587,73 @@ def test_the_page_of_an_unfinished_run(tiny, two, tmp_path):
 
 def made_run(names, found=True):
     """Steps, traces and a result of so many tasks, with phases that differ."""
-    own = {"objective": 0.5, "left": 1.0, "accuracy": 0.9, "ci": [0.8, 1.0], "decision_margin": 0.5,
-           "retained": 0.96, "retained_ci": [0.9, 1.0], "collapsed": False}  # fmt: skip
+    own = {
+        "objective": 0.5,
+        "left": 1.0,
+        "accuracy": 0.9,
+        "ci": [0.8, 1.0],
+        "decision_margin": 0.5,
+        "retained": 0.96,
+        "retained_ci": [0.9, 1.0],
+        "collapsed": False,
+    }
     steps = [
-        {"step": step, "removed": removed, "kept": [], "objective": 1.0, "retained": 0.96,
-         "retained_ci": [0.9, 1.0], "collapsed": False, "block_passes": 1, "seconds": 1.0,
-         "guard": None, "tasks": {name: own | {"phase": phase} for name in names}}
+        {
+            "step": step,
+            "removed": removed,
+            "kept": [],
+            "objective": 1.0,
+            "retained": 0.96,
+            "retained_ci": [0.9, 1.0],
+            "collapsed": False,
+            "block_passes": 1,
+            "seconds": 1.0,
+            "guard": None,
+            "tasks": {name: own | {"phase": phase} for name in names},
+        }
         for step, removed, phase in ((0, None, None), (1, 3, "silent"), (2, 0, "decisive"))
-    ]  # fmt: skip
+    ]
     traces = {
-        name: {"blocks": 4, "transition": {
-            "found": found, "silent_blocks": list(range(place % 3)),
-            "decisive_blocks": list(range(place % 3, 4))}}
+        name: {
+            "blocks": 4,
+            "transition": {
+                "found": found,
+                "silent_blocks": list(range(place % 3)),
+                "decisive_blocks": list(range(place % 3, 4)),
+            },
+        }
         for place, name in enumerate(names)
-    }  # fmt: skip
-    result = {"combine": "mean", "weights": dict.fromkeys(names, 1.0), "chosen_step": 2,
-              "largest_loss": None, "retained": 0.96}  # fmt: skip
+    }
+    result = {
+        "combine": "mean",
+        "weights": dict.fromkeys(names, 1.0),
+        "chosen_step": 2,
+        "largest_loss": None,
+        "retained": 0.96,
+    }
     return steps, traces, result
 
 
 def test_the_largest_loss_is_called_no_cliff():
     steps, traces, result = made_run(["a", "b"])
-    own = {"chance": 0.25, "evaluation_questions": 100, "collapsed": False,
-           "full": {"accuracy": 0.9, "ci": [0.8, 1.0]}, "pruned": {"accuracy": 0.8, "ci": [0.7, 1]},
-           "retained": 0.8, "retained_ci": [0.7, 0.9],
-           "removed_of_phase": {"silent": 1, "decisive": 1}}  # fmt: skip
+    own = {
+        "chance": 0.25,
+        "evaluation_questions": 100,
+        "collapsed": False,
+        "full": {"accuracy": 0.9, "ci": [0.8, 1.0]},
+        "pruned": {"accuracy": 0.8, "ci": [0.7, 1]},
+        "retained": 0.8,
+        "retained_ci": [0.7, 0.9],
+        "removed_of_phase": {"silent": 1, "decisive": 1},
+    }
     loss = {"step": 2, "removed": 0, "phase": None, "loss": 0.3, "loss_ci": [0.2, 0.4]}
-    result |= {"removed": [3, 0], "kept": [1, 2], "retained_ci": [0.9, 1.0],
-               "tasks": {"a": own, "b": own}, "largest_loss": loss}  # fmt: skip
+    result |= {
+        "removed": [3, 0],
+        "kept": [1, 2],
+        "retained_ci": [0.9, 1.0],
+        "tasks": {"a": own, "b": own},
+        "largest_loss": loss,
+    }
     told = (
         "Of all steps, step 2, the removal of block 0 (Decisive for a and b), loses most of the "
         "mean: 30.0 points (95 % CI 20.0 to 40.0, not corrected for the choice)."
@@ -561,8 +666,12 @@ def test_the_largest_loss_is_called_no_cliff():
         tasks_lines(steps, traces, result | {"largest_loss": None}, None)
     )
     assert "cliff" not in printed(steps_table(steps, older))
-    letters = own | {"retained_debiased": 0.9, "retained_debiased_ci": [0.85, 0.95],
-                     "collapsed": True, "collapsed_how": "calibration"}  # fmt: skip
+    letters = own | {
+        "retained_debiased": 0.9,
+        "retained_debiased_ci": [0.85, 0.95],
+        "collapsed": True,
+        "collapsed_how": "calibration",
+    }
     lines = tasks_lines(steps, traces, result | {"tasks": {"a": letters, "b": own}}, None)
     assert any(
         "Retained 80.0 % (95 % CI 70.0 to 90.0), without the label prior 90.0 % (95 % CI 85.0 to "
@@ -597,8 +706,11 @@ def test_the_figure_shows_every_task(found):
     top, below = figure.axes
     labels = [line.get_label() for line in top.lines]
     assert [name for name in ("a", "b", "c", "all tasks, mean") if name in labels] == [
-        "a", "b", "c", "all tasks, mean"
-    ]  # fmt: skip
+        "a",
+        "b",
+        "c",
+        "all tasks, mean",
+    ]
     assert [tick.get_text() for tick in below.get_yticklabels()] == ["a", "b", "c"]
     assert sorted(text.get_text() for text in below.texts) == ["1"] * 3 + ["2"] * 3
     colours = {patch.get_facecolor()[:3] for patch in below.patches}
@@ -630,9 +742,7 @@ LEFT = st.lists(st.floats(-2, 2), min_size=2, max_size=5)
 
 @given(LEFT, st.data())
 def test_combining_is_the_obvious_sum_or_least(left, data):
-    weights = data.draw(
-        st.lists(st.floats(0.01, 100), min_size=len(left), max_size=len(left))
-    )
+    weights = data.draw(st.lists(st.floats(0.01, 100), min_size=len(left), max_size=len(left)))
     for how in ("mean", "worst"):
         found = float(combine(np.array(left), weights, how))
         assert found == pytest.approx(slow_combined(left, weights, how), abs=1e-9)

@@ -31,17 +31,33 @@ from phaseprune.decoder.skeleton import build_empty
 from phaseprune.errors import UserError
 from tiny_configs import tiny_config
 
-SMALL = dict(vocab_size=64, hidden_size=32, num_attention_heads=4, num_key_value_heads=2,
-             intermediate_size=48)  # fmt: skip
+SMALL = dict(
+    vocab_size=64,
+    hidden_size=32,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    intermediate_size=48,
+)
 EXPERTS = dict(SMALL, num_experts=2, num_experts_per_tok=1, moe_intermediate_size=16)
 
 
 def deepseek(blocks=8, **more):
     return DeepseekV3Config(
-        **SMALL | {"num_key_value_heads": 4}, num_hidden_layers=blocks, n_routed_experts=4,
-        num_experts_per_tok=2, n_group=1, topk_group=1, moe_intermediate_size=16, q_lora_rank=8,
-        kv_lora_rank=8, qk_nope_head_dim=4, qk_rope_head_dim=4, v_head_dim=8, head_dim=4, **more,
-    )  # fmt: skip
+        **SMALL | {"num_key_value_heads": 4},
+        num_hidden_layers=blocks,
+        n_routed_experts=4,
+        num_experts_per_tok=2,
+        n_group=1,
+        topk_group=1,
+        moe_intermediate_size=16,
+        q_lora_rank=8,
+        kv_lora_rank=8,
+        qk_nope_head_dim=4,
+        qk_rope_head_dim=4,
+        v_head_dim=8,
+        head_dim=4,
+        **more,
+    )
 
 
 def test_lists_tables_and_patterns():
@@ -99,11 +115,17 @@ def test_heads_that_predict_further_tokens_are_not_promised():
 def test_a_count_from_the_end():
     """The last blocks of Gemma 3n use the keys and values of earlier ones."""
     config = Gemma3nTextConfig(
-        **SMALL | {"intermediate_size": [48] * 6}, num_hidden_layers=6, head_dim=8,
-        layer_types=["sliding_attention", "full_attention"] * 3, num_kv_shared_layers=2,
-        hidden_size_per_layer_input=4, vocab_size_per_layer_input=64, laurel_rank=4,
-        activation_sparsity_pattern=[0.0] * 6, sliding_window=8,
-    )  # fmt: skip
+        **SMALL | {"intermediate_size": [48] * 6},
+        num_hidden_layers=6,
+        head_dim=8,
+        layer_types=["sliding_attention", "full_attention"] * 3,
+        num_kv_shared_layers=2,
+        hidden_size_per_layer_input=4,
+        vocab_size_per_layer_input=64,
+        laurel_rank=4,
+        activation_sparsity_pattern=[0.0] * 6,
+        sliding_window=8,
+    )
     original = read_original(config)
     assert original.positional == ["num_kv_shared_layers"]
     for kept, shared in (([1, 2, 3, 4, 5], 2), ([0, 1, 2, 3, 4], 1), ([2, 3, 5], 1)):
@@ -125,8 +147,9 @@ def test_a_count_from_the_end():
 
 
 def test_a_period_becomes_a_list():
-    config = Qwen3MoeConfig(**EXPERTS, num_hidden_layers=6, decoder_sparse_step=2,
-                            mlp_only_layers=[3])  # fmt: skip
+    config = Qwen3MoeConfig(
+        **EXPERTS, num_hidden_layers=6, decoder_sparse_step=2, mlp_only_layers=[3]
+    )
     for kept in ([0, 2, 4, 5], [1, 3, 5], [1, 2], [5], [0, 1, 2, 3, 4]):
         layers = build_empty(pruned_config(config, kept)).model.layers
         assert [hasattr(b.mlp, "experts") for b in layers] == [block in (1, 5) for block in kept]
@@ -135,10 +158,17 @@ def test_a_period_becomes_a_list():
 
 def test_a_period_with_an_offset():
     config = JambaConfig(
-        **SMALL, num_hidden_layers=8, attn_layer_period=4, attn_layer_offset=2, num_experts=4,
-        expert_layer_period=2, expert_layer_offset=1, mamba_d_state=4, mamba_dt_rank=4,
+        **SMALL,
+        num_hidden_layers=8,
+        attn_layer_period=4,
+        attn_layer_offset=2,
+        num_experts=4,
+        expert_layer_period=2,
+        expert_layer_offset=1,
+        mamba_d_state=4,
+        mamba_dt_rank=4,
         use_mamba_kernels=False,
-    )  # fmt: skip
+    )
     original = original_of(config, build_empty(config), "model.layers")
     assert len(original.positional) == 4
     pruned = prune(original, range(1, 8)).config  # the first is no attention and has no experts
@@ -150,9 +180,15 @@ def test_a_period_with_an_offset():
 
 def test_a_start_an_end_and_an_interval():
     config = Ernie4_5_MoeConfig(
-        **SMALL, num_hidden_layers=6, moe_num_experts=2, moe_k=1, moe_intermediate_size=16,
-        moe_num_shared_experts=1, moe_layer_start_index=1, moe_layer_end_index=4,
-    )  # fmt: skip
+        **SMALL,
+        num_hidden_layers=6,
+        moe_num_experts=2,
+        moe_k=1,
+        moe_intermediate_size=16,
+        moe_num_shared_experts=1,
+        moe_layer_start_index=1,
+        moe_layer_end_index=4,
+    )
     for kept in ([1, 2, 3], [0, 2, 4, 5], [0, 5], [2, 5]):
         layers = build_empty(pruned_config(config, kept)).model.layers
         assert [hasattr(b.mlp, "experts") for b in layers] == [1 <= block <= 4 for block in kept]
@@ -163,8 +199,13 @@ def test_a_repeated_pattern_is_written_out():
     kinds = ["recurrent", "recurrent", "attention"] * 2
     pruned = pruned_config(config, [1, 2, 4, 5])
     assert list(pruned.block_types) == [kinds[1], kinds[2], kinds[4], kinds[5]]
-    neo = GPTNeoConfig(hidden_size=32, num_layers=4, num_heads=4, vocab_size=64,
-                       attention_types=[[["global", "local"], 2]])  # fmt: skip
+    neo = GPTNeoConfig(
+        hidden_size=32,
+        num_layers=4,
+        num_heads=4,
+        vocab_size=64,
+        attention_types=[[["global", "local"], 2]],
+    )
     assert pruned_config(neo, [1, 2]).attention_layers == ["local", "global"]
 
 
@@ -173,18 +214,26 @@ def test_flags_and_numbers_of_a_per_block_list():
     config = SmolLM3Config(**SMALL, num_hidden_layers=6, no_rope_layers=flags, pad_token_id=0)
     assert pruned_config(config, [1, 2, 4]).no_rope_layers == [0, 1, 0]
     moe = Lfm2MoeConfig(
-        **EXPERTS, num_hidden_layers=4, num_dense_layers=2,
+        **EXPERTS,
+        num_hidden_layers=4,
+        num_dense_layers=2,
         layer_types=["conv", "full_attention", "conv", "full_attention"],
-    )  # fmt: skip
+    )
     assert pruned_config(moe, [1, 2, 3]).num_dense_layers == 1
 
 
 def test_a_factor_that_contains_the_number_of_blocks():
     """Each block's output counts scale_depth / sqrt(blocks)."""
     config = MiniCPM3Config(
-        **SMALL | {"num_key_value_heads": 4}, num_hidden_layers=8, q_lora_rank=8, kv_lora_rank=8,
-        qk_nope_head_dim=4, qk_rope_head_dim=4, v_head_dim=8, scale_depth=1.4,
-    )  # fmt: skip
+        **SMALL | {"num_key_value_heads": 4},
+        num_hidden_layers=8,
+        q_lora_rank=8,
+        kv_lora_rank=8,
+        qk_nope_head_dim=4,
+        qk_rope_head_dim=4,
+        v_head_dim=8,
+        scale_depth=1.4,
+    )
     assert pruned_config(config, [0, 3]).scale_depth == pytest.approx(0.7)
 
 

@@ -52,10 +52,12 @@ def test_a_path_is_as_good_as_its_text(tmp_path):
 
 
 def test_columns_and_empty_cells_of_a_table():
-    rows = table([
-        {"q": "One?", "a": "x", "b": "y", "c": None, "key": "B"},
-        {"q": "Two?", "a": "x", "b": "y", "c": "z", "key": "C"},
-    ])  # fmt: skip
+    rows = table(
+        [
+            {"q": "One?", "a": "x", "b": "y", "c": None, "key": "B"},
+            {"q": "Two?", "a": "x", "b": "y", "c": "z", "key": "C"},
+        ]
+    )
     task = load_task(rows, columns="question=q,choices=a+b+c,answer=key")
     assert [question.choices for question in task.questions] == [("x", "y"), ("x", "y", "z")]
     assert task.gold.tolist() == [1, 2]
@@ -173,9 +175,10 @@ def test_an_export_of_it_has_the_weights_of_one_by_name(decoder, tmp_path):
     assert memory.keys() == name.keys()
     assert all((memory[key] == name[key]).all() for key in name)
     assert not (tmp_path / "memory" / "mergekit.yaml").exists()  # it would name another model
-    assert load_model(tmp_path / "memory").tokenizer("A b").input_ids == decoder.tokenizer(
-        "A b"
-    ).input_ids  # fmt: skip
+    assert (
+        load_model(tmp_path / "memory").tokenizer("A b").input_ids
+        == decoder.tokenizer("A b").input_ids
+    )
 
 
 def test_its_run_goes_on_and_cannot_be_healed(decoder, tmp_path):

@@ -51,158 +51,499 @@ def _one_right(names, right_name):
 
 #: Schema -> (a row of it by question, options and right one; what it is recognised as).
 SCHEMAS = {
-    "arc hub": (lambda q, o, r: {"id": "x" + q, "question": q, "choices": arc(o),
-                                 "answerKey": letter(r)}, "ARC ("),
-    "arc hub, numbers": (lambda q, o, r: {
-        "question": q, "choices": {"text": list(o), "label": ["1", "2", "3", "4"]},
-        "answerKey": str(r + 1)}, "ARC ("),
-    "arc ai2": (lambda q, o, r: {"id": "x" + q, "question": {
-        "stem": q, "choices": [{"text": t, "label": letter(i)} for i, t in enumerate(o)]},
-        "answerKey": letter(r)}, "ARC (AI2)"),
-    "arc csv": (lambda q, o, r: {
-        "questionID": q, "question": q + "".join(f" ({letter(i)}) {t}" for i, t in enumerate(o)),
-        "AnswerKey": letter(r)}, "ARC (AI2)"),
-    "csqa hub": (lambda q, o, r: {"question": q, "question_concept": "x", "choices": arc(o),
-                                  "answerKey": letter(r)}, "CommonsenseQA"),
-    "csqa jsonl": (lambda q, o, r: {"answerKey": letter(r), "question": {
-        "question_concept": "x", "stem": q,
-        "choices": [{"label": letter(i), "text": t} for i, t in enumerate(o)]}}, "CommonsenseQA"),
-    "obqa hub": (lambda q, o, r: {"question_stem": q, "choices": arc(o), "answerKey": letter(r)},
-                 "OpenBookQA"),
-    "qasc": (lambda q, o, r: {"question": q, "choices": arc(o), "answerKey": letter(r),
-                              "formatted_question": q}, "QASC"),
-    "exams": (lambda q, o, r: {"question": {"stem": q, "choices": arc(o, para=[""] * len(o))},
-                               "answerKey": letter(r)}, "ARC (AI2)"),
+    "arc hub": (
+        lambda q, o, r: {"id": "x" + q, "question": q, "choices": arc(o), "answerKey": letter(r)},
+        "ARC (",
+    ),
+    "arc hub, numbers": (
+        lambda q, o, r: {
+            "question": q,
+            "choices": {"text": list(o), "label": ["1", "2", "3", "4"]},
+            "answerKey": str(r + 1),
+        },
+        "ARC (",
+    ),
+    "arc ai2": (
+        lambda q, o, r: {
+            "id": "x" + q,
+            "question": {
+                "stem": q,
+                "choices": [{"text": t, "label": letter(i)} for i, t in enumerate(o)],
+            },
+            "answerKey": letter(r),
+        },
+        "ARC (AI2)",
+    ),
+    "arc csv": (
+        lambda q, o, r: {
+            "questionID": q,
+            "question": q + "".join(f" ({letter(i)}) {t}" for i, t in enumerate(o)),
+            "AnswerKey": letter(r),
+        },
+        "ARC (AI2)",
+    ),
+    "csqa hub": (
+        lambda q, o, r: {
+            "question": q,
+            "question_concept": "x",
+            "choices": arc(o),
+            "answerKey": letter(r),
+        },
+        "CommonsenseQA",
+    ),
+    "csqa jsonl": (
+        lambda q, o, r: {
+            "answerKey": letter(r),
+            "question": {
+                "question_concept": "x",
+                "stem": q,
+                "choices": [{"label": letter(i), "text": t} for i, t in enumerate(o)],
+            },
+        },
+        "CommonsenseQA",
+    ),
+    "obqa hub": (
+        lambda q, o, r: {"question_stem": q, "choices": arc(o), "answerKey": letter(r)},
+        "OpenBookQA",
+    ),
+    "qasc": (
+        lambda q, o, r: {
+            "question": q,
+            "choices": arc(o),
+            "answerKey": letter(r),
+            "formatted_question": q,
+        },
+        "QASC",
+    ),
+    "exams": (
+        lambda q, o, r: {
+            "question": {"stem": q, "choices": arc(o, para=[""] * len(o))},
+            "answerKey": letter(r),
+        },
+        "ARC (AI2)",
+    ),
     "hellaswag ctx": (lambda q, o, r: {"ctx": q, "endings": list(o), "label": str(r)}, "HellaSwag"),
-    "swag": (lambda q, o, r: {"startphrase": q, "sent1": "x", "sent2": "y", "label": r, **columns(
-        ["ending0", "ending1", "ending2", "ending3"], o)}, "SWAG"),
-    "mmlu hub": (lambda q, o, r: {"question": q, "subject": "s", "choices": list(o), "answer": r},
-                 "plain questions"),
-    "mmlu columns": (lambda q, o, r: {"question": q, **columns("ABCD", o), "answer": letter(r)},
-                     "MMLU ("),
-    "cmmlu": (lambda q, o, r: {"": "0", "Question": q, **columns("ABCD", o), "Answer": letter(r)},
-              "MMLU ("),
-    "kmmlu": (lambda q, o, r: {"question": q, "answer": r + 1, **columns("ABCD", o),
-                               "Category": "x", "Human Accuracy": 0.5}, "KMMLU"),
-    "global mmlu": (lambda q, o, r: {"sample_id": "x", "question": q, "answer": letter(r),
-                                     **columns(
-        ["option_a", "option_b", "option_c", "option_d"], o)}, "plain questions"),
-    "mmlu pro": (lambda q, o, r: {"question_id": 3, "question": q, "options": list(o),
-                                  "answer": letter(r), "answer_index": r, "category": "x"},
-                 "MMLU-Pro"),
-    "ceval": (lambda q, o, r: {"id": 0, "question": q, **columns("ABCD", o), "answer": letter(r),
-                               "explanation": "why"}, "C-Eval"),
-    "medmcqa": (lambda q, o, r: {"question": q, "cop": r, "exp": "x", "subject_name": "s",
-                                 **columns(
-        ["opa", "opb", "opc", "opd"], o)}, "MedMCQA"),
-    "medmcqa, as first published": (lambda q, o, r: {"question": q, "cop": r + 1, **columns(
-        ["opa", "opb", "opc", "opd"], o)}, "MedMCQA"),
-    "medqa": (lambda q, o, r: {"question": q, "answer": o[r], "answer_idx": letter(r),
-                               "options": columns("ABCD", o), "meta_info": "x"}, "MedQA"),
-    "medqa, bigbio": (lambda q, o, r: {"question": q, "answer": o[r], "answer_idx": letter(r),
-                                       "options": [{"key": letter(i), "value": t}
-                                                   for i, t in enumerate(o)]}, "MedQA"),
-    "medqa, hf": (lambda q, o, r: {"sent1": q, "sent2": "", "label": r, **columns(
-        ["ending0", "ending1", "ending2", "ending3"], o)}, "MedQA"),
-    "headqa": (lambda q, o, r: {"qid": 1, "qtext": q, "ra": r + 1, "answers": [
-        {"aid": i + 1, "atext": t} for i, t in enumerate(o)]}, "HeadQA"),
-    "agieval": (lambda q, o, r: {
-        "passage": None, "question": q, "label": letter(r), "answer": None,
-        "options": [f"({letter(i)}){t}" for i, t in enumerate(o)]}, "AGIEval"),
-    "agieval, hub": (lambda q, o, r: {
-        "query": f"Q: {q} Answer Choices: (A)… \nA: Among A through D, the answer is",
-        "choices": [f"({letter(i)}){t}" for i, t in enumerate(o)], "gold": [r]}, "AGIEval"),
+    "swag": (
+        lambda q, o, r: {
+            "startphrase": q,
+            "sent1": "x",
+            "sent2": "y",
+            "label": r,
+            **columns(["ending0", "ending1", "ending2", "ending3"], o),
+        },
+        "SWAG",
+    ),
+    "mmlu hub": (
+        lambda q, o, r: {"question": q, "subject": "s", "choices": list(o), "answer": r},
+        "plain questions",
+    ),
+    "mmlu columns": (
+        lambda q, o, r: {"question": q, **columns("ABCD", o), "answer": letter(r)},
+        "MMLU (",
+    ),
+    "cmmlu": (
+        lambda q, o, r: {"": "0", "Question": q, **columns("ABCD", o), "Answer": letter(r)},
+        "MMLU (",
+    ),
+    "kmmlu": (
+        lambda q, o, r: {
+            "question": q,
+            "answer": r + 1,
+            **columns("ABCD", o),
+            "Category": "x",
+            "Human Accuracy": 0.5,
+        },
+        "KMMLU",
+    ),
+    "global mmlu": (
+        lambda q, o, r: {
+            "sample_id": "x",
+            "question": q,
+            "answer": letter(r),
+            **columns(["option_a", "option_b", "option_c", "option_d"], o),
+        },
+        "plain questions",
+    ),
+    "mmlu pro": (
+        lambda q, o, r: {
+            "question_id": 3,
+            "question": q,
+            "options": list(o),
+            "answer": letter(r),
+            "answer_index": r,
+            "category": "x",
+        },
+        "MMLU-Pro",
+    ),
+    "ceval": (
+        lambda q, o, r: {
+            "id": 0,
+            "question": q,
+            **columns("ABCD", o),
+            "answer": letter(r),
+            "explanation": "why",
+        },
+        "C-Eval",
+    ),
+    "medmcqa": (
+        lambda q, o, r: {
+            "question": q,
+            "cop": r,
+            "exp": "x",
+            "subject_name": "s",
+            **columns(["opa", "opb", "opc", "opd"], o),
+        },
+        "MedMCQA",
+    ),
+    "medmcqa, as first published": (
+        lambda q, o, r: {"question": q, "cop": r + 1, **columns(["opa", "opb", "opc", "opd"], o)},
+        "MedMCQA",
+    ),
+    "medqa": (
+        lambda q, o, r: {
+            "question": q,
+            "answer": o[r],
+            "answer_idx": letter(r),
+            "options": columns("ABCD", o),
+            "meta_info": "x",
+        },
+        "MedQA",
+    ),
+    "medqa, bigbio": (
+        lambda q, o, r: {
+            "question": q,
+            "answer": o[r],
+            "answer_idx": letter(r),
+            "options": [{"key": letter(i), "value": t} for i, t in enumerate(o)],
+        },
+        "MedQA",
+    ),
+    "medqa, hf": (
+        lambda q, o, r: {
+            "sent1": q,
+            "sent2": "",
+            "label": r,
+            **columns(["ending0", "ending1", "ending2", "ending3"], o),
+        },
+        "MedQA",
+    ),
+    "headqa": (
+        lambda q, o, r: {
+            "qid": 1,
+            "qtext": q,
+            "ra": r + 1,
+            "answers": [{"aid": i + 1, "atext": t} for i, t in enumerate(o)],
+        },
+        "HeadQA",
+    ),
+    "agieval": (
+        lambda q, o, r: {
+            "passage": None,
+            "question": q,
+            "label": letter(r),
+            "answer": None,
+            "options": [f"({letter(i)}){t}" for i, t in enumerate(o)],
+        },
+        "AGIEval",
+    ),
+    "agieval, hub": (
+        lambda q, o, r: {
+            "query": f"Q: {q} Answer Choices: (A)… \nA: Among A through D, the answer is",
+            "choices": [f"({letter(i)}){t}" for i, t in enumerate(o)],
+            "gold": [r],
+        },
+        "AGIEval",
+    ),
     "lm-eval": (lambda q, o, r: {"query": q, "choices": list(o), "gold": r}, "lm-eval"),
-    "aqua": (lambda q, o, r: {"question": q, "rationale": "x", "correct": letter(r),
-                              "options": [f"{letter(i)}){t}" for i, t in enumerate(o)]}, "AQuA"),
-    "mathqa": (lambda q, o, r: {
-        "Problem": q, "correct": letter(r).lower(), "Rationale": "x",
-        "options": " , ".join(f"{letter(i).lower()} ) {t}" for i, t in enumerate(o))}, "MathQA"),
-    "race with a question a row": (lambda q, o, r: {
-        "article": "Long ago.", "question": q, "options": list(o), "answer": letter(r)}, "RACE"),
-    "race as published": (lambda q, o, r: {
-        "article": "Long ago.", "questions": [q], "options": [list(o)], "answers": [letter(r)],
-        "id": "high1.txt"}, "RACE"),
-    "race of lm-eval": (lambda q, o, r: {"article": "Long ago.", "problems": repr(
-        [{"question": q, "options": list(o), "answer": letter(r)}])}, "RACE"),
+    "aqua": (
+        lambda q, o, r: {
+            "question": q,
+            "rationale": "x",
+            "correct": letter(r),
+            "options": [f"{letter(i)}){t}" for i, t in enumerate(o)],
+        },
+        "AQuA",
+    ),
+    "mathqa": (
+        lambda q, o, r: {
+            "Problem": q,
+            "correct": letter(r).lower(),
+            "Rationale": "x",
+            "options": " , ".join(f"{letter(i).lower()} ) {t}" for i, t in enumerate(o)),
+        },
+        "MathQA",
+    ),
+    "race with a question a row": (
+        lambda q, o, r: {
+            "article": "Long ago.",
+            "question": q,
+            "options": list(o),
+            "answer": letter(r),
+        },
+        "RACE",
+    ),
+    "race as published": (
+        lambda q, o, r: {
+            "article": "Long ago.",
+            "questions": [q],
+            "options": [list(o)],
+            "answers": [letter(r)],
+            "id": "high1.txt",
+        },
+        "RACE",
+    ),
+    "race of lm-eval": (
+        lambda q, o, r: {
+            "article": "Long ago.",
+            "problems": repr([{"question": q, "options": list(o), "answer": letter(r)}]),
+        },
+        "RACE",
+    ),
     "mutual": (lambda q, o, r: {"article": q, "options": list(o), "answers": letter(r)}, "MuTual"),
-    "logiqa": (lambda q, o, r: {"context": "All.", "question": q, "options": list(o),
-                                "label": letter(r).lower()}, "LogiQA"),
-    "logiqa, hub": (lambda q, o, r: {"context": "All.", "query": q, "options": list(o),
-                                     "correct_option": r}, "LogiQA"),
-    "logiqa 2": (lambda q, o, r: {"id": 1, "text": "All.", "question": q, "options": list(o),
-                                  "answer": r}, "LogiQA"),
-    "reclor": (lambda q, o, r: {"context": "All.", "question": q, "answers": list(o), "label": r},
-               "plain questions"),
-    "quail": (lambda q, o, r: {"context": "All.", "question": q, "answers": list(o),
-                               "correct_answer_id": r}, "plain questions"),
-    "cosmosqa": (lambda q, o, r: {"context": "All.", "question": q, "label": r, **columns(
-        ["answer0", "answer1", "answer2", "answer3"], o)}, "CosmosQA"),
-    "belebele": (lambda q, o, r: {"flores_passage": "All.", "question": q,
-                                  "correct_answer_num": str(r + 1), **columns(
-        ["mc_answer1", "mc_answer2", "mc_answer3", "mc_answer4"], o)}, "Belebele"),
-    "gpqa": (lambda q, o, r: {"Question": q, **_one_right(
-        [f"Incorrect Answer {i}" for i in (1, 2, 3)], "Correct Answer")(q, o, r)}, "GPQA"),
-    "sciq": (lambda q, o, r: {"question": q, "support": "Because.", **_one_right(
-        [f"distractor{i}" for i in (1, 2, 3)], "correct_answer")(q, o, r)}, "SciQ"),
-    "truthfulqa": (lambda q, o, r: {"question": q, "mc1_targets": {
-        "choices": [o[r], *wrong(o, r)], "labels": [1, 0, 0, 0]}}, "TruthfulQA"),
-    "truthfulqa, as published": (lambda q, o, r: {"question": q, "mc1_targets": {
-        o[r]: 1, **dict.fromkeys(wrong(o, r), 0)}}, "TruthfulQA"),
-    "quiz": (lambda q, o, r: {"question": q, "correct_answer": o[r],
-                              "incorrect_answers": wrong(o, r)}, "quiz"),
-    "big-bench": (lambda q, o, r: {"input": q, "target_scores": {
-        t: int(i == r) for i, t in enumerate(o)}}, "BIG-bench"),
-    "big-bench, hub": (lambda q, o, r: {
-        "inputs": q, "targets": [o[r]], "multiple_choice_targets": list(o),
-        "multiple_choice_scores": [int(i == r) for i in range(len(o))]}, "BIG-bench"),
-    "okapi": (lambda q, o, r: {"id": "x", "instruction": q, "answer": letter(r), **columns(
-        ["option_a", "option_b", "option_c", "option_d"], o), "option_e": None}, "plain questions"),
-    "arabic mmlu": (lambda q, o, r: {"Context": None, "Question": q, "Answer Key": letter(r),
-                                     "Group": "g", **columns(
-        [f"Option {i}" for i in (1, 2, 3, 4)], o), "Option 5": ""}, "plain questions"),
-    "dream": (lambda q, o, r: {"dialogue": ["M: Hello.", "W: Yes."], "question": q,
-                               "choice": list(o), "answer": o[r]}, "plain questions"),
-    "musr": (lambda q, o, r: {"narrative": "Once.", "question": q, "choices": repr(list(o)),
-                              "answer_index": r, "answer_choice": o[r]}, "plain questions"),
-    "bbq": (lambda q, o, r: {"context": "Once.", "question": q, "label": r, **columns(
-        ["ans0", "ans1", "ans2", "ans3"], o)}, "plain questions"),
-    "answer as text": (lambda q, o, r: {"question": q, "choices": list(o), "answer": o[r]},
-                       "plain questions"),
-    "answer in brackets": (lambda q, o, r: {"question": q, "choices": list(o),
-                                            "answer": f"({letter(r)})"}, "plain questions"),
-    "answer with a dot": (lambda q, o, r: {"prompt": q, "options": list(o),
-                                           "target": f"{letter(r).lower()}."}, "plain questions"),
-    "numbered options": (lambda q, o, r: {"question": q, "answer": letter(r), **columns(
-        ["option1", "option2", "option3", "option4"], o)}, "plain questions"),
-    "numbered options, and answers": (lambda q, o, r: {"question": q, "answer": r + 1, **columns(
-        ["option1", "option2", "option3", "option4"], o)}, "plain questions"),
-    "own labels in a mapping": (lambda q, o, r: {
-        "question": q, "choices": columns(["w", "x", "y", "z"], o), "answer": "wxyz"[r]},
-        "plain questions"),
-    "one of noughts": (lambda q, o, r: {"question": q, "choices": list(o),
-                                        "label": [int(i == r) for i in range(len(o))]},
-                       "plain questions"),
-}  # fmt: skip
+    "logiqa": (
+        lambda q, o, r: {
+            "context": "All.",
+            "question": q,
+            "options": list(o),
+            "label": letter(r).lower(),
+        },
+        "LogiQA",
+    ),
+    "logiqa, hub": (
+        lambda q, o, r: {"context": "All.", "query": q, "options": list(o), "correct_option": r},
+        "LogiQA",
+    ),
+    "logiqa 2": (
+        lambda q, o, r: {"id": 1, "text": "All.", "question": q, "options": list(o), "answer": r},
+        "LogiQA",
+    ),
+    "reclor": (
+        lambda q, o, r: {"context": "All.", "question": q, "answers": list(o), "label": r},
+        "plain questions",
+    ),
+    "quail": (
+        lambda q, o, r: {
+            "context": "All.",
+            "question": q,
+            "answers": list(o),
+            "correct_answer_id": r,
+        },
+        "plain questions",
+    ),
+    "cosmosqa": (
+        lambda q, o, r: {
+            "context": "All.",
+            "question": q,
+            "label": r,
+            **columns(["answer0", "answer1", "answer2", "answer3"], o),
+        },
+        "CosmosQA",
+    ),
+    "belebele": (
+        lambda q, o, r: {
+            "flores_passage": "All.",
+            "question": q,
+            "correct_answer_num": str(r + 1),
+            **columns(["mc_answer1", "mc_answer2", "mc_answer3", "mc_answer4"], o),
+        },
+        "Belebele",
+    ),
+    "gpqa": (
+        lambda q, o, r: {
+            "Question": q,
+            **_one_right([f"Incorrect Answer {i}" for i in (1, 2, 3)], "Correct Answer")(q, o, r),
+        },
+        "GPQA",
+    ),
+    "sciq": (
+        lambda q, o, r: {
+            "question": q,
+            "support": "Because.",
+            **_one_right([f"distractor{i}" for i in (1, 2, 3)], "correct_answer")(q, o, r),
+        },
+        "SciQ",
+    ),
+    "truthfulqa": (
+        lambda q, o, r: {
+            "question": q,
+            "mc1_targets": {"choices": [o[r], *wrong(o, r)], "labels": [1, 0, 0, 0]},
+        },
+        "TruthfulQA",
+    ),
+    "truthfulqa, as published": (
+        lambda q, o, r: {"question": q, "mc1_targets": {o[r]: 1, **dict.fromkeys(wrong(o, r), 0)}},
+        "TruthfulQA",
+    ),
+    "quiz": (
+        lambda q, o, r: {"question": q, "correct_answer": o[r], "incorrect_answers": wrong(o, r)},
+        "quiz",
+    ),
+    "big-bench": (
+        lambda q, o, r: {"input": q, "target_scores": {t: int(i == r) for i, t in enumerate(o)}},
+        "BIG-bench",
+    ),
+    "big-bench, hub": (
+        lambda q, o, r: {
+            "inputs": q,
+            "targets": [o[r]],
+            "multiple_choice_targets": list(o),
+            "multiple_choice_scores": [int(i == r) for i in range(len(o))],
+        },
+        "BIG-bench",
+    ),
+    "okapi": (
+        lambda q, o, r: {
+            "id": "x",
+            "instruction": q,
+            "answer": letter(r),
+            **columns(["option_a", "option_b", "option_c", "option_d"], o),
+            "option_e": None,
+        },
+        "plain questions",
+    ),
+    "arabic mmlu": (
+        lambda q, o, r: {
+            "Context": None,
+            "Question": q,
+            "Answer Key": letter(r),
+            "Group": "g",
+            **columns([f"Option {i}" for i in (1, 2, 3, 4)], o),
+            "Option 5": "",
+        },
+        "plain questions",
+    ),
+    "dream": (
+        lambda q, o, r: {
+            "dialogue": ["M: Hello.", "W: Yes."],
+            "question": q,
+            "choice": list(o),
+            "answer": o[r],
+        },
+        "plain questions",
+    ),
+    "musr": (
+        lambda q, o, r: {
+            "narrative": "Once.",
+            "question": q,
+            "choices": repr(list(o)),
+            "answer_index": r,
+            "answer_choice": o[r],
+        },
+        "plain questions",
+    ),
+    "bbq": (
+        lambda q, o, r: {
+            "context": "Once.",
+            "question": q,
+            "label": r,
+            **columns(["ans0", "ans1", "ans2", "ans3"], o),
+        },
+        "plain questions",
+    ),
+    "answer as text": (
+        lambda q, o, r: {"question": q, "choices": list(o), "answer": o[r]},
+        "plain questions",
+    ),
+    "answer in brackets": (
+        lambda q, o, r: {"question": q, "choices": list(o), "answer": f"({letter(r)})"},
+        "plain questions",
+    ),
+    "answer with a dot": (
+        lambda q, o, r: {"prompt": q, "options": list(o), "target": f"{letter(r).lower()}."},
+        "plain questions",
+    ),
+    "numbered options": (
+        lambda q, o, r: {
+            "question": q,
+            "answer": letter(r),
+            **columns(["option1", "option2", "option3", "option4"], o),
+        },
+        "plain questions",
+    ),
+    "numbered options, and answers": (
+        lambda q, o, r: {
+            "question": q,
+            "answer": r + 1,
+            **columns(["option1", "option2", "option3", "option4"], o),
+        },
+        "plain questions",
+    ),
+    "own labels in a mapping": (
+        lambda q, o, r: {
+            "question": q,
+            "choices": columns(["w", "x", "y", "z"], o),
+            "answer": "wxyz"[r],
+        },
+        "plain questions",
+    ),
+    "one of noughts": (
+        lambda q, o, r: {
+            "question": q,
+            "choices": list(o),
+            "label": [int(i == r) for i in range(len(o))],
+        },
+        "plain questions",
+    ),
+}
 #: The same of two options.
 OF_TWO = {
     "piqa": (lambda q, o, r: {"goal": q, "sol1": o[0], "sol2": o[1], "label": r}, "PIQA"),
-    "winogrande": (lambda q, o, r: {"sentence": q + " _ is.", "option1": o[0], "option2": o[1],
-                                    "answer": "12"[r]}, "WinoGrande"),
-    "copa": (lambda q, o, r: {"premise": q, "choice1": o[0], "choice2": o[1], "question": "cause",
-                              "label": r, "idx": 0}, "COPA"),
-    "xcopa": (lambda q, o, r: {"premise": q, "choice1": o[0], "choice2": o[1], "label": r,
-                               "question": "effect", "idx": 0, "changed": False}, "XCOPA"),
-    "storycloze": (lambda q, o, r: {
-        "InputStoryid": q, **{f"InputSentence{i}": q for i in (1, 2, 3, 4)},
-        "RandomFifthSentenceQuiz1": o[0], "RandomFifthSentenceQuiz2": o[1],
-        "AnswerRightEnding": r + 1}, "StoryCloze"),
-    "storycloze, hub": (lambda q, o, r: {
-        **{f"input_sentence_{i}": q for i in (1, 2, 3, 4)}, "sentence_quiz1": o[0],
-        "sentence_quiz2": o[1], "answer_right_ending": r + 1}, "StoryCloze"),
-    "blimp": (lambda q, o, r: {"sentence_good": o[r], "sentence_bad": o[1 - r], "UID": "x"},
-              "BLiMP"),
-}  # fmt: skip
+    "winogrande": (
+        lambda q, o, r: {
+            "sentence": q + " _ is.",
+            "option1": o[0],
+            "option2": o[1],
+            "answer": "12"[r],
+        },
+        "WinoGrande",
+    ),
+    "copa": (
+        lambda q, o, r: {
+            "premise": q,
+            "choice1": o[0],
+            "choice2": o[1],
+            "question": "cause",
+            "label": r,
+            "idx": 0,
+        },
+        "COPA",
+    ),
+    "xcopa": (
+        lambda q, o, r: {
+            "premise": q,
+            "choice1": o[0],
+            "choice2": o[1],
+            "label": r,
+            "question": "effect",
+            "idx": 0,
+            "changed": False,
+        },
+        "XCOPA",
+    ),
+    "storycloze": (
+        lambda q, o, r: {
+            "InputStoryid": q,
+            **{f"InputSentence{i}": q for i in (1, 2, 3, 4)},
+            "RandomFifthSentenceQuiz1": o[0],
+            "RandomFifthSentenceQuiz2": o[1],
+            "AnswerRightEnding": r + 1,
+        },
+        "StoryCloze",
+    ),
+    "storycloze, hub": (
+        lambda q, o, r: {
+            **{f"input_sentence_{i}": q for i in (1, 2, 3, 4)},
+            "sentence_quiz1": o[0],
+            "sentence_quiz2": o[1],
+            "answer_right_ending": r + 1,
+        },
+        "StoryCloze",
+    ),
+    "blimp": (
+        lambda q, o, r: {"sentence_good": o[r], "sentence_bad": o[1 - r], "UID": "x"},
+        "BLiMP",
+    ),
+}
 ALL = {name: (*made, WORLD) for name, made in SCHEMAS.items()} | {
     name: (*made, PAIRS) for name, made in OF_TWO.items()
 }
@@ -256,28 +597,50 @@ def test_context_stands_before_the_question(tmp_path):
 
 
 def test_social_iqa_and_hellaswag(tmp_path):
-    rows = [{"context": "Kai met dogs.", "question": "Why?", "answerA": "to play",
-             "answerB": "by chance", "answerC": "to eat", "label": str(1 + i)}
-            for i in range(3)]  # fmt: skip
+    rows = [
+        {
+            "context": "Kai met dogs.",
+            "question": "Why?",
+            "answerA": "to play",
+            "answerB": "by chance",
+            "answerC": "to eat",
+            "label": str(1 + i),
+        }
+        for i in range(3)
+    ]
     read = read_file(write_jsonl(tmp_path / "q.jsonl", rows))
     assert [q.answer for q in read.questions] == [0, 1, 2] and read.notes == ()
     assert read.recognised.startswith("Social IQa (context, question, answerA, answerB, answerC")
     assert read.questions[0].text == "Kai met dogs. Why?"
-    row = {"ind": 1, "activity_label": "Cooking", "ctx_a": "A cook.", "ctx_b": "then he",
-           "ctx": "A cook. then he", "endings": ["[step] eats  it.", "runs."],
-           "label": "1"}  # fmt: skip
+    row = {
+        "ind": 1,
+        "activity_label": "Cooking",
+        "ctx_a": "A cook.",
+        "ctx_b": "then he",
+        "ctx": "A cook. then he",
+        "endings": ["[step] eats  it.", "runs."],
+        "label": "1",
+    }
     [question] = read_questions(write_jsonl(tmp_path / "h.jsonl", [row]))
     assert question.text == "Cooking: A cook. Then he"
     assert question.choices == (" eats it.", "runs.") and question.answer == 1
 
 
-@pytest.mark.parametrize(("field", "values"), [
-    ("answer", [True, False]), ("label", [1, 0]), ("answer", ["True", "False"]),
-    ("answer", ["yes", "no"]), ("label", [1.0, 0.0]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("field", "values"),
+    [
+        ("answer", [True, False]),
+        ("label", [1, 0]),
+        ("answer", ["True", "False"]),
+        ("answer", ["yes", "no"]),
+        ("label", [1.0, 0.0]),
+    ],
+)
 def test_boolq(tmp_path, field, values):
-    rows = [{"passage": "Numbers.", "question": f"is {value} one", "title": "x", field: value}
-            for value in values]  # fmt: skip
+    rows = [
+        {"passage": "Numbers.", "question": f"is {value} one", "title": "x", field: value}
+        for value in values
+    ]
     read = read_file(write_jsonl(tmp_path / "q.jsonl", rows))
     assert read.recognised.startswith("BoolQ")
     assert [q.choices[q.answer] for q in read.questions] == ["yes", "no"]
@@ -285,8 +648,9 @@ def test_boolq(tmp_path, field, values):
 
 
 def test_a_passage_with_another_answer_is_not_boolq(tmp_path):
-    path = write_jsonl(tmp_path / "q.jsonl", [{"passage": "It.", "question": "What?",
-                                               "answer": "a number"}])  # fmt: skip
+    path = write_jsonl(
+        tmp_path / "q.jsonl", [{"passage": "It.", "question": "What?", "answer": "a number"}]
+    )
     with pytest.raises(UserError, match="not recognised: the field 'choices' is missing"):
         read_file(path)
     rows = [{"question": "is it", "answer": "true", "passage": "It."}]
@@ -294,16 +658,28 @@ def test_a_passage_with_another_answer_is_not_boolq(tmp_path):
 
 
 def test_pubmedqa(tmp_path):
-    rows = [{"pubid": 1, "question": "Does it?", "context": {"contexts": ["One.", "Two."]},
-             "final_decision": said} for said in ("maybe", "yes")]  # fmt: skip
+    rows = [
+        {
+            "pubid": 1,
+            "question": "Does it?",
+            "context": {"contexts": ["One.", "Two."]},
+            "final_decision": said,
+        }
+        for said in ("maybe", "yes")
+    ]
     read = read_file(write_jsonl(tmp_path / "q.jsonl", rows))
     assert [q.choices[q.answer] for q in read.questions] == ["maybe", "yes"]
     assert read.questions[0].text == "One.\nTwo.\nQuestion: Does it?"
 
 
 def test_several_questions_of_an_article(tmp_path):
-    row = {"article": "Long ago.", "id": "h1", "questions": ["Who?", "When?"],
-           "options": [["I", "you"], ["now", "then"]], "answers": ["B", "A"]}  # fmt: skip
+    row = {
+        "article": "Long ago.",
+        "id": "h1",
+        "questions": ["Who?", "When?"],
+        "options": [["I", "you"], ["now", "then"]],
+        "answers": ["B", "A"],
+    }
     questions = read_questions(write_jsonl(tmp_path / "q.jsonl", [row, row | {"id": "h2"}]))
     assert [q.id for q in questions] == ["h1/0", "h1/1", "h2/0", "h2/1"]
     assert [q.choices[q.answer] for q in questions] == ["you", "now"] * 2
@@ -325,8 +701,10 @@ def write_table(path, rows, header=True, delimiter=",", encoding="utf-8", **opti
         writer = csv.writer(handle, delimiter=delimiter, **options)
         if header:
             writer.writerow(list(rows[0]))
-        writer.writerows([json.dumps(v) if isinstance(v, list | dict) else v for v in row.values()]
-                         for row in rows)  # fmt: skip
+        writer.writerows(
+            [json.dumps(v) if isinstance(v, list | dict) else v for v in row.values()]
+            for row in rows
+        )
     return path
 
 
@@ -341,48 +719,73 @@ def lettered(rows):
 
 FORMATS = {
     "json": lambda d, rows: as_json(d / "q.json", rows),
-    "json with indents": lambda d, rows: (d / "q.json").write_text(json.dumps(rows, indent=1))
-    and d / "q.json",
+    "json with indents": lambda d, rows: (
+        (d / "q.json").write_text(json.dumps(rows, indent=1)) and d / "q.json"
+    ),
     "one array in jsonl": lambda d, rows: as_json(d / "q.jsonl", rows),
-    "an indented array in jsonl": lambda d, rows: (d / "q.jsonl").write_text(
-        json.dumps(rows, indent=1)) and d / "q.jsonl",
+    "an indented array in jsonl": lambda d, rows: (
+        (d / "q.jsonl").write_text(json.dumps(rows, indent=1)) and d / "q.jsonl"
+    ),
     "jsonl in json": lambda d, rows: write_jsonl(d / "q.json", rows),
     "json with data": lambda d, rows: as_json(d / "q.json", {"version": "1", "data": rows}),
     "json of the hub": lambda d, rows: as_json(
-        d / "q.json", {"rows": [{"row_idx": i, "row": row} for i, row in enumerate(rows)]}),
+        d / "q.json", {"rows": [{"row_idx": i, "row": row} for i, row in enumerate(rows)]}
+    ),
     "json by id": lambda d, rows: as_json(d / "q.json", {f"q{i}": r for i, r in enumerate(rows)}),
     "json of columns": lambda d, rows: as_json(
-        d / "q.json", {name: {str(i): r[name] for i, r in enumerate(rows)} for name in rows[0]}),
+        d / "q.json", {name: {str(i): r[name] for i, r in enumerate(rows)} for name in rows[0]}
+    ),
     "json of lists": lambda d, rows: as_json(
-        d / "q.json", {name: [row[name] for row in rows] for name in rows[0]}),
+        d / "q.json", {name: [row[name] for row in rows] for name in rows[0]}
+    ),
     "json under a name of its own": lambda d, rows: as_json(d / "q.json", {"quiz": rows}),
-    "json of pandas, split": lambda d, rows: as_json(d / "q.json", {
-        "columns": [*rows[0]], "index": [*range(len(rows))],
-        "data": [[*row.values()] for row in rows]}),
-    "json.gz": lambda d, rows: (d / "q.json.gz").write_bytes(
-        gzip.compress(json.dumps(rows).encode())) and d / "q.json.gz",
-    "jsonl.gz": lambda d, rows: (d / "q.jsonl.gz").write_bytes(
-        gzip.compress(write_jsonl(d / "q", rows).read_bytes())) and d / "q.jsonl.gz",
-    "jsonl with a mark and Windows' ends": lambda d, rows: (d / "q.JSONL").write_bytes(
-        b"\xef\xbb\xbf" + write_jsonl(d / "q", rows).read_bytes().replace(b"\n", b"\r\n"))
-    and d / "q.JSONL",
+    "json of pandas, split": lambda d, rows: as_json(
+        d / "q.json",
+        {
+            "columns": [*rows[0]],
+            "index": [*range(len(rows))],
+            "data": [[*row.values()] for row in rows],
+        },
+    ),
+    "json.gz": lambda d, rows: (
+        (d / "q.json.gz").write_bytes(gzip.compress(json.dumps(rows).encode())) and d / "q.json.gz"
+    ),
+    "jsonl.gz": lambda d, rows: (
+        (d / "q.jsonl.gz").write_bytes(gzip.compress(write_jsonl(d / "q", rows).read_bytes()))
+        and d / "q.jsonl.gz"
+    ),
+    "jsonl with a mark and Windows' ends": lambda d, rows: (
+        (d / "q.JSONL").write_bytes(
+            b"\xef\xbb\xbf" + write_jsonl(d / "q", rows).read_bytes().replace(b"\n", b"\r\n")
+        )
+        and d / "q.JSONL"
+    ),
     "ndjson": lambda d, rows: write_jsonl(d / "q.ndjson", rows),
     "csv": lambda d, rows: write_table(d / "q.csv", rows),
     "csv of Excel": lambda d, rows: write_table(
-        d / "q.csv", rows, delimiter=";", encoding="utf-8-sig"),
-    "csv of Excel with sep": lambda d, rows: (d / "q.csv").write_text(
-        "sep=|\n" + write_table(d / "r.csv", rows, delimiter="|").read_text()) and d / "q.csv",
-    "csv.gz": lambda d, rows: (d / "q.csv.gz").write_bytes(
-        gzip.compress(write_table(d / "q.csv", rows).read_bytes())) and d / "q.csv.gz",
+        d / "q.csv", rows, delimiter=";", encoding="utf-8-sig"
+    ),
+    "csv of Excel with sep": lambda d, rows: (
+        (d / "q.csv").write_text(
+            "sep=|\n" + write_table(d / "r.csv", rows, delimiter="|").read_text()
+        )
+        and d / "q.csv"
+    ),
+    "csv.gz": lambda d, rows: (
+        (d / "q.csv.gz").write_bytes(gzip.compress(write_table(d / "q.csv", rows).read_bytes()))
+        and d / "q.csv.gz"
+    ),
     "unicode text of Excel": lambda d, rows: write_table(
-        d / "q.tsv", rows, delimiter="\t", encoding="utf-16"),
+        d / "q.tsv", rows, delimiter="\t", encoding="utf-16"
+    ),
     "tsv": lambda d, rows: write_table(d / "q.tsv", rows, delimiter="\t"),
     "tabs in csv": lambda d, rows: write_table(d / "q.csv", rows, delimiter="\t"),
     "semicolons in tsv": lambda d, rows: write_table(d / "q.tsv", rows, delimiter=";"),
     "csv, all quoted": lambda d, rows: write_table(d / "q.csv", rows, quoting=csv.QUOTE_ALL),
-    "parquet": lambda d, rows: pq.write_table(pa.Table.from_pylist(rows), d / "q.parquet")
-    or d / "q.parquet",
-}  # fmt: skip
+    "parquet": lambda d, rows: (
+        pq.write_table(pa.Table.from_pylist(rows), d / "q.parquet") or d / "q.parquet"
+    ),
+}
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -422,8 +825,10 @@ NUMBERED = [(q, o, r + 1) for q, o, r in WORLD] + [("Nine plus one?", ("7", "8",
 @pytest.mark.parametrize("last", ["1-based", "text"])
 def test_tables_without_a_header_whose_first_row_has_numbers(tmp_path, last):
     """A cell of the first row may look like a column's number, or stand there twice."""
-    rows = [{"q": q, **columns("wxyz", o), "a": r if last == "1-based" else o[r - 1]}
-            for q, o, r in [NUMBERED[2], *NUMBERED]]  # fmt: skip
+    rows = [
+        {"q": q, **columns("wxyz", o), "a": r if last == "1-based" else o[r - 1]}
+        for q, o, r in [NUMBERED[2], *NUMBERED]
+    ]
     path = write_table(tmp_path / "q.csv", rows, header=False)
     world = [(q, o, r - 1) for q, o, r in [NUMBERED[2], *NUMBERED]]
     mapping = "question=1,choices=2+3+4+5,answer=6"
@@ -465,9 +870,7 @@ LEADS = {
 @pytest.mark.parametrize("name", LEADS)
 def test_what_stands_before_the_question_is_not_taken_for_it(tmp_path, name):
     rows = [[*LEADS[name](i), q, *o, letter(r)] for i, (q, o, r) in enumerate(WORLD)]
-    path = write_table(
-        tmp_path / "q.csv", [dict(enumerate(row)) for row in rows], header=False
-    )  # fmt: skip
+    path = write_table(tmp_path / "q.csv", [dict(enumerate(row)) for row in rows], header=False)
     read = check_proposal(path, "no header, and column [12] may be the question or stand before it")
     check_world(read, WORLD)
     if name == "ids":
@@ -476,13 +879,22 @@ def test_what_stands_before_the_question_is_not_taken_for_it(tmp_path, name):
         assert [q.group for q in read.questions] == [row[-7] for row in rows]
 
 
-@pytest.mark.parametrize("header", [
-    "Q,opt1,opt2,opt3,opt4,A", "question,opt1,opt2,opt3,opt4,A", "Frage,a1,a2,a3,a4,A",
-    "Frage,rot,grün,blau,gelb,A", "Die Frage,w_a,w_b,w_c,w_d,B", "nr,Frage,w1,w2,w3,w4,D",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "header",
+    [
+        "Q,opt1,opt2,opt3,opt4,A",
+        "question,opt1,opt2,opt3,opt4,A",
+        "Frage,a1,a2,a3,a4,A",
+        "Frage,rot,grün,blau,gelb,A",
+        "Die Frage,w_a,w_b,w_c,w_d,B",
+        "nr,Frage,w1,w2,w3,w4,D",
+    ],
+)
 def test_a_header_that_ends_with_a_letter_is_none_of_the_questions(tmp_path, header):
-    rows = [[*([i] if header.startswith("nr") else []), q, *o, letter(r)]
-            for i, (q, o, r) in enumerate(WORLD)]  # fmt: skip
+    rows = [
+        [*([i] if header.startswith("nr") else []), q, *o, letter(r)]
+        for i, (q, o, r) in enumerate(WORLD)
+    ]
     rows = [dict(zip(header.split(","), row, strict=True)) for row in rows]
     check_world(check_proposal(write_table(tmp_path / "q.csv", rows)), WORLD)
 
@@ -530,9 +942,11 @@ def test_lists_that_pandas_and_numpy_wrote(tmp_path):
         check_world(read_file(write_table(tmp_path / "q.csv", rows)), world)
     rows = [{"question": "?", "choices": str(np.array([7, 10, 8])), "answer": 1}]
     assert read_questions(write_table(tmp_path / "q.csv", rows))[0].choices == ("7", "10", "8")
-    for choices, says in (("['x', nan, 'y']", "choice 1 is NaN and must be a text"),
-                          ("['x', None]", "choice 1 is missing"),
-                          ("['x' 'y', 'z']", "choices must be a list")):  # fmt: skip
+    for choices, says in (
+        ("['x', nan, 'y']", "choice 1 is NaN and must be a text"),
+        ("['x', None]", "choice 1 is missing"),
+        ("['x' 'y', 'z']", "choices must be a list"),
+    ):
         path = write_table(tmp_path / "q.csv", [dict(question="?", choices=choices, answer=0)])
         with pytest.raises(UserError, match=f"line 2: {says}"):
             read_questions(path)
@@ -540,11 +954,11 @@ def test_lists_that_pandas_and_numpy_wrote(tmp_path):
 
 def test_options_that_are_not_there(tmp_path):
     """Columns for five options hold three to five; null fields of an object are none."""
-    rows = [{"question": "?", "A": "u", "B": "v", "C": "w", "D": d, "E": e, "answer": a}
-            for d, e, a in (("x", "y", "E"), ("x", None, "D"), (None, None, "A"))]  # fmt: skip
-    for path in (
-        write_table(tmp_path / "q.csv", rows), write_jsonl(tmp_path / "q.jsonl", rows)
-    ):  # fmt: skip
+    rows = [
+        {"question": "?", "A": "u", "B": "v", "C": "w", "D": d, "E": e, "answer": a}
+        for d, e, a in (("x", "y", "E"), ("x", None, "D"), (None, None, "A"))
+    ]
+    for path in (write_table(tmp_path / "q.csv", rows), write_jsonl(tmp_path / "q.jsonl", rows)):
         questions = read_questions(path)
         assert [len(q.choices) for q in questions] == [5, 4, 3]
         assert [q.answer for q in questions] == [4, 3, 0]
@@ -556,11 +970,13 @@ def test_options_that_are_not_there(tmp_path):
         for path in (
             write_table(tmp_path / "q.csv", [wrong_row]),
             write_jsonl(tmp_path / "q.jsonl", [rows[0], wrong_row]),
-        ):  # fmt: skip
+        ):
             with pytest.raises(UserError, match=says):
                 read_questions(path)
-    objects = [{"question": "?", "options": {"A": "u", "B": "v", "C": c}, "answer_idx": "B"}
-               for c in ("w", None)]  # fmt: skip
+    objects = [
+        {"question": "?", "options": {"A": "u", "B": "v", "C": c}, "answer_idx": "B"}
+        for c in ("w", None)
+    ]
     pq.write_table(pa.Table.from_pylist(objects), tmp_path / "q.parquet")
     assert [len(q.choices) for q in read_questions(tmp_path / "q.parquet")] == [3, 2]
 
@@ -590,8 +1006,10 @@ def test_an_index_beside_own_letters(tmp_path):
 
 
 def numbered(answers, options=4):
-    return [{"question": f"q{i}", "choices": [f"x{n}" for n in range(options)], "answer": a}
-            for i, a in enumerate(answers)]  # fmt: skip
+    return [
+        {"question": f"q{i}", "choices": [f"x{n}" for n in range(options)], "answer": a}
+        for i, a in enumerate(answers)
+    ]
 
 
 @pytest.mark.parametrize("as_type", [int, str, float])
@@ -630,9 +1048,11 @@ def test_answers_that_look_one_based_are_told(tmp_path, as_type):
 
 def test_answers_as_texts_are_a_matter_of_the_whole_file(tmp_path):
     """One that could also be an index is a text where the others can only be that."""
-    rows = [{"question": "2+1", "choices": ["1", "2", "3", "0"], "answer": 3},
-            {"question": "4+4", "choices": ["7", "8", "9", "0"], "answer": "8"},
-            {"question": "1+0", "choices": ["3", "2", "1", "0"], "answer": "1"}]  # fmt: skip
+    rows = [
+        {"question": "2+1", "choices": ["1", "2", "3", "0"], "answer": 3},
+        {"question": "4+4", "choices": ["7", "8", "9", "0"], "answer": "8"},
+        {"question": "1+0", "choices": ["3", "2", "1", "0"], "answer": "1"},
+    ]
     read = read_file(write_jsonl(tmp_path / "q.jsonl", rows))
     assert [q.choices[q.answer] for q in read.questions] == ["3", "8", "1"]
     both = rows[:1] + rows[2:]
@@ -653,8 +1073,10 @@ LABEL_FORMS = ["({})", "[{}]", "{}.", "{})"]
 def test_own_numbers_in_brackets_are_labels(tmp_path, form):
     def read(answers):
         labels = [form.format(number) for number in (1, 2, 3, 4)]
-        rows = [{"question": "?", "choices": {"text": [*"pqrs"], "label": labels}, "answer": a}
-                for a in answers]  # fmt: skip
+        rows = [
+            {"question": "?", "choices": {"text": [*"pqrs"], "label": labels}, "answer": a}
+            for a in answers
+        ]
         return read_file(write_jsonl(tmp_path / "q.jsonl", rows))
 
     found = read([1, 2, "3", "(4)", "2.0"])
@@ -685,8 +1107,14 @@ def test_texts_that_differ_by_blanks_alone(tmp_path):
 
 def test_a_number_is_no_text_where_others_are_places(tmp_path):
     def social(first, label):
-        return {"context": "Kai.", "question": "Why?", "answerA": first, "answerB": "p",
-                "answerC": "r", "label": label}  # fmt: skip
+        return {
+            "context": "Kai.",
+            "question": "Why?",
+            "answerA": first,
+            "answerB": "p",
+            "answerC": "r",
+            "label": label,
+        }
 
     rows = [social("o", 1), social("o", 2), social("0", 0)]
     with pytest.raises(UserError, match="line 3: the answer 0 is the text of an option and no lab"):
@@ -715,11 +1143,14 @@ def test_texts_that_are_numbers_do_not_look_1_based(tmp_path):
 PLAIN = [WORLD[0], WORLD[1], ("Which is first?", ("o", "p", "q", "r"), 0), WORLD[5]]
 
 
-@pytest.mark.parametrize(("name", "world", "says"), [
-    ("winogrande", PAIRS, "give a 1-based index .1 to 2., a label .A, B. or an option's text"),
-    ("kmmlu", PLAIN, "give a 1-based index .1 to 4., a label .A, B, C, D. or"),
-    ("belebele", PLAIN, "give a 1-based index .1 to 4.*"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "world", "says"),
+    [
+        ("winogrande", PAIRS, "give a 1-based index .1 to 2., a label .A, B. or an option's text"),
+        ("kmmlu", PLAIN, "give a 1-based index .1 to 4., a label .A, B, C, D. or"),
+        ("belebele", PLAIN, "give a 1-based index .1 to 4.*"),
+    ],
+)
 def test_schemas_that_count_from_1_and_answers_from_0(tmp_path, name, world, says):
     field = {"belebele": "correct_answer_num"}.get(name, "answer")
     rows = [ALL[name][0](*row) for row in world]
@@ -755,9 +1186,16 @@ def test_an_answer_may_name_the_column_of_an_option(tmp_path, names):
 @pytest.mark.parametrize("flag", ["is_correct", "correct", "isCorrect"])
 def test_options_may_say_whether_they_are_right(tmp_path, flag):
     def rows(named, right=1, **more):
-        return [{named: q, "options": [{"text": t, flag: [i == r, int(i == r)][right]}
-                                       for i, t in enumerate(o)], **more}
-                for q, o, r in WORLD]  # fmt: skip
+        return [
+            {
+                named: q,
+                "options": [
+                    {"text": t, flag: [i == r, int(i == r)][right]} for i, t in enumerate(o)
+                ],
+                **more,
+            }
+            for q, o, r in WORLD
+        ]
 
     for right in (0, 1):
         check_world(read_file(write_jsonl(tmp_path / "q.jsonl", rows("question", right))), WORLD)
@@ -773,9 +1211,11 @@ def test_options_may_say_whether_they_are_right(tmp_path, flag):
 
 
 DISAGREE = [
-    {"answer": 0, "label": 1}, {"answer": "o", "correct_answer": "p"}, {"gold": 0, "label": 1},
+    {"answer": 0, "label": 1},
+    {"answer": "o", "correct_answer": "p"},
+    {"gold": 0, "label": 1},
     {"answerKey": "A", "target": "p"},
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("fields", DISAGREE)
@@ -824,11 +1264,15 @@ def test_an_instruction_and_its_input_are_asked_both(tmp_path):
 LONG = "A text of some length that may be what the question is asked of."
 
 
-@pytest.mark.parametrize(("more", "named"), [
-    ({"text": "It was hot."}, "text"), ({"hintergrund": LONG}, "hintergrund"),
-    ({"prompt": "Tea?", "instruction": "Choose."}, "prompt, instruction"),
-    ({"hintergrund": ["很久以前" * 12]}, "hintergrund"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("more", "named"),
+    [
+        ({"text": "It was hot."}, "text"),
+        ({"hintergrund": LONG}, "hintergrund"),
+        ({"prompt": "Tea?", "instruction": "Choose."}, "prompt, instruction"),
+        ({"hintergrund": ["很久以前" * 12]}, "hintergrund"),
+    ],
+)
 @pytest.mark.parametrize("layout", ["arc hub", "mmlu columns", "mmlu hub"])
 def test_texts_that_are_not_asked_are_told(tmp_path, layout, more, named):
     rows = rows_of(layout)
@@ -841,10 +1285,19 @@ def test_texts_that_are_not_asked_are_told(tmp_path, layout, more, named):
     assert read.notes == () and read.questions[1].text.endswith("\nQuestion: " + WORLD[1][0])
 
 
-@pytest.mark.parametrize("more", [
-    {"explanation": LONG}, {"rationale": LONG}, {"id": LONG}, {"category": LONG},
-    {"note": "short"}, {"url": "https://" + "x" * 50}, {"copy": WORLD[3][0] + " "}, {"n": 5},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"explanation": LONG},
+        {"rationale": LONG},
+        {"id": LONG},
+        {"category": LONG},
+        {"note": "short"},
+        {"url": "https://" + "x" * 50},
+        {"copy": WORLD[3][0] + " "},
+        {"n": 5},
+    ],
+)
 def test_what_explains_or_names_a_question_is_not_told(tmp_path, more):
     rows = rows_of("mmlu columns")
     rows[3] |= more
@@ -914,12 +1367,19 @@ def test_an_answer_that_may_be_a_place_or_a_text_is_said_to_look_1_based(tmp_pat
 
 
 def test_columns(tmp_path):
-    rows = [{"q": q, **columns(["A one", *"BCD"], o), "key": letter(r), "nr": f"i{r}", "topic": "t"}
-            for q, o, r in WORLD]  # fmt: skip
+    rows = [
+        {"q": q, **columns(["A one", *"BCD"], o), "key": letter(r), "nr": f"i{r}", "topic": "t"}
+        for q, o, r in WORLD
+    ]
     for path in (write_jsonl(tmp_path / "q.jsonl", rows), write_table(tmp_path / "q.csv", rows)):
         text = "question=q,choices=A one+B+C+D,answer=key,id=nr,group=topic"
-        named = {"question": "q", "choices": ["A one", "B", "C", "D"], "answer": "key",
-                 "id": "nr", "group": "topic"}  # fmt: skip
+        named = {
+            "question": "q",
+            "choices": ["A one", "B", "C", "D"],
+            "answer": "key",
+            "id": "nr",
+            "group": "topic",
+        }
         for given in (text, named, text.replace("=", " = ").replace(",", " , ")):
             read = read_file(path, given)
             check_world(read, WORLD)
@@ -955,13 +1415,15 @@ BAD_COLUMNS = {
     "a list": ({"question": ["a", "b"]}, "question must be the name of a field"),
     "answers": ("answers=1based", "answers is '1based'.*Did you mean '1-based'"),
     "another type": (7, "columns must be names with values or a text and is 7"),
-    "no such field": ("question=qq,choices=o,answer=k",
-                      "there is no field 'qq' .fields found: q, o, k.*Did you mean 'q'"),
+    "no such field": (
+        "question=qq,choices=o,answer=k",
+        "there is no field 'qq' .fields found: q, o, k.*Did you mean 'q'",
+    ),
     "no such option": ("question=q,choices=o+p,answer=k", "choices=p: there is no field 'p'"),
     "commas": ("question=q,choices=o,k,answer=k", "several fields are joined by [+], as o[+]k"),
     "in a template": ("question={x} {q},choices=o,answer=k", "there is no field 'x'"),
     "not all of them": ("question=q", "the field.* 'choices' and 'answer' are missing.*columns"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", BAD_COLUMNS)
@@ -998,9 +1460,12 @@ UNKNOWN = {
     "no question": lambda q, o, r: {"frage": q, "choices": list(o), "answer": r},
     "no choices": lambda q, o, r: {"question": q, **columns("wxyz", o), "answer": letter(r)},
     "no answer": lambda q, o, r: {"question": q, "choices": list(o), "richtig": letter(r)},
-    "no stem": lambda q, o, r: {"frage": q, **columns(["rot", "grün", "blau", "gelb"], o),
-                                "richtig": o[r]},
-}  # fmt: skip
+    "no stem": lambda q, o, r: {
+        "frage": q,
+        **columns(["rot", "grün", "blau", "gelb"], o),
+        "richtig": o[r],
+    },
+}
 
 
 @pytest.mark.parametrize("name", UNKNOWN)
@@ -1020,8 +1485,10 @@ def test_no_questions_at_all(tmp_path):
 
 def test_fields_in_an_object_are_proposed(tmp_path):
     for names in (["Question", *"ABCD", "Correct"], ["Frage", *"wxyz", "gut"]):
-        rows = [{"id": i, "data": columns(names, [q, *o, letter(r)])}
-                for i, (q, o, r) in enumerate(WORLD)]  # fmt: skip
+        rows = [
+            {"id": i, "data": columns(names, [q, *o, letter(r)])}
+            for i, (q, o, r) in enumerate(WORLD)
+        ]
         check_world(check_proposal(write_jsonl(tmp_path / "q.jsonl", rows)), WORLD)
 
 
@@ -1030,15 +1497,23 @@ def test_fields_in_an_object_are_proposed(tmp_path):
 GOOD = {"question": "?", "choices": ["x", "y"], "answer": 0}
 DEEP = "[" * 100_000 + "]" * 100_000
 LINES = {
-    "labels that are no list": ({"choices": {"text": ["a", "b"], "label": 5}},
-                                "the labels .choices.label. must be a list and are 5"),
+    "labels that are no list": (
+        {"choices": {"text": ["a", "b"], "label": 5}},
+        "the labels .choices.label. must be a list and are 5",
+    ),
     "labels that are texts": ({"choices": {"text": ["a", "b"], "label": "AB"}}, "must be a list"),
-    "texts that are no list": ({"choices": {"text": "ab", "label": ["A"]}},
-                               "choices.text must be a list of texts and is 'ab'"),
-    "more labels than texts": ({"choices": {"text": ["a", "b"], "label": [*"ABC"]}, "answer": "A"},
-                               "choices has 2 texts and 3 labels"),
-    "fewer labels than texts": ({"choices": {"text": ["a", "b", "c"], "label": [*"AB"]}},
-                                "choices has 3 texts and 2 labels"),
+    "texts that are no list": (
+        {"choices": {"text": "ab", "label": ["A"]}},
+        "choices.text must be a list of texts and is 'ab'",
+    ),
+    "more labels than texts": (
+        {"choices": {"text": ["a", "b"], "label": [*"ABC"]}, "answer": "A"},
+        "choices has 2 texts and 3 labels",
+    ),
+    "fewer labels than texts": (
+        {"choices": {"text": ["a", "b", "c"], "label": [*"AB"]}},
+        "choices has 3 texts and 2 labels",
+    ),
     "a label twice": ({"choices": {"text": ["a", "b"], "label": ["A", "A"]}}, "'A' .*twice"),
     "a label that is none": ({"choices": {"text": ["a", "b"], "label": ["A", None]}}, "None"),
     "a label that is a list": ({"choices": {"text": ["a", "b"], "label": ["A", ["B"]]}}, "labels"),
@@ -1057,8 +1532,10 @@ LINES = {
     "half": ({"answer": 0.5}, "the answer 0.5 is not among"),
     "true": ({"answer": True}, "the answer True is not among"),
     "an object": ({"answer": {"a": 1}}, "the answer .'a': 1. is not among"),
-    "several answers": ({"choices": [*"xyz"], "answer": [0, 1]}, 
-                        "is the list .0, 1., and a question needs exactly one"),
+    "several answers": (
+        {"choices": [*"xyz"], "answer": [0, 1]},
+        "is the list .0, 1., and a question needs exactly one",
+    ),
     "no answers": ({"answer": []}, "is the list"),
     "an empty answer": ({"answer": ""}, "the answer is empty"),
     "digits without end": ({"answer": "1" * 5000}, "the answer '1111.* is not among"),
@@ -1071,7 +1548,7 @@ LINES = {
     "27 choices": ({"choices": [*"abcdefghijklmnopqrstuvwxyz1"]}, "at most 26 choices"),
     "no choices": ({"choices": []}, "at least 2 choices"),
     "an empty question": ({"question": " "}, "the question must be a text and is ' '"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", LINES)

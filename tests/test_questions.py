@@ -50,8 +50,9 @@ def test_the_three_formats_agree(tmp_path):
     ],
 )
 def test_answers_as_index_or_label(tmp_path, answer, choices, expected):
-    path = write_jsonl(tmp_path / "q.jsonl", [{"question": "?", "choices": choices,
-                                               "answer": answer}])  # fmt: skip
+    path = write_jsonl(
+        tmp_path / "q.jsonl", [{"question": "?", "choices": choices, "answer": answer}]
+    )
     assert read_questions(path)[0].answer == expected
 
 
@@ -169,7 +170,7 @@ def test_pairs_are_tokenised_together(context, continuation):
     tokenizer = make_tokenizer_once()
     before, after = encode_pair(tokenizer, "Q" + context, continuation)
     whole = tokenizer("Q" + context + continuation)["input_ids"]
-    assert after == whole[len(before):]
+    assert after == whole[len(before) :]
     assert before == tokenizer(("Q" + context).rstrip())["input_ids"]
 
 
@@ -219,8 +220,9 @@ def test_an_option_longer_than_the_model_takes_is_named(question_file):
 @pytest.mark.parametrize("norm", ["none", "chars", "bytes", "tokens"])
 def test_units_of_normalisation(tmp_path, norm):
     row = {"question": "?", "choices": ["blüe", "red"], "answer": 0}
-    task = load_task(str(write_jsonl(tmp_path / "q.jsonl", [row])), scoring="text",
-                     length_norm=norm)  # fmt: skip
+    task = load_task(
+        str(write_jsonl(tmp_path / "q.jsonl", [row])), scoring="text", length_norm=norm
+    )
     encoded = encode_task(task, make_tokenizer_once())[0]
     tokens = tuple(len(c) for c in encoded.continuations)
     expected = {"none": (1, 1), "chars": (4, 3), "bytes": (5, 3), "tokens": tokens}

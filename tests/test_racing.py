@@ -271,9 +271,7 @@ def test_block_passes_are_those_run(demo, matmul_dtype):
 
         lines = race_candidates(demo, racing, live, number, count)
         racing.learn(lines)
-        exact = sweep_scores(
-            demo, calibration.rows, calibration.needs_vocabulary, live, kept=kept
-        )
+        exact = sweep_scores(demo, calibration.rows, calibration.needs_vocabulary, live, kept=kept)
         assert lines[0]["block_passes"] + lines[0]["block_passes_saved"] == exact.block_passes
         best = max((x for x in lines if x["dropped"] is None), key=lambda x: x["decision_margin"])
         live.remove(best["block"])
@@ -455,8 +453,20 @@ def test_what_is_said_of_a_race():
 
 def test_the_command_line(tmp_path, capsys):
     run = str(tmp_path / "run")
-    command = ["prune", "demo", "--limit", "90", "--calibration", "32", "--remove", "1",
-               "--no-export", "--out", run, "--search"]  # fmt: skip
+    command = [
+        "prune",
+        "demo",
+        "--limit",
+        "90",
+        "--calibration",
+        "32",
+        "--remove",
+        "1",
+        "--no-export",
+        "--out",
+        run,
+        "--search",
+    ]
     with pytest.raises(SystemExit) as ended:
         main([*command, "race"])
     assert ended.value.code == 2 and "must be one of exact, racing" in capsys.readouterr().err

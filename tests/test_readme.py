@@ -31,10 +31,14 @@ def test_the_commands_of_the_readme_and_the_guide(tmp_path, monkeypatch, capsys)
     demo = Path(phaseprune.__file__).parent / "demo" / "model"
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(source, "_from_hub", lambda *arguments: demo)
-    write_jsonl(tmp_path / "questions.jsonl", [
-        dict(row, question=f"{row['question']} {number}?")
-        for number in range(30) for row in QUESTIONS
-    ])  # fmt: skip
+    write_jsonl(
+        tmp_path / "questions.jsonl",
+        [
+            dict(row, question=f"{row['question']} {number}?")
+            for number in range(30)
+            for row in QUESTIONS
+        ],
+    )
     found = [words for page in ("README.md", "docs/guide.md") for words in commands(ROOT / page)]
     assert len(found) >= 20
     for words in found:

@@ -35,8 +35,10 @@ def task(arc_easy):
 
 def test_it_is_found_and_read_out(decoder):
     assert (decoder.family, len(decoder.blocks), decoder.blocks_path) == (
-        "llama", 30, "model.layers",
-    )  # fmt: skip
+        "llama",
+        30,
+        "model.layers",
+    )
     assert decoder.readout_difference < 1e-3 and packed_length(decoder) == ANY_LENGTH
 
 

@@ -93,9 +93,7 @@ def test_lm_eval_scores_it_as_phaseprune_does(exported, arc_easy, tmp_path):
     pytest.importorskip("lm_eval")
     from harness import parity
 
-    found = parity(
-        load_model(exported.path), arc_easy.parent, "arc_easy", "text", 0, 8, tmp_path
-    )  # fmt: skip
+    found = parity(load_model(exported.path), arc_easy.parent, "arc_easy", "text", 0, 8, tmp_path)
     assert found.difference < 1e-2  # sums of up to 20 log-probabilities of size 10
     assert (found.accuracy == found.our_accuracy).all()
     assert (found.normalised == found.our_normalised).all()

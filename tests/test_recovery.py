@@ -203,8 +203,24 @@ def test_an_interrupted_ladder_goes_on_with_the_model_that_is_missing(demo_run, 
 
 def test_the_command_of_a_ladder(demo_run, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
-    words = ["heal", str(demo_run), "--ladder", "9,11", "--method", "full", "--lr", "1e-3",
-             "--steps", "4", "--batch", "16", "--check-every", "4", "--name", "shown"]  # fmt: skip
+    words = [
+        "heal",
+        str(demo_run),
+        "--ladder",
+        "9,11",
+        "--method",
+        "full",
+        "--lr",
+        "1e-3",
+        "--steps",
+        "4",
+        "--batch",
+        "16",
+        "--check-every",
+        "4",
+        "--name",
+        "shown",
+    ]
     for more in ([], ["--json"]):
         with pytest.raises(SystemExit) as ended:
             main([*words, *more])

@@ -49,9 +49,12 @@ def test_the_best_debiased_margin_is_chosen(demo, task, exported):
         values = {}
         for block in (b for b in range(len(demo.blocks)) if b not in removed):
             raw = trace_scores(
-                demo, calibration.rows, calibration.needs_vocabulary, removed=[*removed, block],
+                demo,
+                calibration.rows,
+                calibration.needs_vocabulary,
+                removed=[*removed, block],
                 output_only=True,
-            )  # fmt: skip
+            )
             values[block] = calibration.decide(raw).debiased.margins.mean()
         lines = {c["block"]: c for c in run.candidates() if c["step"] == number}
         found = {block: line["debiased_margin"] for block, line in lines.items()}
@@ -59,8 +62,10 @@ def test_the_best_debiased_margin_is_chosen(demo, task, exported):
         removed.append(pruning.removed[number - 1])
         assert values[removed[-1]] == pytest.approx(max(values.values()), abs=1e-6)
         step = pruning.steps[number]
-        assert step.objective == step.calibration["debiased_margin"] == pytest.approx(
-            max(values.values()), abs=1e-5
+        assert (
+            step.objective
+            == step.calibration["debiased_margin"]
+            == pytest.approx(max(values.values()), abs=1e-5)
         )
 
 
@@ -143,10 +148,21 @@ def test_a_race_has_no_label_prior_of_all(demo, task):
         (("prune", "demo", "--remove", "1", "--no-export", "--repair-labels"), "--no-export"),
         (("prune", "demo", "--remove", "1", "--scoring", "text", "--repair-labels"), "texts"),
         (("export", "demo", "--remove", "1", "--out", "there", "--repair-labels"), "run of prune"),
-        (("prune", "demo", "--remove", "1", "--scoring", "text", "--objective", "debiased_margin"),
-         "texts have none"),
+        (
+            (
+                "prune",
+                "demo",
+                "--remove",
+                "1",
+                "--scoring",
+                "text",
+                "--objective",
+                "debiased_margin",
+            ),
+            "texts have none",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_makes_no_sense_is_refused(words, told, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as ended:
@@ -162,9 +178,7 @@ def test_a_run_of_an_older_version_says_so(demo, exported, tmp_path):
     old = RunDirectory(tmp_path / "old")
     old.path.mkdir()
     old.manifest_path.write_text(run.manifest_path.read_text())
-    stripped = [
-        {k: v for k, v in json.loads(line).items() if k != "label_prior"} for line in lines
-    ]
+    stripped = [{k: v for k, v in json.loads(line).items() if k != "label_prior"} for line in lines]
     (old.path / "steps.jsonl").write_text("".join(json.dumps(one) + "\n" for one in stripped))
     with pytest.raises(UserError, match="did not keep label priors"):
         export_run(demo, old, repair_labels=True)
@@ -187,6 +201,13 @@ def test_a_model_that_was_exported_before_stays_and_this_is_said(tmp_path, monke
     assert "was exported before, without the label prior" in told and "--out DIRECTORY" in told
     assert (tmp_path / "run/model/phaseprune.json").read_bytes() == before
     words[-1] = "none"
-    told = run("--remove", "3", "--keep-accuracy", "1.0", "--protect",
-               "3,4,5,6,7,8,9,10,11,12,13", "--repair-labels")  # fmt: skip
+    told = run(
+        "--remove",
+        "3",
+        "--keep-accuracy",
+        "1.0",
+        "--protect",
+        "3,4,5,6,7,8,9,10,11,12,13",
+        "--repair-labels",
+    )
     assert "nothing was exported" in " ".join(told.err.split())

@@ -508,19 +508,21 @@ BAD_RUNS = {
     ),
     "empty calibration": (
         lambda run: spoil(
-            run, "steps.jsonl",
+            run,
+            "steps.jsonl",
             json.dumps(make_steps(make_trace())[0] | {"calibration": {}}) + "\n",
         ),
         "do not fit together",
     ),
     "empty evaluation": (
         lambda run: spoil(
-            run, "steps.jsonl",
+            run,
+            "steps.jsonl",
             json.dumps(make_steps(make_trace())[0] | {"evaluation": {}}) + "\n",
         ),
         "do not fit together",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", BAD_RUNS)
@@ -835,9 +837,17 @@ def test_tables_show_hostile_names_as_they_are():
 
 @pytest.mark.parametrize(
     ("value", "bar"),
-    [(-1, "█████│     "), (-0.5, "  ▐██│     "), (-0.02, "     │     "), (0, "     │     "),
-     (1, "     │█████"),     (0.5, "     │██▌  "), (0.2, "     │█    "), (2.0, "     │█████")],
-)  # fmt: skip
+    [
+        (-1, "█████│     "),
+        (-0.5, "  ▐██│     "),
+        (-0.02, "     │     "),
+        (0, "     │     "),
+        (1, "     │█████"),
+        (0.5, "     │██▌  "),
+        (0.2, "     │█    "),
+        (2.0, "     │█████"),
+    ],
+)
 def test_margin_bar(value, bar):
     assert margin_bar(value) == bar
 
@@ -897,12 +907,19 @@ def test_a_model_decides_at_a_readout_only_in_a_step():
         "The Decision Margin rises between readouts 6 (95 % CI 5 to 6) and 8 (95 % CI 8 to 9) of "
         f"14, where these 500 questions cannot tell a step from a gradual rise. {split}"
     )
-    older = trace | {"transition": {k: v for k, v in trace["transition"].items()
-                                    if k not in ("shape", "rise", "rise_ci", "sharpness_ci")}}
+    older = trace | {
+        "transition": {
+            k: v
+            for k, v in trace["transition"].items()
+            if k not in ("shape", "rise", "rise_ci", "sharpness_ci")
+        }
+    }
     told = phases_line(older)
     assert "the model decides" not in told.lower() and "an older version did not look" in told
-    for one in (older, *(shaped(trace, shape, *ends) for shape in ("gradual", "several",
-                                                                   "unclear"))):  # fmt: skip
+    for one in (
+        older,
+        *(shaped(trace, shape, *ends) for shape in ("gradual", "several", "unclear")),
+    ):
         assert "decides at" not in phases_line(one)
         figures.decision_margin_figure(one).draw_without_rendering()
         assert len(printed(trace_table(one), 80)) == len(printed(trace_table(trace), 80))
@@ -972,14 +989,15 @@ def with_debiased(steps, kinds=("knowledge",)):
     """Steps of letters: less the label prior a little more is left; kinds of collapse in turn."""
     collapsed = iter(kinds * len(steps))
     return [
-        step | {
+        step
+        | {
             "evaluation": step["evaluation"] | {"debiased": step["evaluation"]},
             "retained_debiased": step["retained"] + 0.1,
             "retained_debiased_ci": [step["retained"] + 0.05, step["retained"] + 0.15],
             "collapse": next(collapsed) if step["collapsed"] else None,
         }
         for step in steps
-    ]  # fmt: skip
+    ]
 
 
 @pytest.mark.parametrize("labels", ["AB", "ABCD", "ABCDE", "ABCDEFGH"])
@@ -998,8 +1016,11 @@ def test_tables_of_letters_show_raw_and_debiased_within_80_columns(labels):
         assert " ".join(f"{100 * share:3.0f}" for share in shares) in row
     rows = printed(steps_table(steps, result), 200)
     assert max(len(row) for row in rows) <= 80
-    marks = {"knowledge": "knowledge lost", "calibration": "calibration lost",
-             "unclear": "collapsed"}  # fmt: skip
+    marks = {
+        "knowledge": "knowledge lost",
+        "calibration": "calibration lost",
+        "unclear": "collapsed",
+    }
     text = " ".join(" ".join(rows).split())
     for step in steps:
         (row,) = [row for row in rows if row.startswith(f"{step['step']:>4} ")]
@@ -1010,8 +1031,13 @@ def test_tables_of_letters_show_raw_and_debiased_within_80_columns(labels):
             assert marks[step["collapse"]].split()[0] in row
     assert "debiased: less the label prior" in text
     for step in steps:
-        step |= {"retained": -1.234, "retained_ci": [-2.345, 1.234], "retained_debiased": -1.234,
-                 "retained_debiased_ci": [-2.345, 1.234], "collapsed": True}  # fmt: skip
+        step |= {
+            "retained": -1.234,
+            "retained_ci": [-2.345, 1.234],
+            "retained_debiased": -1.234,
+            "retained_debiased_ci": [-2.345, 1.234],
+            "collapsed": True,
+        }
     assert max(len(row) for row in printed(steps_table(steps, result), 200)) <= 80
 
 
@@ -1021,26 +1047,44 @@ def test_a_collapse_is_of_calibration_or_of_knowledge():
     at = result["collapsed_at_step"]
     steps[0]["evaluation"]["correct"] = "1" * 200
     for kind, left, ci, told in (
-        ("calibration", 0.98, [0.9, 1.06],
-         ", a collapse of calibration: without the label prior 98.0 % (95 % CI 90.0 to 106.0) is "
-         "retained."),
-        ("knowledge", 0.02, [-0.1, 0.1],
-         ", a collapse of knowledge: without the label prior 2.0 % (95 % CI -10.0 to 10.0) is "
-         "retained."),
-        ("unclear", 0.35, [0.15, 0.55],
-         ", of calibration or of knowledge: these questions cannot tell: without the label prior "
-         "35.0 % (95 % CI 15.0 to 55.0) is retained; about 1,700 would tell."),
-        ("unclear", None, None,
-         ", of calibration or of knowledge: these questions cannot tell."),
-    ):  # fmt: skip
+        (
+            "calibration",
+            0.98,
+            [0.9, 1.06],
+            ", a collapse of calibration: without the label prior 98.0 % (95 % CI 90.0 to 106.0) "
+            "is retained.",
+        ),
+        (
+            "knowledge",
+            0.02,
+            [-0.1, 0.1],
+            ", a collapse of knowledge: without the label prior 2.0 % (95 % CI -10.0 to 10.0) is "
+            "retained.",
+        ),
+        (
+            "unclear",
+            0.35,
+            [0.15, 0.55],
+            ", of calibration or of knowledge: these questions cannot tell: without the label "
+            "prior 35.0 % (95 % CI 15.0 to 55.0) is retained; about 1,700 would tell.",
+        ),
+        ("unclear", None, None, ", of calibration or of knowledge: these questions cannot tell."),
+    ):
         steps[at] |= {"collapse": kind, "retained_debiased": left, "retained_debiased_ci": ci}
-        one = result | {"collapse": kind, "retained_debiased": 0.9,
-                        "retained_debiased_ci": [0.8, 1.0]}  # fmt: skip
+        one = result | {
+            "collapse": kind,
+            "retained_debiased": 0.9,
+            "retained_debiased_ci": [0.8, 1.0],
+        }
         line = collapse_line(one, steps)
         assert line.endswith(f"collapses at step {at}{told}"), line
         assert "; without the label prior 90.0 % (95 % CI 80.0 to 100.0)." in line
-    gone = result | {"collapsed": True, "collapsed_how": "calibration", "retained_debiased": 0.9,
-                     "retained_debiased_ci": [0.8, 1.0]}  # fmt: skip
+    gone = result | {
+        "collapsed": True,
+        "collapsed_how": "calibration",
+        "retained_debiased": 0.9,
+        "retained_debiased_ci": [0.8, 1.0],
+    }
     assert collapse_line(gone, steps).endswith(
         "without the label prior 90.0 % (95 % CI 80.0 to 100.0). The pruned model has collapsed, a "
         f"collapse of calibration; the collapse comes at step {at}."
@@ -1077,22 +1121,31 @@ def test_a_fall_is_told_by_its_kind():
     assert len(told("slope", 8, 11, debiased=debiased)) == 1  # nothing else to say
 
 
-@pytest.mark.parametrize(("kind", "span", "mark", "steps_of", "dark"), [
-    ("cliff", [7, 8], "cliff", [8], [(7, 8)]),
-    ("slope", [6, 9], "slope", [7, 8, 9], [(6, 9)]),
-    ("unclear", [7, 9], "fall", [8, 9], [(7, 9)]),
-    ("several cliffs", [3, 8], "cliff", [3, 8], [(2, 3), (7, 8)]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("kind", "span", "mark", "steps_of", "dark"),
+    [
+        ("cliff", [7, 8], "cliff", [8], [(7, 8)]),
+        ("slope", [6, 9], "slope", [7, 8, 9], [(6, 9)]),
+        ("unclear", [7, 9], "fall", [8, 9], [(7, 9)]),
+        ("several cliffs", [3, 8], "cliff", [3, 8], [(2, 3), (7, 8)]),
+    ],
+)
 def test_the_fitted_fall_is_marked_in_table_and_figure(kind, span, mark, steps_of, dark):
     trace, steps, result = four_options()
     result["cliff"] |= {
-        "kind": kind, "step": 8, "ci": [7, 8], "span": span,
+        "kind": kind,
+        "step": 8,
+        "ci": [7, 8],
+        "span": span,
         "span_ci": [[end - 1, end + 1] for end in span],
-    }  # fmt: skip
+    }
     assert [step["step"] for step in steps if mark in step_marks(step, result)] == steps_of
     axes = figures.pruning_figure(steps, result, trace["chance"]).axes[0]
-    drawn = [(patch.get_x(), patch.get_x() + patch.get_width()) for patch in axes.patches
-             if patch.get_label() == mark]  # fmt: skip
+    drawn = [
+        (patch.get_x(), patch.get_x() + patch.get_width())
+        for patch in axes.patches
+        if patch.get_label() == mark
+    ]
     assert [pytest.approx(one) for one in dark] == drawn
     low, high = spans(axes)[f"{mark}, 95 % interval"]
     expected = {"cliff": (6, 8), "slope": (5, 10), "unclear": (6, 10), "several cliffs": (1, 9)}
@@ -1107,8 +1160,9 @@ def test_figures_of_letters_show_both():
     debiased = trace["debiased"]
     assert list(line(axes, "debiased").get_ydata()) == debiased["decision_margin"]["mean"]
     assert [text.get_text() for text in axes.get_legend().get_texts()] == [
-        "as the model answers", "less the label prior"
-    ]  # fmt: skip
+        "as the model answers",
+        "less the label prior",
+    ]
     axes = figures.accuracy_by_readout_figure(trace).axes[0]
     assert list(line(axes, "debiased").get_ydata()) == debiased["accuracy"]["mean"]
     steps[3]["evaluation"]["debiased"] = steps[3]["evaluation"] | {"accuracy": 0.123}
@@ -1121,8 +1175,11 @@ def test_figures_of_letters_show_both():
 def test_the_page_of_letters_shows_both(tmp_path):
     trace, steps, result = four_options()
     trace, steps = lettered(trace), with_debiased(steps)
-    result |= {"retained_debiased": 0.77, "retained_debiased_ci": [0.7, 0.84],
-               "collapse": "knowledge"}  # fmt: skip
+    result |= {
+        "retained_debiased": 0.77,
+        "retained_debiased_ci": [0.7, 0.84],
+        "collapse": "knowledge",
+    }
     run = write_run(tmp_path, trace, steps, make_manifest(trace, result))
     page, text = page_of(write_report(run))
     assert_self_contained(page, text)
@@ -1148,14 +1205,26 @@ def test_runs_of_older_versions_are_told_with_less(tmp_path):
     result["cliff"] = loss | {"significant": True}
     result["dynamics"] = {
         "transitions": [
-            {"step": step["step"], "found": step["step"] < 9, "readout": 7, "ci": [7, 8],
-             "reason": None, "p_value": 0.001, "p_corrected": 0.001, "silent_blocks": [],
-             "decisive_blocks": []} for step in steps
+            {
+                "step": step["step"],
+                "found": step["step"] < 9,
+                "readout": 7,
+                "ci": [7, 8],
+                "reason": None,
+                "p_value": 0.001,
+                "p_corrected": 0.001,
+                "silent_blocks": [],
+                "decisive_blocks": [],
+            }
+            for step in steps
         ],
-        "vanishes_at_step": 9, "collapsed_frequency": None,
-        "cliff_fit": {name: fit[name] for name in ("found", "step", "ci", "before", "after", "r2",
-                                                   "line_r2", "p_value")},
-    }  # fmt: skip
+        "vanishes_at_step": 9,
+        "collapsed_frequency": None,
+        "cliff_fit": {
+            name: fit[name]
+            for name in ("found", "step", "ci", "before", "after", "r2", "line_r2", "p_value")
+        },
+    }
     page, _ = page_of(write_report(write_run(tmp_path, trace, steps, make_manifest(trace, result))))
     assert "an older version did not look" in page.text
     assert "Whether that is a cliff or a slope an older version did not test." in page.text

@@ -12,9 +12,10 @@ from phaseprune.pruning.request import PruneRequest
 
 def test_its_fields_are_the_keywords_of_prune():
     keywords = {
-        name: one.default for name, one in signature(prune).parameters.items()
+        name: one.default
+        for name, one in signature(prune).parameters.items()
         if one.kind is Parameter.KEYWORD_ONLY and name not in ("out", "arguments", "progress")
-    }  # fmt: skip
+    }
     asked = {one.name: one.default for one in fields(PruneRequest)}
     assert asked == keywords | {"tasks": 1}
 

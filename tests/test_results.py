@@ -50,15 +50,13 @@ def pruned(model, task, out):
 
 def pruned_tasks(model, task, out):
     other = phaseprune.load_task(list(task.questions[40:]), name="other")
-    return phaseprune.prune(
-        model, [task.head(40), other], remove=1, calibration=8, out=out
-    )  # fmt: skip
+    return phaseprune.prune(model, [task.head(40), other], remove=1, calibration=8, out=out)
 
 
 def compared(model, task, out):
     return phaseprune.compare(
         model, [task], methods=["tail", "magnitude", "random"], remove=[1, 2], draws=2, out=out
-    )  # fmt: skip
+    )
 
 
 def phasewise(model, task, out):
@@ -176,7 +174,7 @@ def test_healed_models_are_read_back(healed):
 def test_every_command_that_has_a_reader_is_read_here_or_in_the_tests_of_paper(healed, runs):
     assert {name.partition(",")[0] for name in RUNS} | {"heal", "heal --ladder", "paper"} == {
         *READERS
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -288,9 +286,25 @@ def test_scores_are_read_without_their_questions(runs):
 
 def test_dataclasses_are_rebuilt_by_their_types():
     found = Transition(
-        True, 3, (2, 4), (0, 1, 2), (3,), -0.5, 0.5, 0.9, (0.5, 1.0), 0.8, 0.001, None, None,
-        "several", (2, 4), ((1, 2), (3, 4)), 0.9, True,
-    )  # fmt: skip
+        True,
+        3,
+        (2, 4),
+        (0, 1, 2),
+        (3,),
+        -0.5,
+        0.5,
+        0.9,
+        (0.5, 1.0),
+        0.8,
+        0.001,
+        None,
+        None,
+        "several",
+        (2, 4),
+        ((1, 2), (3, 4)),
+        0.9,
+        True,
+    )
     assert rebuilt(Transition, json.loads(json.dumps(found.to_dict()))) == found
     none = Transition(False, reason="why", informed=False)
     assert rebuilt(Transition, json.loads(json.dumps(none.to_dict()))) == none

@@ -70,15 +70,19 @@ def hold():
 @pytest.fixture
 def task(tmp_path):
     """Enough questions for every command."""
-    rows = [row | {"question": f"{row['question']} {word}", "id": f"{word}-{number}"}
-            for word in ("sky", "grass", "snow", "coal", "A", "B")
-            for number, row in enumerate(QUESTIONS)]  # fmt: skip
+    rows = [
+        row | {"question": f"{row['question']} {word}", "id": f"{word}-{number}"}
+        for word in ("sky", "grass", "snow", "coal", "A", "B")
+        for number, row in enumerate(QUESTIONS)
+    ]
     return load_task(str(write_jsonl(tmp_path / "questions.jsonl", rows)))
 
 
 def training_file(folder):
-    rows = [row | {"question": f"{row['question']} of it all {number}", "id": str(number)}
-            for number, row in enumerate(QUESTIONS * 4)]  # fmt: skip
+    rows = [
+        row | {"question": f"{row['question']} of it all {number}", "id": str(number)}
+        for number, row in enumerate(QUESTIONS * 4)
+    ]
     return write_jsonl(folder / "train.jsonl", rows)
 
 
@@ -134,9 +138,14 @@ def test_a_directory_in_which_another_process_works_is_left_alone(tiny, task, tm
 
 
 def test_the_folder_of_one_of_several_tasks(tiny, task, tmp_path, hold):
-    other = load_task(str(write_jsonl(tmp_path / "second.jsonl", [
-        row | {"question": row["question"] + " of it all"} for row in QUESTIONS
-    ])))  # fmt: skip
+    other = load_task(
+        str(
+            write_jsonl(
+                tmp_path / "second.jsonl",
+                [row | {"question": row["question"] + " of it all"} for row in QUESTIONS],
+            )
+        )
+    )
     whole, second = RunDirectory(tmp_path / "run"), RunDirectory(tmp_path / "run/second")
     prune(tiny["llama"], [task, other], out=whole.path, **OPTIONS)
     for run in (whole, second):
@@ -152,8 +161,9 @@ def test_the_folder_of_one_of_several_tasks(tiny, task, tmp_path, hold):
 
 def test_a_run_inside_of_one_of_paper(demo, tmp_path, hold):
     """The process that works in the whole run has every run in it while that goes on."""
-    settings = Settings(skip=("lens", "prune", "similarity", "perturb", "ablate", "phasewise",
-                              "heal"))  # fmt: skip
+    settings = Settings(
+        skip=("lens", "prune", "similarity", "perturb", "ablate", "phasewise", "heal")
+    )
     task = load_task("demo", limit=20)
     paper(demo, [task], out=tmp_path / "run", settings=settings)
     RunDirectory(tmp_path / "run").update(status="running", done={})
@@ -244,13 +254,34 @@ def test_a_file_system_without_locks_is_told_of_and_used(tmp_path, monkeypatch, 
 
 
 #: The case that was found: C twice at the same time ruined the run for good.
-C = ["prune", "demo", "--task", "demo", "--limit", "40", "--remove", "4", "--calibration", "16",
-     "--evaluation", "24", "--seed", "3", "--no-export", "--quiet", "--out"]  # fmt: skip
+C = [
+    "prune",
+    "demo",
+    "--task",
+    "demo",
+    "--limit",
+    "40",
+    "--remove",
+    "4",
+    "--calibration",
+    "16",
+    "--evaluation",
+    "24",
+    "--seed",
+    "3",
+    "--no-export",
+    "--quiet",
+    "--out",
+]
 
 
 def start(words, **options):
-    return subprocess.Popen([sys.executable, "-m", "phaseprune", *map(str, words)],
-                            stderr=subprocess.PIPE, text=True, **options)  # fmt: skip
+    return subprocess.Popen(
+        [sys.executable, "-m", "phaseprune", *map(str, words)],
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
 
 
 def test_the_same_command_twice_at_once(tmp_path):
@@ -299,11 +330,18 @@ def test_a_killed_run_leaves_no_lock_that_holds(tmp_path, undisturbed):
 # What a killed process leaves
 
 
-@pytest.mark.parametrize("left", [
-    [".manifest.json.4242.tmp"], [".manifest.json.1.tmp", ".lock"], [".lock"],
-    [".trace.json.7.tmp", ".scores.parquet.7.tmp"], [".model.partial/config.json"],
-    [".heal-scratch-ab12/model/config.json"], ["parts/.000064.npz.9.tmp"],
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "left",
+    [
+        [".manifest.json.4242.tmp"],
+        [".manifest.json.1.tmp", ".lock"],
+        [".lock"],
+        [".trace.json.7.tmp", ".scores.parquet.7.tmp"],
+        [".model.partial/config.json"],
+        [".heal-scratch-ab12/model/config.json"],
+        ["parts/.000064.npz.9.tmp"],
+    ],
+)
 def test_leftovers_are_no_reason_to_refuse(tiny, task, tmp_path, left):
     run = tmp_path / "run"
     for name in left:
@@ -313,8 +351,10 @@ def test_leftovers_are_no_reason_to_refuse(tiny, task, tmp_path, left):
         RunDirectory(run)._write_manifest(_identity(tiny["llama"], task), {})
     assert trace(tiny["llama"], task, out=run).state in ("new", "resumed")
     assert {path.name for path in run.iterdir()} - {"parts"} == {
-        "manifest.json", "trace.json", "scores.parquet"
-    }  # fmt: skip
+        "manifest.json",
+        "trace.json",
+        "scores.parquet",
+    }
     assert not list(run.rglob("*.tmp"))
 
 
@@ -324,10 +364,18 @@ def _identity(decoder, task):
     return run_identity("trace", decoder, task, 0, {})
 
 
-@pytest.mark.parametrize("name", [
-    "notes.txt", ".notes.5.tmp", "manifest.json.5.tmp", ".manifest.json.tmp",
-    ".manifest.json.x.tmp", ".cache", "model.partial",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    [
+        "notes.txt",
+        ".notes.5.tmp",
+        "manifest.json.5.tmp",
+        ".manifest.json.tmp",
+        ".manifest.json.x.tmp",
+        ".cache",
+        "model.partial",
+    ],
+)
 def test_a_file_of_ones_own_is_never_removed(tiny, task, tmp_path, name):
     run = tmp_path / "run"
     run.mkdir()
@@ -401,12 +449,25 @@ m.main(sys.argv[1:])
 def test_a_killed_healing_leaves_nothing_for_ever(tiny_dirs, task, tmp_path):
     prune(load_model(str(tiny_dirs["llama"])), task, out=tmp_path / "run", **OPTIONS)
     train = training_file(tmp_path)
-    words = ["heal", tmp_path / "run", "--train", train, "--steps", 2, "--batch", 4, "--name", "a",
-             "--quiet"]  # fmt: skip
+    words = [
+        "heal",
+        tmp_path / "run",
+        "--train",
+        train,
+        "--steps",
+        2,
+        "--batch",
+        4,
+        "--name",
+        "a",
+        "--quiet",
+    ]
     temporary = tmp_path / "temporary"
     temporary.mkdir()
-    process = subprocess.run([sys.executable, "-c", KILLED_IN_SCRATCH, *map(str, words)],
-                             env=os.environ | {"TMPDIR": str(temporary)})  # fmt: skip
+    process = subprocess.run(
+        [sys.executable, "-c", KILLED_IN_SCRATCH, *map(str, words)],
+        env=os.environ | {"TMPDIR": str(temporary)},
+    )
     assert process.returncode == -signal.SIGKILL
     folder = tmp_path / "run/heal/a"
     assert any(path.name.startswith(".heal-scratch-") for path in folder.iterdir())
@@ -461,11 +522,13 @@ TOKENIZERS = {
     "merges": (lambda folder: (folder / "merges.txt").write_text("a b\n"), "tokenizer"),
     "sentence pieces": (lambda f: (f / "tokenizer.model").write_bytes(b"\0"), "tokenizer"),
     "template": (lambda f: (f / "chat_template.jinja").write_text("{{ x }}"), "chat template"),
-    "template inside": (change_json("tokenizer_config.json", chat_template="{{ x }}"),
-                        "chat template"),
+    "template inside": (
+        change_json("tokenizer_config.json", chat_template="{{ x }}"),
+        "chat template",
+    ),
     "no model": (change_json("generation_config.json", top_k=3), None),
     "readme": (lambda folder: (folder / "README.md").write_text("x"), None),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
@@ -523,8 +586,10 @@ def test_what_works_on_a_run_needs_its_tokenizer_too(tiny_dirs, task, tmp_path):
 def test_a_killed_run_with_another_tokenizer_is_refused(tmp_path):
     """The case that was found, from the command line."""
     shutil.copytree(str(files("phaseprune.demo") / "model"), tmp_path / "m")
-    words = [str(tmp_path / "m") if word == "demo" and place == 1 else word
-             for place, word in enumerate(C)]  # fmt: skip
+    words = [
+        str(tmp_path / "m") if word == "demo" and place == 1 else word
+        for place, word in enumerate(C)
+    ]
     run = tmp_path / "run"
     kill_after(start([*words, run]), run / "steps.jsonl", 3)
     swap_tokens(tmp_path / "m")

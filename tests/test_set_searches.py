@@ -105,8 +105,9 @@ def test_a_beam_is_the_slow_one(eight, slow, judge, width):  # noqa: F811
 
 def test_a_beam_by_a_loss_takes_the_least(eight, judge):  # noqa: F811
     best, _ = beam_search(eight, judge, "loss", range(BLOCKS), 1, 3)
-    raw = [trace_scores(eight, judge.rows, judge.needs_vocabulary, removed=[b])
-           for b in range(BLOCKS)]  # fmt: skip
+    raw = [
+        trace_scores(eight, judge.rows, judge.needs_vocabulary, removed=[b]) for b in range(BLOCKS)
+    ]
     losses = [judge.figures(one[:, -1])["loss"] for one in raw]
     assert best[0].order == (int(np.argmin(losses)),)
 
@@ -121,9 +122,10 @@ def test_what_a_beam_keeps_changes_its_cost_alone(eight, judge, monkeypatch):  #
 
 def test_ties_of_a_beam_go_to_the_lower_index(eight, judge, monkeypatch):  # noqa: F811
     flat = SimpleNamespace(
-        rows=judge.rows, needs_vocabulary=judge.needs_vocabulary,
+        rows=judge.rows,
+        needs_vocabulary=judge.needs_vocabulary,
         figures=lambda raw: {"decision_margin": 0.5},
-    )  # fmt: skip
+    )
     best, _ = beam_search(eight, flat, "decision_margin", [1, 2, 4, 6], 3, 3)
     assert [path.order for path in best] == [(1,), (1, 2), (1, 2, 4)]
 
@@ -171,8 +173,9 @@ def slow_pairwise(slow, free, number):
         return sum(drop[b] for b in blocks) + sum(extra[p] for p in combinations(blocks, 2))
 
     for _ in range(number):
-        order.append(min((b for b in free if b not in order),
-                         key=lambda block: predicted([*order, block])))  # fmt: skip
+        order.append(
+            min((b for b in free if b not in order), key=lambda block: predicted([*order, block]))
+        )
     return order, [base - predicted(order[:n]) for n in range(1, number + 1)]
 
 
@@ -236,8 +239,9 @@ def test_the_surrogate_and_its_greedy_order(blocks, data):
 @given(st.integers(2, 12), st.data())
 def test_mutations(free, data):
     blocks = sorted(data.draw(st.sets(st.integers(0, 30), min_size=free, max_size=free)))
-    parent = tuple(sorted(data.draw(
-        st.sets(st.sampled_from(blocks), min_size=1, max_size=free - 1))))  # fmt: skip
+    parent = tuple(
+        sorted(data.draw(st.sets(st.sampled_from(blocks), min_size=1, max_size=free - 1)))
+    )
     rng = np.random.default_rng(data.draw(st.integers(0, 99)))
     mutant = draws.mutate(parent, blocks, rng)
     assert mutant == tuple(sorted(set(mutant))) and set(mutant) <= set(blocks)
@@ -318,8 +322,15 @@ def test_the_evolutionary_ranking(eight, task, slow):  # noqa: F811
 def test_seeds_draw_other_generations(eight, judge):  # noqa: F811
     def walked(seed):
         labels = []
-        evolve(eight, judge, "decision_margin", (0, 1, 2), range(BLOCKS), seed,
-               progress=lambda label, done, total: labels.append((label, total)))  # fmt: skip
+        evolve(
+            eight,
+            judge,
+            "decision_margin",
+            (0, 1, 2),
+            range(BLOCKS),
+            seed,
+            progress=lambda label, done, total: labels.append((label, total)),
+        )
         return labels
 
     assert walked(0) == walked(0) != walked(1)
@@ -360,9 +371,7 @@ def test_what_is_compared_by_default():
     assert [one.number for one in wanted_rankings("evolutionary", 8, [2, 4], (), 3, 0)] == [2, 4]
     assert [one.remove for one in wanted_rankings("beam", 8, [2, 4], (), 3, 0)] == [4]
     line = {"method": "beam", "number": None, "order": [3, 1], "by_number": [[2], [3, 1]]}
-    assert chosen_sets([line], [1, 2, 3]) == {
-        "beam": {1: [Pruned((2,))], 2: [Pruned((1, 3))]}
-    }
+    assert chosen_sets([line], [1, 2, 3]) == {"beam": {1: [Pruned((2,))], 2: [Pruned((1, 3))]}}
 
 
 def test_comparisons_of_sets(eight, task, tmp_path):  # noqa: F811
@@ -374,9 +383,13 @@ def test_comparisons_of_sets(eight, task, tmp_path):  # noqa: F811
     for one in found["methods"]:
         for cell in one["cells"]:
             expected = rank_blocks(
-                eight, calibration, method=one["method"], remove=cell["removed_blocks"], seed=1,
+                eight,
+                calibration,
+                method=one["method"],
+                remove=cell["removed_blocks"],
+                seed=1,
                 protect=[5],
-            )  # fmt: skip
+            )
             assert cell["sets"] == [sorted(expected.order)]
     assert [len(one["orders"]) for one in found["methods"]] == [1, 1, 2]
     again = compare(eight, [task], methods=SETS, out=tmp_path / "run", **common)

@@ -19,8 +19,13 @@ from phaseprune.decoder.export import ExportMismatch, compare_with_skipping, exp
 from phaseprune.decoder.load import load_model
 from phaseprune.decoder.pruned_config import prune, pruned_config
 
-WINDOWS = ["sliding_attention", "full_attention", "sliding_attention", "sliding_attention",
-           "full_attention"]  # fmt: skip
+WINDOWS = [
+    "sliding_attention",
+    "full_attention",
+    "sliding_attention",
+    "sliding_attention",
+    "full_attention",
+]
 #: Families whose blocks differ by ``layer_types`` alone: every weight fits wherever it is put.
 MIXED = {
     "gemma2": lambda: Gemma2Config(**ROPE, head_dim=8, sliding_window=4, layer_types=WINDOWS),

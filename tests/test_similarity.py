@@ -107,8 +107,10 @@ def test_of_independent_states_cka_is_0_on_average_however_wide_they_are():
     hsic = (hsic_vectors(x) * hsic_vectors(y)).sum(axis=1)
     own = (hsic_vectors(x) ** 2).sum(axis=1).mean()
     assert abs(hsic.mean()) < 4 * hsic.std() / 20 and abs(hsic.mean() / own) < 0.05
-    biased = [np.sum((a.T @ b) ** 2) / np.sqrt(np.sum((a @ a.T) ** 2) * np.sum((b @ b.T) ** 2))
-              for a, b in zip(x, y, strict=True)]  # fmt: skip
+    biased = [
+        np.sum((a.T @ b) ** 2) / np.sqrt(np.sum((a @ a.T) ** 2) * np.sum((b @ b.T) ** 2))
+        for a, b in zip(x, y, strict=True)
+    ]
     assert np.mean(biased) > 0.9  # what the estimate would be without the correction
 
 
@@ -200,9 +202,14 @@ def naive_states(decoder, model, task, question):
     for continuation in continuations:
         before, after = encode_pair(decoder.tokenizer, context, continuation)
         states = []
-        handles = [blocks[0].register_forward_pre_hook(
-            lambda module, args, kwargs, to=states: to.append(
-                args[0] if args else kwargs["hidden_states"]), with_kwargs=True)]  # fmt: skip
+        handles = [
+            blocks[0].register_forward_pre_hook(
+                lambda module, args, kwargs, to=states: to.append(
+                    args[0] if args else kwargs["hidden_states"]
+                ),
+                with_kwargs=True,
+            )
+        ]
         handles += [
             block.register_forward_hook(
                 lambda module, args, output, to=states: to.append(
@@ -234,10 +241,12 @@ def test_similarity_of_minibatches_is_that_of_the_whole_models(tiny, family, sma
             np.resize(np.random.default_rng([seed, q]).permutation(s.shape[1]), rounds)
             for q, s in zip(members, mine, strict=True)
         ]
-        states.append([
-            np.stack([s[:, at[number]] for s, at in zip(mine, picked, strict=True)], axis=1)
-            for number in range(rounds)
-        ])  # fmt: skip
+        states.append(
+            [
+                np.stack([s[:, at[number]] for s, at in zip(mine, picked, strict=True)], axis=1)
+                for number in range(rounds)
+            ]
+        )
     for number, own in enumerate(states[1:], start=1):
         found = cka(seen.cross[number - 1], seen.own[0], seen.own[number])
         assert found.shape == (6, 6 - len(REMOVALS[number]))
@@ -248,14 +257,19 @@ def test_similarity_of_minibatches_is_that_of_the_whole_models(tiny, family, sma
                 assert found[i, j] == pytest.approx(expected, abs=2e-4)
         # The embedding of the prompt's last token, and what a window sees, is the same for all.
         same = [
-            {i for i in range(s[0].shape[0])
-             if max(np.ptp(one[i], axis=0).max() for one in s) < 1e-6 * np.abs(s[0][i]).max()}
+            {
+                i
+                for i in range(s[0].shape[0])
+                if max(np.ptp(one[i], axis=0).max() for one in s) < 1e-6 * np.abs(s[0][i]).max()
+            }
             for s in (states[0], own)
-        ]  # fmt: skip
+        ]
         if small_task.scoring == "letter" and family != "gpt2":
             assert 0 in same[0]
-        expected = [[i in same[0] or j in same[1] for j in range(found.shape[1])]
-                    for i in range(found.shape[0])]  # fmt: skip
+        expected = [
+            [i in same[0] or j in same[1] for j in range(found.shape[1])]
+            for i in range(found.shape[0])
+        ]
         np.testing.assert_array_equal(~varying, expected)
 
 
@@ -383,9 +397,13 @@ def test_a_run_of_another_model_or_other_questions_is_refused(
     similarity(demo, task, remove=[3], out=tmp_path / "s")
     with pytest.raises(UserError, match="a run of similarity, which removes no blocks"):
         similarity(demo, task, run=tmp_path / "s")
-    for wrong, says in (({"remove": [99]}, "blocks 0 to 13"), ({"remove": [2, 2]}, "twice"),
-                        ({"remove": []}, "names no block"), ({}, "either remove"),
-                        ({"remove": range(14)}, "at least one must stay")):  # fmt: skip
+    for wrong, says in (
+        ({"remove": [99]}, "blocks 0 to 13"),
+        ({"remove": [2, 2]}, "twice"),
+        ({"remove": []}, "names no block"),
+        ({}, "either remove"),
+        ({"remove": range(14)}, "at least one must stay"),
+    ):
         with pytest.raises(UserError, match=says):
             similarity(demo, task, **wrong)
 
@@ -415,8 +433,23 @@ def test_the_command(run, tmp_path):  # noqa: F811
     code, out, err = run(*words, "--remove", "9,3", "--out", "s", "--json")
     assert code == 0 and "finished before" in err
     assert json.loads(out) == json.loads((tmp_path / "s/similarity.json").read_text())
-    assert run("prune", "demo", "--limit", 100, "--remove", 2, "--calibration", 20, "--out", "p",
-               "--no-export", "--quiet")[0] == 0  # fmt: skip
+    assert (
+        run(
+            "prune",
+            "demo",
+            "--limit",
+            100,
+            "--remove",
+            2,
+            "--calibration",
+            20,
+            "--out",
+            "p",
+            "--no-export",
+            "--quiet",
+        )[0]
+        == 0
+    )
     code, out, _ = run("similarity", "demo", "--limit", 100, "--run", "p", "--out", "l")
     assert code == 0 and "Step 2, the chosen one," in " ".join(out.split())
     assert "next: phaseprune report l" in out
@@ -443,8 +476,11 @@ def test_mistakes(run, words, says):  # noqa: F811
 def test_texts_with_unequal_options(tiny, tmp_path):
     rows = [dict(row, question=f"{row['question']} {n}") for n in range(6) for row in QUESTIONS]
     path = write_jsonl(tmp_path / "many.jsonl", rows)
-    for options in ({"scoring": "text", "length_norm": "chars"}, {"permute": True},
-                    {"probability": "vocabulary"}):  # fmt: skip
+    for options in (
+        {"scoring": "text", "length_norm": "chars"},
+        {"permute": True},
+        {"probability": "vocabulary"},
+    ):
         found = similarity(tiny["gemma2"], load_task(str(path), **options), remove=[2])
         alike = found.models[0].alike
         assert found.questions == 48 and 0 < alike.js_output.mean < 1

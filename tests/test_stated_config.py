@@ -15,61 +15,133 @@ from phaseprune.decoder.pruned_config import prune, read_original
 from phaseprune.decoder.stated_config import edited_config
 from test_export_formats import write_llama_gguf
 
-SIZES = dict(vocab_size=320, hidden_size=32, num_attention_heads=4, num_key_value_heads=2,
-             intermediate_size=48, max_position_embeddings=64, bos_token_id=1, eos_token_id=2,
-             transformers_version="4.44.2", torch_dtype="bfloat16")  # fmt: skip
-LLAMA3 = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
-          "original_max_position_embeddings": 16, "rope_type": "llama3"}  # fmt: skip
+SIZES = dict(
+    vocab_size=320,
+    hidden_size=32,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    intermediate_size=48,
+    max_position_embeddings=64,
+    bos_token_id=1,
+    eos_token_id=2,
+    transformers_version="4.44.2",
+    torch_dtype="bfloat16",
+)
+LLAMA3 = {
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 16,
+    "rope_type": "llama3",
+}
 #: Files of the hub in small, and what of each must change without blocks 1 and 4 of six.
 HUB: dict[str, tuple[dict, dict]] = {
     "llama": (
-        {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "rope_theta": 500000.0,
-         "rope_scaling": LLAMA3, "num_hidden_layers": 6},
+        {
+            "architectures": ["LlamaForCausalLM"],
+            "model_type": "llama",
+            "rope_theta": 500000.0,
+            "rope_scaling": LLAMA3,
+            "num_hidden_layers": 6,
+        },
         {"num_hidden_layers": 4},
     ),
     "qwen2": (
-        {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "max_window_layers": 3,
-         "sliding_window": 8, "use_sliding_window": True, "rope_theta": 1e6,
-         "num_hidden_layers": 6},
+        {
+            "architectures": ["Qwen2ForCausalLM"],
+            "model_type": "qwen2",
+            "max_window_layers": 3,
+            "sliding_window": 8,
+            "use_sliding_window": True,
+            "rope_theta": 1e6,
+            "num_hidden_layers": 6,
+        },
         {"num_hidden_layers": 4, "max_window_layers": 2},
     ),
     "qwen2 without windows": (
-        {"model_type": "qwen2", "max_window_layers": 6, "use_sliding_window": False,
-         "num_hidden_layers": 6},
+        {
+            "model_type": "qwen2",
+            "max_window_layers": 6,
+            "use_sliding_window": False,
+            "num_hidden_layers": 6,
+        },
         {"num_hidden_layers": 4, "max_window_layers": 4},
     ),
     "gemma3_text": (
-        {"model_type": "gemma3_text", "head_dim": 8, "sliding_window": 8, "rope_theta": 1e6,
-         "rope_local_base_freq": 1e4, "sliding_window_pattern": 3, "num_hidden_layers": 6,
-         "rope_scaling": {"factor": 8.0, "rope_type": "linear"}},
-        {"num_hidden_layers": 4, "layer_types": ["sliding_attention", "full_attention"] * 2,
-         "sliding_window_pattern": 2},
+        {
+            "model_type": "gemma3_text",
+            "head_dim": 8,
+            "sliding_window": 8,
+            "rope_theta": 1e6,
+            "rope_local_base_freq": 1e4,
+            "sliding_window_pattern": 3,
+            "num_hidden_layers": 6,
+            "rope_scaling": {"factor": 8.0, "rope_type": "linear"},
+        },
+        {
+            "num_hidden_layers": 4,
+            "layer_types": ["sliding_attention", "full_attention"] * 2,
+            "sliding_window_pattern": 2,
+        },
     ),
     "smollm3": (
-        {"model_type": "smollm3", "no_rope_layers": [1, 1, 1, 0, 1, 1], "rope_theta": 2e6,
-         "pad_token_id": 0, "num_hidden_layers": 6},
+        {
+            "model_type": "smollm3",
+            "no_rope_layers": [1, 1, 1, 0, 1, 1],
+            "rope_theta": 2e6,
+            "pad_token_id": 0,
+            "num_hidden_layers": 6,
+        },
         {"num_hidden_layers": 4, "no_rope_layers": [1, 1, 0, 1]},
     ),
     "nemotron_h": (
-        {"model_type": "nemotron_h", "hybrid_override_pattern": "M-M*-M", "num_hidden_layers": 6,
-         "head_dim": 8, "mamba_num_heads": 8, "mamba_head_dim": 8, "ssm_state_size": 8,
-         "n_groups": 1, "chunk_size": 8},
+        {
+            "model_type": "nemotron_h",
+            "hybrid_override_pattern": "M-M*-M",
+            "num_hidden_layers": 6,
+            "head_dim": 8,
+            "mamba_num_heads": 8,
+            "mamba_head_dim": 8,
+            "ssm_state_size": 8,
+            "n_groups": 1,
+            "chunk_size": 8,
+        },
         {"num_hidden_layers": 4, "hybrid_override_pattern": "MM*M"},
     ),
     "gpt2": (
-        {"model_type": "gpt2", "n_layer": 6, "n_head": 4, "n_embd": 32, "n_ctx": 64,
-         "n_positions": 64, "task_specific_params": {"text-generation": {"max_length": 50}}},
+        {
+            "model_type": "gpt2",
+            "n_layer": 6,
+            "n_head": 4,
+            "n_embd": 32,
+            "n_ctx": 64,
+            "n_positions": 64,
+            "task_specific_params": {"text-generation": {"max_length": 50}},
+        },
         {"n_layer": 4},
     ),
     "deepseek_v3": (
-        {"model_type": "deepseek_v3", "first_k_dense_replace": 2, "num_hidden_layers": 6,
-         "n_routed_experts": 4, "num_experts_per_tok": 2, "n_group": 1, "topk_group": 1,
-         "moe_intermediate_size": 16, "q_lora_rank": 8, "kv_lora_rank": 8, "qk_nope_head_dim": 4,
-         "qk_rope_head_dim": 4, "v_head_dim": 8, "num_key_value_heads": 4, "moe_layer_freq": 1,
-         "num_nextn_predict_layers": 0},
+        {
+            "model_type": "deepseek_v3",
+            "first_k_dense_replace": 2,
+            "num_hidden_layers": 6,
+            "n_routed_experts": 4,
+            "num_experts_per_tok": 2,
+            "n_group": 1,
+            "topk_group": 1,
+            "moe_intermediate_size": 16,
+            "q_lora_rank": 8,
+            "kv_lora_rank": 8,
+            "qk_nope_head_dim": 4,
+            "qk_rope_head_dim": 4,
+            "v_head_dim": 8,
+            "num_key_value_heads": 4,
+            "moe_layer_freq": 1,
+            "num_nextn_predict_layers": 0,
+        },
         {"num_hidden_layers": 4, "first_k_dense_replace": 1},
     ),
-}  # fmt: skip
+}
 
 
 def edited(stated: dict, kept: list[int], dtype: str = "bfloat16") -> dict:
@@ -85,9 +157,18 @@ def test_only_what_pruning_changes_is_changed(name):
     stated, changes = HUB[name]
     stated = SIZES | stated
     if stated["model_type"] == "gpt2":
-        stated = {k: v for k, v in stated.items() if k not in
-                  ("hidden_size", "intermediate_size", "num_key_value_heads",
-                   "num_attention_heads", "max_position_embeddings")}  # fmt: skip
+        stated = {
+            k: v
+            for k, v in stated.items()
+            if k
+            not in (
+                "hidden_size",
+                "intermediate_size",
+                "num_key_value_heads",
+                "num_attention_heads",
+                "max_position_embeddings",
+            )
+        }
     stated.setdefault("architectures", ["AnyForCausalLM"])
     assert edited(stated, [0, 2, 3, 5]) == stated | changes
 
@@ -106,15 +187,24 @@ PERIODS = {
 @pytest.mark.parametrize("family", PERIODS)
 @pytest.mark.parametrize(
     ("kept", "period"),
-    [([0, 1, 2, 5], None), ([0, 2, 3, 5], 2), ([0, 1, 2, 3, 4, 5], 3), ([2, 3, 4, 5], None),
-     ([0, 1, 5], 3), ([2, 5], 1)],
+    [
+        ([0, 1, 2, 5], None),
+        ([0, 2, 3, 5], 2),
+        ([0, 1, 2, 3, 4, 5], 3),
+        ([2, 3, 4, 5], None),
+        ([0, 1, 5], 3),
+        ([2, 5], 1),
+    ],
     ids=str,
-)  # fmt: skip
+)
 def test_a_period_beside_a_list_is_true_or_gone(family, kept, period):
     kinds, more = PERIODS[family]
     kinds = [KINDS[kind] for kind in kinds]
-    stated = SIZES | {"model_type": family, "num_hidden_layers": 6, "sliding_window": 8,
-                      "layer_types": kinds} | more  # fmt: skip
+    stated = (
+        SIZES
+        | {"model_type": family, "num_hidden_layers": 6, "sliding_window": 8, "layer_types": kinds}
+        | more
+    )
     found = edited(stated, kept)
     assert found["layer_types"] == [kinds[block] for block in kept]
     periods = [key for key in more if key not in LINEAR]
@@ -125,9 +215,15 @@ def test_a_period_beside_a_list_is_true_or_gone(family, kept, period):
 
 
 def test_a_period_in_letters_is_written_out_where_the_blocks_leave_it():
-    stated = SIZES | {"model_type": "exaone4", "num_hidden_layers": 6, "sliding_window": 8,
-                      "layer_types": ["sliding_attention"] * 2 + ["full_attention"]
-                      + ["sliding_attention"] * 2 + ["full_attention"]}  # fmt: skip
+    stated = SIZES | {
+        "model_type": "exaone4",
+        "num_hidden_layers": 6,
+        "sliding_window": 8,
+        "layer_types": ["sliding_attention"] * 2
+        + ["full_attention"]
+        + ["sliding_attention"] * 2
+        + ["full_attention"],
+    }
     stated["sliding_window_pattern"] = "LLG"
     assert edited(stated, [0, 2, 3, 5])["sliding_window_pattern"] == "LGLG"
     assert edited(stated, [0, 1, 5])["sliding_window_pattern"] == "LLG"
@@ -153,23 +249,39 @@ def test_the_dtype_is_stated_under_the_sources_name():
 
 
 def test_a_nested_file_and_what_it_says_twice():
-    text = {"model_type": "gemma3_text", "head_dim": 8, "sliding_window": 8,
-            "num_hidden_layers": 6, "sliding_window_pattern": 3}  # fmt: skip
+    text = {
+        "model_type": "gemma3_text",
+        "head_dim": 8,
+        "sliding_window": 8,
+        "num_hidden_layers": 6,
+        "sliding_window_pattern": 3,
+    }
     sizes = {name: v for name, v in SIZES.items() if name not in ("torch_dtype", "bos_token_id")}
-    vision = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 6,
-              "num_attention_heads": 4, "image_size": 16, "patch_size": 8}  # fmt: skip
+    vision = {
+        "hidden_size": 32,
+        "intermediate_size": 32,
+        "num_hidden_layers": 6,
+        "num_attention_heads": 4,
+        "image_size": 16,
+        "patch_size": 8,
+    }
     vision["model_type"] = "siglip_vision_model"
     stated = {
-        "architectures": ["Gemma3ForConditionalGeneration"], "model_type": "gemma3",
-        "torch_dtype": "bfloat16", "transformers_version": "4.50.0", "num_hidden_layers": 6,
-        "text_config": sizes | text, "vision_config": vision,
-    }  # fmt: skip
+        "architectures": ["Gemma3ForConditionalGeneration"],
+        "model_type": "gemma3",
+        "torch_dtype": "bfloat16",
+        "transformers_version": "4.50.0",
+        "num_hidden_layers": 6,
+        "text_config": sizes | text,
+        "vision_config": vision,
+    }
     found = edited(stated, [0, 2, 3, 5])
     types = ["sliding_attention", "full_attention"] * 2
     changed = {"num_hidden_layers": 4, "layer_types": types, "sliding_window_pattern": 2}
     assert found == stated | {
-        "num_hidden_layers": 4, "text_config": stated["text_config"] | changed
-    }  # fmt: skip
+        "num_hidden_layers": 4,
+        "text_config": stated["text_config"] | changed,
+    }
 
 
 def rewrite_config(folder, **changes):
@@ -183,12 +295,17 @@ def test_files_are_copied_byte_for_byte(tmp_path):
     stated |= {"tokenizer_class": "PreTrainedTokenizerFast", "add_bos_token": False}
     (source / "tokenizer_config.json").write_text(json.dumps(stated, indent=3))
     given = {
-        "tokenizer.model": b"\x00sentencepiece", "vocab.json": b'{"a": 0}', "merges.txt": b"a b\n",
-        "special_tokens_map.json": b'{"eos_token": "<eos>"}', "added_tokens.json": b"{}",
-        "LICENSE": b"may be used", "NOTICE.txt": b"by somebody", "USE_POLICY.md": b"for good",
+        "tokenizer.model": b"\x00sentencepiece",
+        "vocab.json": b'{"a": 0}',
+        "merges.txt": b"a b\n",
+        "special_tokens_map.json": b'{"eos_token": "<eos>"}',
+        "added_tokens.json": b"{}",
+        "LICENSE": b"may be used",
+        "NOTICE.txt": b"by somebody",
+        "USE_POLICY.md": b"for good",
         "chat_template.jinja": b"{{ messages[0].content }}",
         "generation_config.json": b'{"eos_token_id":[0],  "temperature":0.6,"do_sample":true}',
-    }  # fmt: skip
+    }
     for name, content in given.items():
         (source / name).write_bytes(content)
     (source / "pytorch_model.bin.index.json").write_bytes(b"{}")

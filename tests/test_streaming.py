@@ -184,9 +184,7 @@ def test_too_small_a_budget_is_refused_with_the_least_that_would_do(directories,
     assert parse_bytes(in_words(1_234_567)) >= 1_234_567
 
 
-def test_an_export_that_has_no_room_to_be_compared_is_refused_before_the_search(
-    directories, small
-):
+def test_an_export_that_has_no_room_to_be_compared_is_refused_before_the_search(directories, small):
     decoder = load_model(str(directories["qwen3"]), stream=True)
     decoder.max_memory = decoder.weight_bytes
     with pytest.raises(UserError, match="comparing an export"):
@@ -299,8 +297,11 @@ def test_what_is_wrong_with_a_block_is_said(directories, tmp_path):
     outside = damaged(llama, tmp_path / "outside", lambda t: t.pop("model.norm.weight"))
     with pytest.raises(UserError, match="lacks 1 of the model's weights"):
         load_model(outside, stream=True)
-    expert = damaged(directories["mixtral"], tmp_path / "expert", lambda t: t.pop(
-        next(name for name in t if ".2." in name and ".experts.1." in name)))  # fmt: skip
+    expert = damaged(
+        directories["mixtral"],
+        tmp_path / "expert",
+        lambda t: t.pop(next(name for name in t if ".2." in name and ".experts.1." in name)),
+    )
     with pytest.raises(UserError, match="block 2"):
         load_model(expert, stream=True)
 
@@ -314,7 +315,10 @@ def test_what_cannot_be_streamed_is_refused_before_any_work(directories, tmp_pat
     source = find_source(str(directories["llama"]))
     assert "quantised" in streaming.streaming_problem(source, config)
     assert fits(source, torch.float32, "cpu", None)
-    packed = damaged(directories["llama"], tmp_path / "packed", lambda t: t.update(
-        {"model.norm.weight": t["model.norm.weight"].to(torch.float8_e4m3fn)}))  # fmt: skip
+    packed = damaged(
+        directories["llama"],
+        tmp_path / "packed",
+        lambda t: t.update({"model.norm.weight": t["model.norm.weight"].to(torch.float8_e4m3fn)}),
+    )
     with pytest.raises(UserError, match="use stream=False"):
         load_model(packed, stream=True)

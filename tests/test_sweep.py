@@ -108,9 +108,7 @@ def test_states_kept_from_step_to_step_change_nothing(tiny, small_task, family, 
         removed = None
         for block in [*order, None]:
             fresh = sweep_scores(decoder, prepared.rows, prepared.needs_vocabulary, live)
-            sweep = sweep_scores(
-                decoder, prepared.rows, prepared.needs_vocabulary, live, kept=kept
-            )
+            sweep = sweep_scores(decoder, prepared.rows, prepared.needs_vocabulary, live, kept=kept)
             np.testing.assert_allclose(sweep.scores, fresh.scores, atol=1e-4)
             held = sum(s.nbytes for _, states in kept.entries.values() for s in states)
             assert held <= budget
@@ -213,8 +211,9 @@ def test_a_shared_beginning_is_run_once(tiny, question_file):
     """Few-shot examples are shared by all questions, a question by its options."""
     decoder = tiny["llama"]
     for scoring in ("letter", "text"):
-        task = load_task(str(question_file), scoring=scoring, shots=3, shots_from=question_file,
-                         limit=4)  # fmt: skip
+        task = load_task(
+            str(question_file), scoring=scoring, shots=3, shots_from=question_file, limit=4
+        )
         encoded = encode_task(task, decoder.tokenizer)
         rows = prepare(decoder, task).rows
         begun = {
@@ -308,9 +307,14 @@ def test_a_trace_begins_with_what_it_has_in_common_with_the_last(
     # Ever more is removed, at the end as well, and then something else is. The last live block is
     # always read anew; a removed one never is.
     for removed, blocks in (
-        ([], [-1, 0, 1, 2, 3, 4]), ([3], [4]), ([3, 2], [4]), ([3, 2, 4], [1]),
-        ([3, 2, 4, 1], [0]), ([4], [0, 1, 2, 3]), ([0, 1], [2, 3, 4]),
-    ):  # fmt: skip
+        ([], [-1, 0, 1, 2, 3, 4]),
+        ([3], [4]),
+        ([3, 2], [4]),
+        ([3, 2, 4], [1]),
+        ([3, 2, 4, 1], [0]),
+        ([4], [0, 1, 2, 3]),
+        ([0, 1], [2, 3, 4]),
+    ):
         alone = traced(removed)
         read.clear()
         again = last.then(removed, lambda known, removed=removed: traced(removed, known))

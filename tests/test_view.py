@@ -39,9 +39,15 @@ def printed(view, width=80):
 
 def page_of(view):
     return render(
-        "report/template.html.j2", title="a title", status=None, view=view, figures=[],
-        provenance=[], command=None, options=[],
-    )  # fmt: skip
+        "report/template.html.j2",
+        title="a title",
+        status=None,
+        view=view,
+        figures=[],
+        provenance=[],
+        command=None,
+        options=[],
+    )
 
 
 def small(**more):
@@ -50,14 +56,17 @@ def small(**more):
         [
             Column("Step", ["1", "2"]),
             Column("Retained % [CI]", [Estimate(0.8612, (0.82, 0.892)), Estimate(None)]),
-            Column("DM", [Estimate(0.5, (0.4, 0.61), 2, signed), Estimate(-0.25, None, 2, signed)],
-                   narrow=True),
+            Column(
+                "DM",
+                [Estimate(0.5, (0.4, 0.61), 2, signed), Estimate(-0.25, None, 2, signed)],
+                narrow=True,
+            ),
             Column("Seconds", ["1.0", "2.0"], only=PAGE),
             bar_column([1.0, None]),
             Column("", [phase_cell("silent"), Cell("", tags=("chosen", "cliff"))], left=True),
         ],
         **more,
-    )  # fmt: skip
+    )
 
 
 def test_a_table_is_shown_in_both_places():
@@ -68,25 +77,43 @@ def test_a_table_is_shown_in_both_places():
     assert rows[4] == "   2               – -0.25             chosen, cliff"
     assert rows[5:] == ["what it is", "less"]
     page = page_of(View([table]))
-    for part in ("<td>86.1 <small>82.0 to 89.2</small></td>", "<th scope=\"col\">Retained %</th>",
-                 "<td>+0.50 <small>+0.40 to +0.61</small></td>", "<td>-0.25</td>", "Seconds",
-                 '<td class="words silent">Silent</td>', '<span class="tag">cliff</span>',
-                 '<tr class="marked">', '<table id="here">', "<p>more</p>"):  # fmt: skip
+    for part in (
+        "<td>86.1 <small>82.0 to 89.2</small></td>",
+        '<th scope="col">Retained %</th>',
+        "<td>+0.50 <small>+0.40 to +0.61</small></td>",
+        "<td>-0.25</td>",
+        "Seconds",
+        '<td class="words silent">Silent</td>',
+        '<span class="tag">cliff</span>',
+        '<tr class="marked">',
+        '<table id="here">',
+        "<p>more</p>",
+    ):
         assert part in page
     assert "█" not in page and "<p>less" not in page
 
 
 def test_parts_of_a_view_can_be_for_one_place():
-    view = View([
-        "both", None, Line("remark", TERMINAL, dim=True), *only(PAGE, ["longer", small(), None]),
-    ])  # fmt: skip
+    view = View(
+        [
+            "both",
+            None,
+            Line("remark", TERMINAL, dim=True),
+            *only(PAGE, ["longer", small(), None]),
+        ]
+    )
     assert printed(view) == ["both", "remark"]
     assert view.sentences == ["both", "longer"] and len(view.tables) == 1
 
 
 def test_no_text_is_markup():
-    table = Table(HOSTILE, [Column(HOSTILE, [HOSTILE, Cell(HOSTILE, tags=[HOSTILE])], left=True)],
-                  HOSTILE, notes=[HOSTILE], name=HOSTILE)  # fmt: skip
+    table = Table(
+        HOSTILE,
+        [Column(HOSTILE, [HOSTILE, Cell(HOSTILE, tags=[HOSTILE])], left=True)],
+        HOSTILE,
+        notes=[HOSTILE],
+        name=HOSTILE,
+    )
     view = View([HOSTILE, table], [Tile(HOSTILE, HOSTILE, HOSTILE)])
     assert sum(row.count(HOSTILE) for row in printed(view, 200)) == 7
     assert "<script" not in page_of(view) and "{{7*7}}" in page_of(view)
@@ -95,12 +122,19 @@ def test_no_text_is_markup():
 @pytest.mark.parametrize("count", [1, 9, 10, 11, 40])
 def test_columns_that_do_not_fit_go_into_further_tables(count):
     heads = [f"number{at:02}" for at in range(count)]
-    view = View([Table(
-        "Many",
-        [Column("Step", ["1"]), *(Column(head, ["x"], part=True) for head in heads),
-         Column("", ["a mark"], left=True, fill=True)],
-        "caption",
-    )])  # fmt: skip
+    view = View(
+        [
+            Table(
+                "Many",
+                [
+                    Column("Step", ["1"]),
+                    *(Column(head, ["x"], part=True) for head in heads),
+                    Column("", ["a mark"], left=True, fill=True),
+                ],
+                "caption",
+            )
+        ]
+    )
     rows = printed(view, 300)
     assert max(map(len, rows)) <= 80 and rows.count("caption") == 1 and rows[-1] == "caption"
     shown = [row.split() for row in rows if row.startswith("Step")]

@@ -18,8 +18,13 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from phaseprune.errors import UserError, shown
 
 #: In words what an option of a type must be.
-WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text",
-         Path: "a path"}  # fmt: skip
+WORDS = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    Path: "a path",
+}
 #: The same of several.
 PLURAL = {int: "whole numbers, as 2,4,6", float: "numbers, as 0.01,0.05", str: "names, as a,b"}
 

@@ -41,10 +41,16 @@ def next_log_probabilities(server, prompts: list, letter: int) -> list[list[floa
     """
     following = []
     for ids in prompts:
-        said = server.handle_completions({
-            "prompt": ids, "max_tokens": 1, "logprobs": 100_000, "cache_prompt": False,
-            "temperature": 0, "logit_bias": [[letter, 100.0]],
-        })  # fmt: skip
+        said = server.handle_completions(
+            {
+                "prompt": ids,
+                "max_tokens": 1,
+                "logprobs": 100_000,
+                "cache_prompt": False,
+                "temperature": 0,
+                "logit_bias": [[letter, 100.0]],
+            }
+        )
         if "choices" not in said:
             raise RuntimeError(f"llama.cpp says {json.dumps(said)[:500]}")
         first = said["choices"][0]["logprobs"]["content"][0]["top_logprobs"]

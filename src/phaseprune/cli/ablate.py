@@ -15,12 +15,15 @@ def ablate(
     output: o.RunOptions,
     kind: Annotated[
         str,
-        o.option("--kind", "mean: the mean of a block's contribution in its place; swap: a block "
-                 "after the next one; repeat: a block twice."),
+        o.option(
+            "--kind",
+            "mean: the mean of a block's contribution in its place; swap: a block "
+            "after the next one; repeat: a block twice.",
+        ),
     ] = "mean",
     calibration: o.Calibration = None,
     evaluation: o.Evaluation = None,
-) -> None:  # fmt: skip
+) -> None:
     """Ablate each block in turn, beside its removal: mean, swap with the next one, repetition.
 
     All blocks in one walk. The figures are of evaluation questions; a run that was stopped goes on
@@ -35,9 +38,14 @@ def ablate(
     from phaseprune.report.ablate import ablation_view
 
     ablated = run.work(
-        ablate, decoder, task, kind=kind, calibration=calibration, evaluation=evaluation,
+        ablate,
+        decoder,
+        task,
+        kind=kind,
+        calibration=calibration,
+        evaluation=evaluation,
         seed=questions.seed,
-    )  # fmt: skip
+    )
     result = ablated.to_dict()
     run.show(ablation_view(result, ablated.trace.to_dict()))
     run.end(result, run.like("prune", "--keep-accuracy", 0.9))

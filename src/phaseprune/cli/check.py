@@ -19,19 +19,26 @@ def check(
     output: o.OutputOptions,
     full: Annotated[
         bool,
-        o.option("--full", "Load the weights too: the readout check and, with --task, what a run "
-                 "will cost in time."),
+        o.option(
+            "--full",
+            "Load the weights too: the readout check and, with --task, what a run "
+            "will cost in time.",
+        ),
     ] = False,
     calibration: Annotated[
         int | None,
-        o.option("--calibration", "Questions a pruning step would run.", o.QUESTIONS,
-                 default="a third, up to 64"),
+        o.option(
+            "--calibration",
+            "Questions a pruning step would run.",
+            o.QUESTIONS,
+            default="a third, up to 64",
+        ),
     ] = None,
     out: Annotated[
         Path | None,
         o.option("--out -o", "Write RUN/check.json too.", o.OUTPUT, metavar="RUN"),
     ] = None,
-) -> None:  # fmt: skip
+) -> None:
     """Preflight: is this model (and task) supported? In seconds, without its weights.
 
     Reads the configuration and the headers of the weights' files alone; of a hub id the weights are
@@ -191,8 +198,11 @@ def _task_line(checks: Checks, task: str, keywords: dict):
 
     questions = load_task(task, **keywords)
     options = "/".join(map(str, sorted(set(questions.options.tolist()))))
-    checks.tell("task", f"{len(questions.questions)} questions with {options} options, "
-                f"{questions.scoring} scoring, chance {questions.chance:.3f}")  # fmt: skip
+    checks.tell(
+        "task",
+        f"{len(questions.questions)} questions with {options} options, "
+        f"{questions.scoring} scoring, chance {questions.chance:.3f}",
+    )
     if questions.recognised:
         checks.detail(f"read as {questions.recognised}")
     for note in questions.notes:
@@ -202,7 +212,7 @@ def _task_line(checks: Checks, task: str, keywords: dict):
 
 def _token_lines(
     checks: Checks, questions, tokenizer, seen, device: str, calibration: int | None, seed: int
-) -> dict:  # fmt: skip
+) -> dict:
     """What is known of the questions by the tokenizer alone."""
     import torch
 
@@ -222,8 +232,11 @@ def _token_lines(
         make_rows(inputs.questions, together, "cpu", length, inputs.orders)
         for length in (ANY_LENGTH, 0)
     )
-    checks.tell("tokens", f"{rows.tokens:,} if the model runs packed rows, else {plain.tokens:,} "
-                f"in {plain.rows:,} plain rows (--full tries it out)")  # fmt: skip
+    checks.tell(
+        "tokens",
+        f"{rows.tokens:,} if the model runs packed rows, else {plain.tokens:,} "
+        f"in {plain.rows:,} plain rows (--full tries it out)",
+    )
     chosen_on, _ = split(questions, calibration, None, seed)
     return {
         "questions": len(questions.questions),
@@ -237,7 +250,7 @@ def _token_lines(
         **_paper_lines(
             checks, seen, questions, calibration, seed, (inputs, rows, together, ANY_LENGTH)
         ),
-    }  # fmt: skip
+    }
 
 
 def _input_lines(checks: Checks, questions, first, tokenizer, counts: dict) -> None:
@@ -253,7 +266,7 @@ def _input_lines(checks: Checks, questions, first, tokenizer, counts: dict) -> N
 
 def _cost_lines(
     checks: Checks, decoder, seen, questions, calibration: int | None, seed: int
-) -> dict:  # fmt: skip
+) -> dict:
     """What a run will cost, measured on the loaded model."""
     from phaseprune.cli.check_words import duration
     from phaseprune.questions.split import split
@@ -263,26 +276,34 @@ def _cost_lines(
 
     prepared = prepare(decoder, questions)
     inputs = encode_inputs(questions, decoder.tokenizer, decoder.max_length)
-    _input_lines(
-        checks, questions, inputs.questions[0], decoder.tokenizer, prepared.input_counts
-    )  # fmt: skip
+    _input_lines(checks, questions, inputs.questions[0], decoder.tokenizer, prepared.input_counts)
     rows = prepared.rows
     padding = 1 - rows.tokens / rows.padded_tokens
     kind = "packed" if decoder.packed_length else "plain"
-    checks.tell("tokens", f"{rows.tokens:,} in {rows.rows:,} {kind} rows ({padding:.0%} padding "
-                "besides)")  # fmt: skip
+    checks.tell(
+        "tokens", f"{rows.tokens:,} in {rows.rows:,} {kind} rows ({padding:.0%} padding besides)"
+    )
     chosen_on, _ = split(questions, calibration, None, seed)
     rates = measure_rates(decoder, prepared)
     cost = estimate(decoder, prepared, prepare(decoder, chosen_on), rates)
-    checks.tell("trace", f"{cost.trace_block_passes} block passes, about "
-                f"{duration(cost.trace_seconds)}")  # fmt: skip
-    checks.tell("prune", f"{cost.step_block_passes} block passes over {len(chosen_on.questions)} "
-                "calibration questions for the first step, about "
-                f"{duration(cost.step_seconds)}; later steps cost less")  # fmt: skip
+    checks.tell(
+        "trace", f"{cost.trace_block_passes} block passes, about {duration(cost.trace_seconds)}"
+    )
+    checks.tell(
+        "prune",
+        f"{cost.step_block_passes} block passes over {len(chosen_on.questions)} "
+        "calibration questions for the first step, about "
+        f"{duration(cost.step_seconds)}; later steps cost less",
+    )
     papers = _paper_lines(
-        checks, seen, questions, calibration, seed,
-        (inputs, rows, batch_tokens(decoder), decoder.packed_length), rates,
-    )  # fmt: skip
+        checks,
+        seen,
+        questions,
+        calibration,
+        seed,
+        (inputs, rows, batch_tokens(decoder), decoder.packed_length),
+        rates,
+    )
     return {
         "questions": len(questions.questions),
         "recognised": questions.recognised,
@@ -298,9 +319,14 @@ def _cost_lines(
 
 
 def _paper_lines(
-    checks: Checks, seen, questions, calibration: int | None, seed: int, laid_out: tuple,
+    checks: Checks,
+    seen,
+    questions,
+    calibration: int | None,
+    seed: int,
+    laid_out: tuple,
     rates=None,
-) -> dict:  # fmt: skip
+) -> dict:
     """What ``paper`` will cost with its defaults.
 
     Args:
@@ -326,9 +352,7 @@ def _paper_lines(
     parameters = sum(seen.block_parameters) / seen.blocks
     shape = Shape(seen.blocks, parameters, seen.width, seen.vocabulary, needed)
     found = costs(settings, measure_sides(questions, settings, seed, *laid_out), shape)
-    rows = [
-        one.to_dict() | {"seconds": rates and one.seconds(rates, shape)} for one in found
-    ]  # fmt: skip
+    rows = [one.to_dict() | {"seconds": rates and one.seconds(rates, shape)} for one in found]
     checks.tell("paper", paper_line(rows))
     for line in experiment_lines(rows):
         checks.detail(line)

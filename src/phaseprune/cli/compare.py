@@ -18,39 +18,62 @@ def compare(
     output: o.RunOptions,
     methods: Annotated[
         str | None,
-        o.option("--methods", "Of `phaseprune methods`, as decision_margin,tail, or all. Others "
-                 "can be added later.", metavar="NAMES",
-                 default="all but beam, pairwise, evolutionary and laco"),
+        o.option(
+            "--methods",
+            "Of `phaseprune methods`, as decision_margin,tail, or all. Others can be added later.",
+            metavar="NAMES",
+            default="all but beam, pairwise, evolutionary and laco",
+        ),
     ] = None,
     remove: Annotated[
         str,
-        o.option("--remove", "How many blocks, as 2,4,6, or all: every number that can be.",
-                 metavar="NUMBERS"),
+        o.option(
+            "--remove",
+            "How many blocks, as 2,4,6, or all: every number that can be.",
+            metavar="NUMBERS",
+        ),
     ] = "all",
     text: Annotated[
         str | None,
-        o.option("--text", "Plain text: its first 16 windows of 512 tokens for the methods that "
-                 "need text, what follows for --guard; none does without. Can be added later.",
-                 metavar="FILE", default="a bundled text, by halves"),
+        o.option(
+            "--text",
+            "Plain text: its first 16 windows of 512 tokens for the methods that "
+            "need text, what follows for --guard; none does without. Can be added later.",
+            metavar="FILE",
+            default="a bundled text, by halves",
+        ),
     ] = None,
     guard: Annotated[
         bool,
-        o.option("--guard", "Look at each choice beyond questions: loss on plain text, greedy "
-                 "continuations against the full model's, repetition. Can be added later."),
+        o.option(
+            "--guard",
+            "Look at each choice beyond questions: loss on plain text, greedy "
+            "continuations against the full model's, repetition. Can be added later.",
+        ),
     ] = False,
     protect: o.Protect = None,
     draws: Annotated[int, o.option("--draws", "Orders that random draws.", o.SEARCH)] = 10,
     calibration: Annotated[
         str | None,
-        o.option("--calibration", "Questions to choose blocks on, of each task, or a number a task "
-                 "as 64,32.", o.QUESTIONS, metavar="NUMBERS", default="a third, up to 64"),
+        o.option(
+            "--calibration",
+            "Questions to choose blocks on, of each task, or a number a task as 64,32.",
+            o.QUESTIONS,
+            metavar="NUMBERS",
+            default="a third, up to 64",
+        ),
     ] = None,
     evaluation: Annotated[
         str | None,
-        o.option("--evaluation", "Other questions to report on, likewise.", o.QUESTIONS,
-                 metavar="NUMBERS", default="all others"),
+        o.option(
+            "--evaluation",
+            "Other questions to report on, likewise.",
+            o.QUESTIONS,
+            metavar="NUMBERS",
+            default="all others",
+        ),
     ] = None,
-) -> None:  # fmt: skip
+) -> None:
     """Every method of choosing blocks side by side: what it retains, and what it costs.
 
     All choose on calibration questions (or text) and are scored on other questions. A stopped run
@@ -63,11 +86,10 @@ def compare(
     how_many = "say how many blocks, as 2,4,6, or all"
     numbers = None if remove == "all" else number_list(remove, "--remove", how_many)
     counts = {
-        side: typed and number_list(
-            typed, f"--{side}", "say how many questions, as 64, or 64,32 of two tasks"
-        )
+        side: typed
+        and number_list(typed, f"--{side}", "say how many questions, as 64, or 64,32 of two tasks")
         for side, typed in (("calibration", calibration), ("evaluation", evaluation))
-    }  # fmt: skip
+    }
     protected = block_list(protect)
     from phaseprune.comparison.compare import compare
     from phaseprune.comparison.orders import method_names
@@ -84,10 +106,19 @@ def compare(
     from phaseprune.report.compare import compare_view
 
     compared = run.work(
-        compare, decoder, tasks, methods=asked, remove=numbers, text=text,
-        guard=Guard() if guard else None, protect=protected, draws=draws, seed=questions.seed,
-        note=run.screen.note, **counts,
-    )  # fmt: skip
+        compare,
+        decoder,
+        tasks,
+        methods=asked,
+        remove=numbers,
+        text=text,
+        guard=Guard() if guard else None,
+        protect=protected,
+        draws=draws,
+        seed=questions.seed,
+        note=run.screen.note,
+        **counts,
+    )
     result = compared.to_dict()
     run.show(compare_view(result))
     first = result["tasks"][0]

@@ -62,10 +62,16 @@ def demo(
     )
     with screen.progress() as progress:
         pruning = prune(
-            decoder, task, remove=len(decoder.blocks) - 1, calibration=CALIBRATION,
-            evaluation=EVALUATION, seed=seed, out=out, arguments=_arguments(len(decoder.blocks)),
+            decoder,
+            task,
+            remove=len(decoder.blocks) - 1,
+            calibration=CALIBRATION,
+            evaluation=EVALUATION,
+            seed=seed,
+            out=out,
+            arguments=_arguments(len(decoder.blocks)),
             progress=progress,
-        )  # fmt: skip
+        )
     good = _last_good_step(pruning.steps)
     run.update(result=pruning.result | choose(pruning.steps, good))
     exported = export_run(decoder, run) if good else None
@@ -77,8 +83,7 @@ def demo(
     seconds = time.perf_counter() - began
     screen.say(f"report: {report}   ({seconds:.0f} s in all)")
     screen.end(
-        result
-        | {"export": exported.to_dict() if exported else None, "seconds": round(seconds, 2)},
+        result | {"export": exported.to_dict() if exported else None, "seconds": round(seconds, 2)},
         command_line("check", "MODEL", "--task", "QUESTIONS.jsonl"),
         command_line("trace", "MODEL", "--task", "QUESTIONS.jsonl"),
     )
@@ -97,9 +102,15 @@ def _last_good_step(steps) -> int:
 def _arguments(blocks: int) -> str:
     """The command that does what the demo's run did."""
     return command_line(
-        "prune", "demo", "--remove", blocks - 1, "--calibration", CALIBRATION, "--evaluation",
+        "prune",
+        "demo",
+        "--remove",
+        blocks - 1,
+        "--calibration",
+        CALIBRATION,
+        "--evaluation",
         EVALUATION,
-    )  # fmt: skip
+    )
 
 
 def _former_demo(run: RunDirectory) -> list[Path]:

@@ -20,8 +20,12 @@ def export(  # noqa: C901
     source: Annotated[str, o.argument("RUN|MODEL", "A run of prune; or a model, with --remove.")],
     remove: Annotated[
         str | None,
-        o.option("--remove", "Blocks to remove from a model: original 0-based indices, as 20,26,7, "
-                 "or halves, as 7.attention,7.mlp.", metavar="BLOCKS"),
+        o.option(
+            "--remove",
+            "Blocks to remove from a model: original 0-based indices, as 20,26,7, "
+            "or halves, as 7.attention,7.mlp.",
+            metavar="BLOCKS",
+        ),
     ] = None,
     step: Annotated[
         int | None, o.option("--step", "Which step of the run.", default="the chosen one")
@@ -32,11 +36,14 @@ def export(  # noqa: C901
     ] = None,
     measure: Annotated[
         bool,
-        o.option("--measure", "Measure what is saved: bytes on disk, and the speed of both models "
-                 "by turns, on this machine as it is now."),
+        o.option(
+            "--measure",
+            "Measure what is saved: bytes on disk, and the speed of both models "
+            "by turns, on this machine as it is now.",
+        ),
     ] = False,
     repair_labels: o.RepairLabels = False,
-) -> None:  # fmt: skip
+) -> None:
     """Write a pruned checkpoint that plain transformers loads, and prove it by reloading."""
     screen = Screen(output.as_json, output.quiet)
     is_run = (Path(source) / "manifest.json").is_file()

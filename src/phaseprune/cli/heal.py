@@ -16,35 +16,46 @@ from phaseprune.errors import UserError
 class HealingOptions:
     """How a model is healed: the keywords that ``heal`` and ``heal_ladder`` share."""
 
-    method: Annotated[
-        str, o.option("--method", "lora (adapters, merged at the end) or full.")
-    ] = "lora"
+    method: Annotated[str, o.option("--method", "lora (adapters, merged at the end) or full.")] = (
+        "lora"
+    )
     objective: Annotated[
         str,
-        o.option("--objective", "task: the gold option of training questions; text: plain text; "
-                 "distill: the full model's output distribution on either."),
-    ] = "task"  # fmt: skip
+        o.option(
+            "--objective",
+            "task: the gold option of training questions; text: plain text; "
+            "distill: the full model's output distribution on either.",
+        ),
+    ] = "task"
     train: Annotated[
         Path | None,
-        o.option("--train", "Training questions.", metavar="FILE",
-                 default="the task's own: bundled, or a benchmark's training split"),
-    ] = None  # fmt: skip
+        o.option(
+            "--train",
+            "Training questions.",
+            metavar="FILE",
+            default="the task's own: bundled, or a benchmark's training split",
+        ),
+    ] = None
     text: Annotated[
         Path | None,
-        o.option("--text", "Plain text to train on, with --objective text or distill.",
-                 metavar="FILE"),
-    ] = None  # fmt: skip
+        o.option(
+            "--text", "Plain text to train on, with --objective text or distill.", metavar="FILE"
+        ),
+    ] = None
     drop_overlap: Annotated[
         bool,
-        o.option("--drop-overlap", "Leave out training questions that are among the run's. They "
-                 "are refused without."),
-    ] = False  # fmt: skip
+        o.option(
+            "--drop-overlap",
+            "Leave out training questions that are among the run's. They are refused without.",
+        ),
+    ] = False
     steps: Annotated[int, o.option("--steps", "Optimiser steps at most.", o.TRAINING)] = 500
     lr: Annotated[
         float | None,
-        o.option("--lr", "Peak learning rate.", o.TRAINING,
-                 default="0.002 for lora, 0.0002 for full"),
-    ] = None  # fmt: skip
+        o.option(
+            "--lr", "Peak learning rate.", o.TRAINING, default="0.002 for lora, 0.0002 for full"
+        ),
+    ] = None
     batch: Annotated[
         int, o.option("--batch", "Questions, or windows of text, a step.", o.TRAINING)
     ] = 32
@@ -52,12 +63,16 @@ class HealingOptions:
     minutes: Annotated[
         float | None,
         o.option("--minutes", "End training of a model after that time.", o.TRAINING),
-    ] = None  # fmt: skip
+    ] = None
     check_every: Annotated[
         int | None,
-        o.option("--check-every", "Steps between evaluations on the validation split, when the "
-                 "state is kept too.", o.TRAINING, default="a twentieth of --steps"),
-    ] = None  # fmt: skip
+        o.option(
+            "--check-every",
+            "Steps between evaluations on the validation split, when the state is kept too.",
+            o.TRAINING,
+            default="a twentieth of --steps",
+        ),
+    ] = None
     patience: Annotated[
         int,
         o.option("--patience", "Stop after so many evaluations without a better loss.", o.TRAINING),
@@ -65,25 +80,31 @@ class HealingOptions:
     seed: Annotated[
         int,
         o.option("--seed", "Of adapters, validation split and order of the batches.", o.TRAINING),
-    ] = 0  # fmt: skip
+    ] = 0
     model: Annotated[
         str | None,
-        o.option("--model", "Where the run's full model is now.", o.HARDWARE, metavar="MODEL",
-                 default="where it was"),
-    ] = None  # fmt: skip
+        o.option(
+            "--model",
+            "Where the run's full model is now.",
+            o.HARDWARE,
+            metavar="MODEL",
+            default="where it was",
+        ),
+    ] = None
     device: o.Device = "auto"
     dtype: Annotated[
         str,
         o.option("--dtype", "float32 or bfloat16; auto is that of the run.", o.HARDWARE),
-    ] = "auto"  # fmt: skip
+    ] = "auto"
     revision: o.Revision = None
     trust_remote_code: o.TrustRemoteCode = False
     blocks: o.Blocks = None
     name: Annotated[
         str | None,
-        o.option("--name", "Of the directory RUN/heal/NAME.", o.OUTPUT,
-                 default="one for these options"),
-    ] = None  # fmt: skip
+        o.option(
+            "--name", "Of the directory RUN/heal/NAME.", o.OUTPUT, default="one for these options"
+        ),
+    ] = None
 
 
 @o.command
@@ -96,13 +117,16 @@ def heal(
     ] = None,
     ladder: Annotated[
         str | None,
-        o.option("--ladder", "Heal several steps alike, as 2,4,6, for the recovery curve; 0 is the "
-                 "full model.", metavar="STEPS"),
+        o.option(
+            "--ladder",
+            "Heal several steps alike, as 2,4,6, for the recovery curve; 0 is the full model.",
+            metavar="STEPS",
+        ),
     ] = None,
     seeds: Annotated[
         int, o.option("--seeds", "Of a ladder: heal each depth with so many seeds.")
     ] = 1,
-) -> None:  # fmt: skip
+) -> None:
     """Fine-tune a pruned model, and say how much of it comes back.
 
     It is trained on other questions than the run's, measured on the run's evaluation questions

@@ -51,8 +51,10 @@ class Command(TyperCommand):
 
 
 app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False,
-)  # fmt: skip
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
 for panel, group in GROUPS.items():
     for function in group:
         app.command(function.__name__, cls=Command, rich_help_panel=panel)(function)
@@ -70,10 +72,11 @@ def _say_version(asked: bool) -> None:
 def phaseprune(
     version: Annotated[
         bool,
-        typer.Option("--version", help="Show the version and exit.", callback=_say_version,
-                     is_eager=True),
+        typer.Option(
+            "--version", help="Show the version and exit.", callback=_say_version, is_eager=True
+        ),
     ] = False,
-) -> None:  # fmt: skip
+) -> None:
     """Find where a language model makes up its mind, and prune what comes after."""
 
 

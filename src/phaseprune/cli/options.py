@@ -17,8 +17,13 @@ import typer
 
 #: The panels of a command's ``--help``, in their order.
 PANELS = ESSENTIALS, QUESTIONS, SEARCH, TRAINING, HARDWARE, OUTPUT = (
-    "Essentials", "Questions", "Search", "Training", "Hardware and model", "Output",
-)  # fmt: skip
+    "Essentials",
+    "Questions",
+    "Search",
+    "Training",
+    "Hardware and model",
+    "Output",
+)
 
 
 def option(
@@ -39,9 +44,12 @@ def option(
         default: what None stands for, in words.
     """
     return typer.Option(
-        *flags.split(), help=about, rich_help_panel=panel, metavar=metavar,
+        *flags.split(),
+        help=about,
+        rich_help_panel=panel,
+        metavar=metavar,
         show_default=default or True,
-    )  # fmt: skip
+    )
 
 
 def argument(metavar: str, about: str, default: str | None = None) -> Any:
@@ -51,14 +59,22 @@ def argument(metavar: str, about: str, default: str | None = None) -> Any:
 
 Device = Annotated[
     str,
-    option("--device", "cpu, cuda, mps, …; auto takes an accelerator if any; map spreads the model "
-           "over several, host memory and disk.", HARDWARE),
-]  # fmt: skip
+    option(
+        "--device",
+        "cpu, cuda, mps, …; auto takes an accelerator if any; map spreads the model "
+        "over several, host memory and disk.",
+        HARDWARE,
+    ),
+]
 Dtype = Annotated[
     str,
-    option("--dtype", "float32, bfloat16, float16; auto is float32 on the CPU and the checkpoint's "
-           "own elsewhere.", HARDWARE),
-]  # fmt: skip
+    option(
+        "--dtype",
+        "float32, bfloat16, float16; auto is float32 on the CPU and the checkpoint's "
+        "own elsewhere.",
+        HARDWARE,
+    ),
+]
 Revision = Annotated[str | None, option("--revision", "Of a hub model.", HARDWARE)]
 TrustRemoteCode = Annotated[
     bool,
@@ -66,9 +82,14 @@ TrustRemoteCode = Annotated[
 ]
 Blocks = Annotated[
     str | None,
-    option("--blocks", "Module path of the list of blocks, as model.layers.", HARDWARE,
-           metavar="PATH", default="found"),
-]  # fmt: skip
+    option(
+        "--blocks",
+        "Module path of the list of blocks, as model.layers.",
+        HARDWARE,
+        metavar="PATH",
+        default="found",
+    ),
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,14 +100,23 @@ class LoadingOptions:
     dtype: Dtype = "auto"
     stream: Annotated[
         bool | None,
-        option("--stream/--no-stream", "Read blocks from disk when they run, two at a time in "
-               "memory.", HARDWARE, default="where the weights do not fit"),
-    ] = None  # fmt: skip
+        option(
+            "--stream/--no-stream",
+            "Read blocks from disk when they run, two at a time in memory.",
+            HARDWARE,
+            default="where the weights do not fit",
+        ),
+    ] = None
     max_memory: Annotated[
         str | None,
-        option("--max-memory", "What a run may take on the device, weights included, as 8GB.",
-               HARDWARE, metavar="SIZE", default="most of what is free"),
-    ] = None  # fmt: skip
+        option(
+            "--max-memory",
+            "What a run may take on the device, weights included, as 8GB.",
+            HARDWARE,
+            metavar="SIZE",
+            default="most of what is free",
+        ),
+    ] = None
     revision: Revision = None
     trust_remote_code: TrustRemoteCode = False
     blocks: Blocks = None
@@ -100,19 +130,17 @@ class LoadingOptions:
 class ModelOptions(LoadingOptions):
     """Which model, and how it is loaded."""
 
-    name: Annotated[
-        str, argument("MODEL", "Hub id, local directory, local .gguf file, or 'demo'.")
-    ]  # fmt: skip
+    name: Annotated[str, argument("MODEL", "Hub id, local directory, local .gguf file, or 'demo'.")]
 
 
 Limit = Annotated[
     int | None,
     option("--limit", "Use only the first so many questions of the task.", QUESTIONS),
-]  # fmt: skip
+]
 Seed = Annotated[
     int,
     option("--seed", "Of the split, random examples, shuffling, all statistics.", QUESTIONS),
-]  # fmt: skip
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,53 +149,84 @@ class PromptOptions:
 
     scoring: Annotated[
         str | None,
-        option("--scoring", "letter (options in the prompt, the label is scored) or text (each "
-               "option's own text is scored).", QUESTIONS,
-               default="the task's own; letter for files"),
-    ] = None  # fmt: skip
+        option(
+            "--scoring",
+            "letter (options in the prompt, the label is scored) or text (each "
+            "option's own text is scored).",
+            QUESTIONS,
+            default="the task's own; letter for files",
+        ),
+    ] = None
     labels: Annotated[
         str | None,
-        option("--labels", "Style of the labels: A, a, 1, (A) or (a).", QUESTIONS,
-               default="the task's own, mostly A"),
-    ] = None  # fmt: skip
+        option(
+            "--labels",
+            "Style of the labels: A, a, 1, (A) or (a).",
+            QUESTIONS,
+            default="the task's own, mostly A",
+        ),
+    ] = None
     shots: Annotated[
         int | None,
-        option("--shots", "Solved examples before each question (few-shot).", QUESTIONS,
-               default="0; of an lm-eval task, its own number"),
-    ] = None  # fmt: skip
+        option(
+            "--shots",
+            "Solved examples before each question (few-shot).",
+            QUESTIONS,
+            default="0; of an lm-eval task, its own number",
+        ),
+    ] = None
     shots_from: Annotated[
         Path | None,
-        option("--shots-from", "Take the examples from this file of questions.", QUESTIONS,
-               metavar="FILE", default="a benchmark's own split"),
-    ] = None  # fmt: skip
+        option(
+            "--shots-from",
+            "Take the examples from this file of questions.",
+            QUESTIONS,
+            metavar="FILE",
+            default="a benchmark's own split",
+        ),
+    ] = None
     shot_order: Annotated[
         str,
         option("--shot-order", "Take the first examples, or random ones (by --seed).", QUESTIONS),
     ] = "first"
     shuffle: Annotated[
         bool,
-        option("--shuffle", "Put the options of each question in another order, by --seed.",
-               QUESTIONS),
-    ] = False  # fmt: skip
+        option(
+            "--shuffle", "Put the options of each question in another order, by --seed.", QUESTIONS
+        ),
+    ] = False
     chat: Annotated[
         bool, option("--chat", "Put questions in the tokenizer's chat template.", QUESTIONS)
     ] = False
     columns: Annotated[
         str | None,
-        option("--columns", "Which fields of a file of questions are what, as "
-               "question=q,choices=A+B+C+D,answer=key.", QUESTIONS, metavar="FIELDS",
-               default="recognised"),
-    ] = None  # fmt: skip
+        option(
+            "--columns",
+            "Which fields of a file of questions are what, as "
+            "question=q,choices=A+B+C+D,answer=key.",
+            QUESTIONS,
+            metavar="FIELDS",
+            default="recognised",
+        ),
+    ] = None
     data_dir: Annotated[
         Path | None,
-        option("--data-dir", "Read named benchmarks from copies of the hub's data sets, "
-               "DIR/OWNER/NAME.", QUESTIONS, metavar="DIR"),
-    ] = None  # fmt: skip
+        option(
+            "--data-dir",
+            "Read named benchmarks from copies of the hub's data sets, DIR/OWNER/NAME.",
+            QUESTIONS,
+            metavar="DIR",
+        ),
+    ] = None
     lm_eval_path: Annotated[
         Path | None,
-        option("--lm-eval-path", "A folder of lm-eval tasks (YAML), for --task lm_eval:NAME.",
-               QUESTIONS, metavar="DIR"),
-    ] = None  # fmt: skip
+        option(
+            "--lm-eval-path",
+            "A folder of lm-eval tasks (YAML), for --task lm_eval:NAME.",
+            QUESTIONS,
+            metavar="DIR",
+        ),
+    ] = None
     seed: Seed = 0
 
     def keywords(self) -> dict[str, Any]:
@@ -199,10 +258,14 @@ class QuestionOptions(PromptOptions):
 
     task: Annotated[
         str | None,
-        option("--task -t", "A file of questions (.jsonl, .json, .csv, .tsv, .parquet); a "
-               "benchmark's name (`phaseprune tasks` lists them); lm_eval:NAME; or 'demo', the "
-               "default for the bundled model.", metavar="TASK"),
-    ] = None  # fmt: skip
+        option(
+            "--task -t",
+            "A file of questions (.jsonl, .json, .csv, .tsv, .parquet); a "
+            "benchmark's name (`phaseprune tasks` lists them); lm_eval:NAME; or 'demo', the "
+            "default for the bundled model.",
+            metavar="TASK",
+        ),
+    ] = None
     limit: Limit = None
     length_norm: Annotated[
         str,
@@ -210,14 +273,18 @@ class QuestionOptions(PromptOptions):
     ] = "none"
     probability: Annotated[
         str,
-        option("--probability", "Support of the softmax for letters: options or vocabulary.",
-               QUESTIONS),
-    ] = "options"  # fmt: skip
+        option(
+            "--probability", "Support of the softmax for letters: options or vocabulary.", QUESTIONS
+        ),
+    ] = "options"
     permute: Annotated[
         bool,
-        option("--permute", "Average over the cyclic permutations of the options (letters; k times "
-               "the work).", QUESTIONS),
-    ] = False  # fmt: skip
+        option(
+            "--permute",
+            "Average over the cyclic permutations of the options (letters; k times the work).",
+            QUESTIONS,
+        ),
+    ] = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,17 +293,25 @@ class TasksOptions(QuestionOptions):
 
     task: Annotated[
         str | None,
-        option("--task -t", "One task or several, as arc_easy,piqa: a file of questions (.jsonl, "
-               ".csv, …); a benchmark's name (`phaseprune tasks` lists them); lm_eval:NAME; or "
-               "'demo', the default for the bundled model.", metavar="TASKS"),
-    ] = None  # fmt: skip
+        option(
+            "--task -t",
+            "One task or several, as arc_easy,piqa: a file of questions (.jsonl, "
+            ".csv, …); a benchmark's name (`phaseprune tasks` lists them); lm_eval:NAME; or "
+            "'demo', the default for the bundled model.",
+            metavar="TASKS",
+        ),
+    ] = None
 
 
 Calibration = Annotated[
     int | None,
-    option("--calibration", "Questions that blocks, means and phases are found on.", QUESTIONS,
-           default="a third, up to 64"),
-]  # fmt: skip
+    option(
+        "--calibration",
+        "Questions that blocks, means and phases are found on.",
+        QUESTIONS,
+        default="a third, up to 64",
+    ),
+]
 Evaluation = Annotated[
     int | None,
     option("--evaluation", "Other questions to report on.", QUESTIONS, default="all others"),
@@ -247,9 +322,13 @@ Protect = Annotated[
 ]
 RepairLabels = Annotated[
     bool,
-    option("--repair-labels", "Letters: say in the exported phaseprune.json, in numbers and as a "
-           "line of Python, what takes the label prior off.", OUTPUT),
-]  # fmt: skip
+    option(
+        "--repair-labels",
+        "Letters: say in the exported phaseprune.json, in numbers and as a "
+        "line of Python, what takes the label prior off.",
+        OUTPUT,
+    ),
+]
 
 
 Json = Annotated[bool, option("--json", "Print the result as JSON, and nothing else.", OUTPUT)]
@@ -270,9 +349,14 @@ class RunOptions:
 
     out: Annotated[
         Path | None,
-        option("--out -o", "Run directory.", OUTPUT, metavar="RUN",
-               default="one in runs/ for this command line"),
-    ] = None  # fmt: skip
+        option(
+            "--out -o",
+            "Run directory.",
+            OUTPUT,
+            metavar="RUN",
+            default="one in runs/ for this command line",
+        ),
+    ] = None
     as_json: Json = False
     quiet: Quiet = False
 

@@ -27,24 +27,30 @@ class ExperimentOptions:
 
     skip: Annotated[
         str | None,
-        o.option("--skip", "Leave out experiments: trace, lens, prune, similarity, perturb, "
-                 "ablate, phasewise, heal. They can be added later.", metavar="NAMES"),
-    ] = None  # fmt: skip
+        o.option(
+            "--skip",
+            "Leave out experiments: trace, lens, prune, similarity, perturb, "
+            "ablate, phasewise, heal. They can be added later.",
+            metavar="NAMES",
+        ),
+    ] = None
     calibration: o.Calibration = None
     evaluation: o.Evaluation = None
     probe: Annotated[
         int | None,
-        o.option("--probe", "How many of these perturb and ablate use.", o.QUESTIONS,
-                 default="100"),
-    ] = None  # fmt: skip
+        o.option(
+            "--probe", "How many of these perturb and ablate use.", o.QUESTIONS, default="100"
+        ),
+    ] = None
     remove: Annotated[
         int | None, o.option("--remove", "Blocks to remove.", o.SEARCH, default="0.8 of them")
     ] = None
     objective: Annotated[
         str | None,
-        o.option("--objective", "decision_margin, accuracy or loss.", o.SEARCH,
-                 default="decision_margin"),
-    ] = None  # fmt: skip
+        o.option(
+            "--objective", "decision_margin, accuracy or loss.", o.SEARCH, default="decision_margin"
+        ),
+    ] = None
     search: Annotated[
         str | None, o.option("--search", "exact or racing.", o.SEARCH, default="exact")
     ] = None
@@ -60,20 +66,21 @@ class ExperimentOptions:
     draws: Annotated[
         int | None,
         o.option("--draws", "Sets of phasewise, a kind and number.", default="10"),
-    ] = None  # fmt: skip
+    ] = None
     most: Annotated[
         int | None,
         o.option("--most", "Most blocks of a set.", default="as many as the smaller phase has"),
-    ] = None  # fmt: skip
+    ] = None
     ladder: Annotated[
         str | None,
-        o.option("--ladder", "Steps to heal.", o.TRAINING, metavar="STEPS",
-                 default="six, spread evenly"),
-    ] = None  # fmt: skip
+        o.option(
+            "--ladder", "Steps to heal.", o.TRAINING, metavar="STEPS", default="six, spread evenly"
+        ),
+    ] = None
     heal_steps: Annotated[
         int | None,
         o.option("--heal-steps", "Optimiser steps a depth.", o.TRAINING, default="200"),
-    ] = None  # fmt: skip
+    ] = None
     heal_batch: Annotated[
         int | None, o.option("--heal-batch", "Questions a step.", o.TRAINING, default="32")
     ] = None
@@ -82,9 +89,10 @@ class ExperimentOptions:
     ] = None
     train: Annotated[
         str | None,
-        o.option("--train", "Training questions.", o.TRAINING, metavar="FILE",
-                 default="the task's own"),
-    ] = None  # fmt: skip
+        o.option(
+            "--train", "Training questions.", o.TRAINING, metavar="FILE", default="the task's own"
+        ),
+    ] = None
 
 
 @o.command
@@ -97,17 +105,26 @@ def paper(
     model: Annotated[str | None, o.argument("MODEL", "As of trace.", "that of --config")] = None,
     config: Annotated[
         Path | None,
-        o.option("--config", "A YAML file with model, tasks and any of these options by name; what "
-                 "is typed goes before it.", metavar="FILE"),
+        o.option(
+            "--config",
+            "A YAML file with model, tasks and any of these options by name; what "
+            "is typed goes before it.",
+            metavar="FILE",
+        ),
     ] = None,
-) -> None:  # fmt: skip
+) -> None:
     """All experiments of the paper on a model, and one report that is held against its claims.
 
     Each is a run of its own below OUT/TASK; a stopped one goes on with the same command.
     """
     screen = Screen(output.as_json, output.quiet)
-    given = {"model": model, "out": output.out, **loading.keywords(), **questions.keywords(),
-             **vars(experiments)}  # fmt: skip
+    given = {
+        "model": model,
+        "out": output.out,
+        **loading.keywords(),
+        **questions.keywords(),
+        **vars(experiments),
+    }
     model, tasks, options = _options(context, config, questions.task, given)
     from phaseprune.replication.page import write_paper_report
     from phaseprune.replication.paper import paper as run_paper
@@ -124,10 +141,16 @@ def paper(
     run = Path(out) if out else run_path(None, "paper", model, [*tasks][0])
     with screen.progress() as progress:
         found = run_paper(
-            decoder, asked, out=run, settings=settings, seed=options["seed"],
-            loading={key: options[key] for key in AGAIN}, arguments=typed_command(),
-            note=screen.note, progress=progress,
-        )  # fmt: skip
+            decoder,
+            asked,
+            out=run,
+            settings=settings,
+            seed=options["seed"],
+            loading={key: options[key] for key in AGAIN},
+            arguments=typed_command(),
+            note=screen.note,
+            progress=progress,
+        )
     report = write_paper_report(run)
     result = found.to_dict()
     if found.state == "finished":

@@ -16,13 +16,17 @@ def perturb(
     output: o.RunOptions,
     noise: Annotated[
         str | None,
-        o.option("--noise", "Of the noise, in units of the variance of a token's state, as "
-                 "0.01,0.05.", metavar="VARIANCES", default="0.005,0.01,0.02,0.05,0.1,0.2,0.5,1"),
+        o.option(
+            "--noise",
+            "Of the noise, in units of the variance of a token's state, as 0.01,0.05.",
+            metavar="VARIANCES",
+            default="0.005,0.01,0.02,0.05,0.1,0.2,0.5,1",
+        ),
     ] = None,
     noise_seeds: Annotated[
         int, o.option("--noise-seeds", "Draws of noise that figures are means over.")
     ] = 3,
-) -> None:  # fmt: skip
+) -> None:
     """Put noise in at each readout, and see where the decision breaks.
 
     h + eps * sigma(h) * N(0, I) at one readout at a time, sigma^2 = eps^2; what is shown is the
@@ -42,9 +46,7 @@ def perturb(
     )
     result = perturbed.to_dict()
     run.show(perturbation_view(result, perturbed.trace.to_dict()))
-    run.end(
-        result, run.like("ablate", "--kind", "mean"), run.like("prune", "--keep-accuracy", 0.9)
-    )
+    run.end(result, run.like("ablate", "--kind", "mean"), run.like("prune", "--keep-accuracy", 0.9))
 
 
 def variances(text: str) -> list[float]:

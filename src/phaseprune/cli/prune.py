@@ -21,20 +21,28 @@ class StopOptions:
     """How many blocks go, or when it is enough."""
 
     remove: Annotated[int | None, o.option("--remove", "Remove this many blocks.")] = None
-    ratio: Annotated[
-        float | None, o.option("--ratio", "Or this share of the blocks, as 0.25.")
-    ] = None
+    ratio: Annotated[float | None, o.option("--ratio", "Or this share of the blocks, as 0.25.")] = (
+        None
+    )
     keep_accuracy: Annotated[
         float | None,
-        o.option("--keep-accuracy", "Stop before less than this share of the accuracy above chance "
-                 "is left on the evaluation questions.", default="0.9 if no other rule is given"),
-    ] = None  # fmt: skip
+        o.option(
+            "--keep-accuracy",
+            "Stop before less than this share of the accuracy above chance "
+            "is left on the evaluation questions.",
+            default="0.9 if no other rule is given",
+        ),
+    ] = None
     keep_text_loss: Annotated[
         float | None,
-        o.option("--keep-text-loss", "Stop before the loss on plain text has risen by more than "
-                 "this share of the full model's: 0.2 is a rise by a fifth. Brings --guard with "
-                 "it.", metavar="X"),
-    ] = None  # fmt: skip
+        o.option(
+            "--keep-text-loss",
+            "Stop before the loss on plain text has risen by more than "
+            "this share of the full model's: 0.2 is a rise by a fifth. Brings --guard with "
+            "it.",
+            metavar="X",
+        ),
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,35 +51,63 @@ class ChoiceOptions:
 
     method: Annotated[
         str | None,
-        o.option("--method", "Choose blocks by this method of `phaseprune methods`.", o.SEARCH,
-                 metavar="NAME", default="the search by --objective"),
-    ] = None  # fmt: skip
+        o.option(
+            "--method",
+            "Choose blocks by this method of `phaseprune methods`.",
+            o.SEARCH,
+            metavar="NAME",
+            default="the search by --objective",
+        ),
+    ] = None
     objective: Annotated[
         str | None,
-        o.option("--objective", "Search by: decision_margin, debiased_margin (letters: without the "
-                 "label prior), accuracy or loss (of the gold option), on the calibration "
-                 "questions; or text_loss, on --text.", o.SEARCH, default="decision_margin"),
-    ] = None  # fmt: skip
+        o.option(
+            "--objective",
+            "Search by: decision_margin, debiased_margin (letters: without the "
+            "label prior), accuracy or loss (of the gold option), on the calibration "
+            "questions; or text_loss, on --text.",
+            o.SEARCH,
+            default="decision_margin",
+        ),
+    ] = None
     search: Annotated[
         str,
-        o.option("--search", "exact: every candidate on all calibration questions; racing: drop "
-                 "early what is significantly worse.", o.SEARCH),
-    ] = "exact"  # fmt: skip
+        o.option(
+            "--search",
+            "exact: every candidate on all calibration questions; racing: drop "
+            "early what is significantly worse.",
+            o.SEARCH,
+        ),
+    ] = "exact"
     race_alpha: Annotated[
         float | None,
-        o.option("--race-alpha", "Racing: the chance, a step, of a choice worse than the best by "
-                 "more than the tolerance.", o.SEARCH, default="0.05"),
-    ] = None  # fmt: skip
+        o.option(
+            "--race-alpha",
+            "Racing: the chance, a step, of a choice worse than the best by "
+            "more than the tolerance.",
+            o.SEARCH,
+            default="0.05",
+        ),
+    ] = None
     race_tolerance: Annotated[
         float | None,
-        o.option("--race-tolerance", "Racing: loss of the objective that is accepted.", o.SEARCH,
-                 default="0.02"),
-    ] = None  # fmt: skip
+        o.option(
+            "--race-tolerance",
+            "Racing: loss of the objective that is accepted.",
+            o.SEARCH,
+            default="0.02",
+        ),
+    ] = None
     race_dtype: Annotated[
         str | None,
-        o.option("--race-dtype", "Racing: of matrix products: own (the model's), bfloat16, or auto "
-                 "(the faster one here).", o.SEARCH, default="auto"),
-    ] = None  # fmt: skip
+        o.option(
+            "--race-dtype",
+            "Racing: of matrix products: own (the model's), bfloat16, or auto "
+            "(the faster one here).",
+            o.SEARCH,
+            default="auto",
+        ),
+    ] = None
 
 
 @o.command
@@ -84,42 +120,71 @@ def prune(
     output: o.RunOptions,
     guard: Annotated[
         bool,
-        o.option("--guard", "Look at each step beyond questions: loss on plain text, greedy "
-                 "continuations against the full model's, repetition."),
+        o.option(
+            "--guard",
+            "Look at each step beyond questions: loss on plain text, greedy "
+            "continuations against the full model's, repetition.",
+        ),
     ] = False,
     text: Annotated[
         Path | None,
-        o.option("--text", "Plain text: its first 16 windows of 512 tokens are what --objective "
-                 "text_loss and a --method that looks at text choose by; of --guard its beginning, "
-                 "or what follows these.", o.SEARCH, metavar="FILE",
-                 default="of --guard: a bundled text"),
+        o.option(
+            "--text",
+            "Plain text: its first 16 windows of 512 tokens are what --objective "
+            "text_loss and a --method that looks at text choose by; of --guard its beginning, "
+            "or what follows these.",
+            o.SEARCH,
+            metavar="FILE",
+            default="of --guard: a bundled text",
+        ),
     ] = None,
     protect: o.Protect = None,
     among: Annotated[
         str,
-        o.option("--among", "Which blocks the search may remove: all, or decisive: the Decisive "
-                 "ones of the model as it is, traced anew before each step.", o.SEARCH),
+        o.option(
+            "--among",
+            "Which blocks the search may remove: all, or decisive: the Decisive "
+            "ones of the model as it is, traced anew before each step.",
+            o.SEARCH,
+        ),
     ] = "all",
     keep_period: Annotated[
         bool,
-        o.option("--keep-period", "Remove only what keeps the pattern of the blocks (Gemma 3: a "
-                 "full attention every sixth), so that programs that take it by position, as "
-                 "llama.cpp, run the export: whole periods, or from the end.", o.SEARCH),
+        o.option(
+            "--keep-period",
+            "Remove only what keeps the pattern of the blocks (Gemma 3: a "
+            "full attention every sixth), so that programs that take it by position, as "
+            "llama.cpp, run the export: whole periods, or from the end.",
+            o.SEARCH,
+        ),
     ] = False,
     granularity: Annotated[
         str,
-        o.option("--granularity", "What is removed one at a time: block; or halves of blocks, "
-                 "attention or mlp, or sublayer for both kinds.", o.SEARCH),
+        o.option(
+            "--granularity",
+            "What is removed one at a time: block; or halves of blocks, "
+            "attention or mlp, or sublayer for both kinds.",
+            o.SEARCH,
+        ),
     ] = "block",
     weights: Annotated[
         str | None,
-        o.option("--weights", "Of several tasks: how much each counts, as 2,1,1.", o.SEARCH,
-                 metavar="W,W,…", default="all the same"),
+        o.option(
+            "--weights",
+            "Of several tasks: how much each counts, as 2,1,1.",
+            o.SEARCH,
+            metavar="W,W,…",
+            default="all the same",
+        ),
     ] = None,
     combine: Annotated[
         str | None,
-        o.option("--combine", "Of several tasks: choose by the mean or the worst of what is left "
-                 "of each.", o.SEARCH, default="mean"),
+        o.option(
+            "--combine",
+            "Of several tasks: choose by the mean or the worst of what is left of each.",
+            o.SEARCH,
+            default="mean",
+        ),
     ] = None,
     calibration: o.Calibration = None,
     evaluation: o.Evaluation = None,
@@ -128,7 +193,7 @@ def prune(
         o.option("--export/--no-export", "Write the pruned checkpoint to RUN/model.", o.OUTPUT),
     ] = True,
     repair_labels: o.RepairLabels = False,
-) -> None:  # fmt: skip
+) -> None:
     """Remove blocks one at a time, report honestly, export, prove the export.
 
     Blocks are chosen on calibration questions (by Iterative Pruning, or any --method) and all
@@ -143,11 +208,21 @@ def prune(
     check_repair(repair_labels, export)
     names = run.task_names()
     request = PruneRequest(
-        tasks=len(names), weights=task_weights(weights), combine=combine, **vars(stop),
-        **vars(chosen), guard=Guard() if guard else None, protect=block_list(protect), text=text,
-        granularity=granularity, among=among, keep_period=keep_period, calibration=calibration,
-        evaluation=evaluation, seed=questions.seed,
-    )  # fmt: skip
+        tasks=len(names),
+        weights=task_weights(weights),
+        combine=combine,
+        **vars(stop),
+        **vars(chosen),
+        guard=Guard() if guard else None,
+        protect=block_list(protect),
+        text=text,
+        granularity=granularity,
+        among=among,
+        keep_period=keep_period,
+        calibration=calibration,
+        evaluation=evaluation,
+        seed=questions.seed,
+    )
     request.check_placement(model.device, model.stream)
     tasks = [run.load_questions(name) for name in names]
     request.check_questions(tasks)

@@ -15,10 +15,14 @@ def report(
     run: Annotated[Path, o.argument("RUN", "A run directory.")],
     copy: Annotated[
         Path | None,
-        o.option("--copy", "Write the page to FILE too, alone: without links into RUN.", o.OUTPUT,
-                 metavar="FILE"),
+        o.option(
+            "--copy",
+            "Write the page to FILE too, alone: without links into RUN.",
+            o.OUTPUT,
+            metavar="FILE",
+        ),
     ] = None,
-) -> None:  # fmt: skip
+) -> None:
     """Write RUN/report.html again from the run's files: one page that opens offline."""
     screen = Screen(output.as_json, output.quiet)
     from phaseprune.report.page import write_report

@@ -17,19 +17,26 @@ def similarity(
     output: o.RunOptions,
     remove: Annotated[
         str | None,
-        o.option("--remove", "The pruned model: original 0-based indices of what it leaves out, as "
-                 "3,7.", metavar="BLOCKS"),
+        o.option(
+            "--remove",
+            "The pruned model: original 0-based indices of what it leaves out, as 3,7.",
+            metavar="BLOCKS",
+        ),
     ] = None,
     pruning: Annotated[
         Path | None,
-        o.option("--run", "Or a run of prune on this model and task: all of its steps, on its "
-                 "evaluation questions.", metavar="RUN"),
+        o.option(
+            "--run",
+            "Or a run of prune on this model and task: all of its steps, on its "
+            "evaluation questions.",
+            metavar="RUN",
+        ),
     ] = None,
     minibatch: Annotated[
         int | None,
         o.option("--minibatch", "Questions of a minibatch of CKA.", default="a tenth, 8 to 64"),
     ] = None,
-) -> None:  # fmt: skip
+) -> None:
     """Compare a model with pruned ones: their hidden states (CKA) beside their decisions."""
     from phaseprune.probes.similarity import check_pruned_models, similarity
 
@@ -41,9 +48,14 @@ def similarity(
     from phaseprune.report.similarity import similarity_view
 
     found = run.work(
-        similarity, decoder, task, remove=removed, run=pruning, minibatch=minibatch,
+        similarity,
+        decoder,
+        task,
+        remove=removed,
+        run=pruning,
+        minibatch=minibatch,
         seed=questions.seed,
-    )  # fmt: skip
+    )
     result = found.to_dict()
     run.show(similarity_view(result))
     following = command_line("report", run.path)

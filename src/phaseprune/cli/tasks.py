@@ -17,11 +17,14 @@ def tasks(
     name: Annotated[str | None, o.argument("TASK", "Show a question of this task.")] = None,
     model: Annotated[
         str,
-        o.option("--model", "Whose tokenizer shows the tokens (its weights are not read).",
-                 metavar="MODEL"),
+        o.option(
+            "--model",
+            "Whose tokenizer shows the tokens (its weights are not read).",
+            metavar="MODEL",
+        ),
     ] = "demo",
     trust_remote_code: o.TrustRemoteCode = False,
-) -> None:  # fmt: skip
+) -> None:
     """List the tasks, or show a task's first question as it is put, token by token."""
     screen = Screen(output.as_json, output.quiet)
     if name is None:
@@ -62,17 +65,21 @@ def tasks(
         },
     }
     options = "/".join(map(str, shown["options"]))
-    screen.say(escape(
-        f"{name}: {len(task.questions)} questions with {options} options, chance {task.chance:.3f}"
-    ))  # fmt: skip
+    screen.say(
+        escape(
+            f"{name}: {len(task.questions)} questions with {options} options, "
+            f"chance {task.chance:.3f}"
+        )
+    )
     if task.recognised:
         screen.say(escape(f"read as {task.recognised}"))
     for note in task.notes:
         screen.say(escape(f"note: {note}"))
     counted = ", ".join(f"{group} {count}" for group, count in groups.items())
     screen.say(escape(f"groups: {_printable(counted)}"))
-    screen.say(f"prompt ({shown['prompt_format']}) of question "
-               f"{escape(_printable(question.id))}:\n")  # fmt: skip
+    screen.say(
+        f"prompt ({shown['prompt_format']}) of question {escape(_printable(question.id))}:\n"
+    )
     for number, continuation in enumerate(continuations):
         if number == 0 or contexts[number] != contexts[0]:
             lines = map(_printable, contexts[number].split("\n"))

@@ -15,15 +15,22 @@ def trace(
     output: o.RunOptions,
     lens: Annotated[
         str,
-        o.option("--lens", "How middle states are read: logit (as they are) or tuned (through an "
-                 "affine map a readout, fitted to calibration questions)."),
+        o.option(
+            "--lens",
+            "How middle states are read: logit (as they are) or tuned (through an "
+            "affine map a readout, fitted to calibration questions).",
+        ),
     ] = "logit",
     calibration: Annotated[
         int | None,
-        o.option("--calibration", "Of --lens tuned: questions to fit to, which are not traced.",
-                 o.QUESTIONS, default="a third, up to 64"),
+        o.option(
+            "--calibration",
+            "Of --lens tuned: questions to fit to, which are not traced.",
+            o.QUESTIONS,
+            default="a third, up to 64",
+        ),
     ] = None,
-) -> None:  # fmt: skip
+) -> None:
     """Show where the model makes up its mind: Decision Margin, accuracy, options by readout."""
     from phaseprune.sweep.trace import split_for
     from phaseprune.sweep.trace import trace as measure

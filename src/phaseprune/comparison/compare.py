@@ -58,9 +58,11 @@ class Compared(Result):
                 f"; best without {one['removed_blocks']} blocks: {named(one['best'], 3)}"
                 for one in best
             )
-            lines.append(f"{told['task']}: {len(told['methods'])} methods, "
-                         f"{told['evaluation_questions']} questions, full accuracy "
-                         f"{number(told['full']['accuracy'])}{at}")  # fmt: skip
+            lines.append(
+                f"{told['task']}: {len(told['methods'])} methods, "
+                f"{told['evaluation_questions']} questions, full accuracy "
+                f"{number(told['full']['accuracy'])}{at}"
+            )
         return lines
 
     def _rows(self) -> list[dict[str, Any]]:
@@ -144,32 +146,47 @@ def compare(
     sides = [
         split(task, *counts, seed)
         for task, *counts in zip(
-            tasks, _of_each(calibration, tasks, "calibration"),
-            _of_each(evaluation, tasks, "evaluation"), strict=True,
+            tasks,
+            _of_each(calibration, tasks, "calibration"),
+            _of_each(evaluation, tasks, "evaluation"),
+            strict=True,
         )
-    ]  # fmt: skip
+    ]
     reading = open_text(decoder, text)
     guarded = guard and open_guard(decoder, guard, reading.path, seed, reading.skip)
-    wanted = {
-        name: wanted_rankings(name, blocks, numbers, protect, draws, seed) for name in names
-    }
+    wanted = {name: wanted_rankings(name, blocks, numbers, protect, draws, seed) for name in names}
     on_text = any(one.on_text for rankings in wanted.values() for one in rankings)
     options = {"remove": list(numbers), "protect": sorted(protect), "draws": draws}
     with tempfile.TemporaryDirectory() as scratch:
         run = RunDirectory(Path(scratch if out is None else out))
         with run.open(
             tasks_identity("compare", decoder, tasks, folders, sides, seed, options),
-            {"arguments": arguments, "tasks": [task.name for task in tasks], "text": None,
-             "guard": None, "left_out": {}},
+            {
+                "arguments": arguments,
+                "tasks": [task.name for task in tasks],
+                "text": None,
+                "guard": None,
+                "left_out": {},
+            },
             adds=True,
-        ) as state:  # fmt: skip
+        ) as state:
             settle_guard(run, reading, guarded)
             reading = settle_text(run, decoder, reading, on_text, progress)
             added, jobs = False, []
             run.update(status="running")
             for task, folder, (chosen_on, scored_on) in zip(tasks, folders, sides, strict=True):
-                job = Job(decoder, RunDirectory(run.path / folder), task, chosen_on, scored_on,
-                           numbers, protect, reading, seed, progress)  # fmt: skip
+                job = Job(
+                    decoder,
+                    RunDirectory(run.path / folder),
+                    task,
+                    chosen_on,
+                    scored_on,
+                    numbers,
+                    protect,
+                    reading,
+                    seed,
+                    progress,
+                )
                 added |= run_job(job, run, folder, wanted, options, jobs, note)
                 jobs.append(job)
             if guarded:
@@ -177,13 +194,17 @@ def compare(
                 added |= guard_sets(run, guarded, chosen, progress)
             guards = read_guards(run)
             result = {
-                "model": decoder.name, "blocks": blocks, "seed": seed, **options,
-                "text": run.manifest["text"], "guard": run.manifest.get("guard"),
+                "model": decoder.name,
+                "blocks": blocks,
+                "seed": seed,
+                **options,
+                "text": run.manifest["text"],
+                "guard": run.manifest.get("guard"),
                 "tasks": [
                     conclude_job(job, run, folder, guards)
                     for job, folder in zip(jobs, folders, strict=True)
                 ],
-            }  # fmt: skip
+            }
             write_json(run.path / "compare.json", result)
             run.update(status="finished")
         return Compared(result, "resumed" if state == "finished" and added else state)

@@ -48,9 +48,12 @@ def guard_sets(
         near = min(done, key=lambda other: len({*other.blocks} ^ {*one.blocks}), default=None)
         with in_place(opened.decoder, one):
             done[one] = opened.figures(
-                one.blocks, done.get(Pruned()), done.get(near), progress,
+                one.blocks,
+                done.get(Pruned()),
+                done.get(near),
+                progress,
                 f"guards of {number} of {len(missing)} choices",
-            )  # fmt: skip
+            )
         append_json_lines(_path(run), [one.line() | {"guard": done[one]}])
         run.add_timings(guards=time.perf_counter() - began)
     return bool(missing)

@@ -107,9 +107,7 @@ def conclude_task(
                     {number: cells[number][method] for number in numbers if number in of}, retaining
                 ),
                 "cells": [
-                    _cell(
-                        number, of[number], cells[number][method], scores, retaining, debiased
-                    )
+                    _cell(number, of[number], cells[number][method], scores, retaining, debiased)
                     | {"guard": _guard(of[number], guards, seed)}
                     for number in numbers
                     if number in of
@@ -135,14 +133,17 @@ def conclude_task(
         "front": list(order),
         "gains": [
             {
-                "method": gain.method, "than": gain.than, **_estimate(gain.estimate),
-                "p_value": gain.p_value, "p_corrected": gain.p_corrected,
+                "method": gain.method,
+                "than": gain.than,
+                **_estimate(gain.estimate),
+                "p_value": gain.p_value,
+                "p_corrected": gain.p_corrected,
                 "significant": gain.significant,
             }
             for gain in (gains(order, passes, pooled, retaining) if order else ())
         ],
         "scored": {"sets": len(scores), **scoring},
-    }  # fmt: skip
+    }
 
 
 def _key(method: str, sets: Sequence[Pruned]) -> Any:
@@ -208,10 +209,13 @@ def _cost(method: str, rankings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _cell(
-    number: int, sets: Sequence[Pruned], cell: Cell,
-    scores: Mapping[Pruned, Mapping[str, Any]], retaining: Retaining,
+    number: int,
+    sets: Sequence[Pruned],
+    cell: Cell,
+    scores: Mapping[Pruned, Mapping[str, Any]],
+    retaining: Retaining,
     debiased: Retaining | None,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """One method at one number of removed blocks; of letters also less the label prior."""
     left = _retained(cell.correct, retaining)
     told = {

@@ -66,9 +66,14 @@ class Job:
 
 
 def run_job(
-    job: Job, whole: RunDirectory, folder: str, wanted: dict[str, list[Wanted]],
-    options: dict[str, Any], before: Sequence[Job], note: Callable[[str], None],
-) -> bool:  # fmt: skip
+    job: Job,
+    whole: RunDirectory,
+    folder: str,
+    wanted: dict[str, list[Wanted]],
+    options: dict[str, Any],
+    before: Sequence[Job],
+    note: Callable[[str], None],
+) -> bool:
     """Rank and score what is missing of a task.
 
     Args:
@@ -95,13 +100,19 @@ def run_job(
     ):
         job.run.update(status="running")
         recorded_trace(
-            job.run, job.decoder, traced, job.seed, job.progress,
+            job.run,
+            job.decoder,
+            traced,
+            job.seed,
+            job.progress,
             f"{job.task.name}: full model, calibration questions",
-        )  # fmt: skip
+        )
         shared = [
-            line for other in before for line in read_json_lines(other.rankings_path)
+            line
+            for other in before
+            for line in read_json_lines(other.rankings_path)
             if TEXT in METHODS[line["method"]].needs
-        ]  # fmt: skip
+        ]
         ranked = _rank(job, whole, folder, wanted, shared, note)
         added = _score(job)
         job.run.update(status="finished")
@@ -109,9 +120,13 @@ def run_job(
 
 
 def _rank(
-    job: Job, whole: RunDirectory, folder: str, wanted: dict[str, list[Wanted]],
-    shared: Sequence[dict[str, Any]], note: Callable[[str], None],
-) -> bool:  # fmt: skip
+    job: Job,
+    whole: RunDirectory,
+    folder: str,
+    wanted: dict[str, list[Wanted]],
+    shared: Sequence[dict[str, Any]],
+    note: Callable[[str], None],
+) -> bool:
     """Make the rankings that are missing, keeping each as soon as it is done."""
     done = {key_of(line) for line in read_json_lines(job.rankings_path)}
     known = {key_of(line): line for line in shared}
@@ -136,10 +151,14 @@ def _rank(
                 if one.on_text and job.reading.text is None:
                     raise UserError(job.reading.reason)
                 found = rank_blocks(
-                    job.decoder, job.reading.text if one.on_text else job.calibration,
-                    method=method, remove=one.remove, seed=one.seed, protect=job.protect,
+                    job.decoder,
+                    job.reading.text if one.on_text else job.calibration,
+                    method=method,
+                    remove=one.remove,
+                    seed=one.seed,
+                    protect=job.protect,
                     progress=listen,
-                )  # fmt: skip
+                )
             except UserError as error:
                 reasons["all" if one.number is None else str(one.number)] = error.typed
                 continue
@@ -152,9 +171,11 @@ def _rank(
             left_out[method] = reasons
             reason = next(iter(reasons.values()))
             first = told.setdefault(reason, method)
-            note(f"{job.task.name}: {method} is left out"
-                 + ("" if "all" in reasons else f" at {', '.join(reasons)}")
-                 + (f": {reason}" if first == method else f", as {first} is"))  # fmt: skip
+            note(
+                f"{job.task.name}: {method} is left out"
+                + ("" if "all" in reasons else f" at {', '.join(reasons)}")
+                + (f": {reason}" if first == method else f", as {first} is")
+            )
     whole.update(left_out=whole.manifest["left_out"] | {folder: left_out})
     return ranked
 
@@ -181,15 +202,20 @@ def _score(job: Job) -> bool:
         began = time.perf_counter()
         with in_place(job.decoder, sets[0]):
             sweep = set_scores(
-                job.decoder, rows.rows, rows.needs_vocabulary, [one.blocks for one in sets],
+                job.decoder,
+                rows.rows,
+                rows.needs_vocabulary,
+                [one.blocks for one in sets],
                 progress=job.progress,
                 label=f"{job.task.name}: {len(sets)} choices scored, walk {number} of {len(walks)}",
-            )  # fmt: skip
+            )
         seconds = time.perf_counter() - began
-        job.run.append_candidates([
-            {"removed_blocks": len(one.blocks), **one.line(), **scored(rows, scores)}
-            for one, scores in zip(sets, sweep.scores, strict=True)
-        ])  # fmt: skip
+        job.run.append_candidates(
+            [
+                {"removed_blocks": len(one.blocks), **one.line(), **scored(rows, scores)}
+                for one, scores in zip(sets, sweep.scores, strict=True)
+            ]
+        )
         job.run.add_timings(scoring=seconds)
         spent = job.run.manifest.get("scored", {})
         now = {"block_passes": sweep.block_passes, "naive_block_passes": sweep.naive_passes}

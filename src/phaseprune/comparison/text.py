@@ -93,9 +93,10 @@ def settle_text(
                 f"{_named(told)}; give another --out, or the text of before"
             )
         return replace(
-            reading, text=None,
+            reading,
+            text=None,
             reason=f"it needs plain text, and this run's is {_named(before)}; give it with --text",
-        )  # fmt: skip
+        )
     if not asked and (reason := _unknown(run, decoder, reading.text, progress)):
         return replace(reading, text=None, reason=reason)
     run.update(text=told)
@@ -136,9 +137,13 @@ def _unknown(
     told = run.manifest.get("bundled_text")
     if told is None:
         raw = trace_scores(
-            decoder, text.rows, True, output_only=True, progress=progress,
+            decoder,
+            text.rows,
+            True,
+            output_only=True,
+            progress=progress,
             label=f"{BUNDLED}: full model",
-        )  # fmt: skip
+        )
         loss = text_judge(decoder, text.windows, text.rows).figures(raw[:, 0])["text_loss"]
         told = {"text_loss": loss, "guessing": guessing_loss(decoder)}
         run.update(bundled_text=told)

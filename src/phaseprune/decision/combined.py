@@ -165,9 +165,7 @@ def _retained(task: Answers) -> float | None:
     return float((task.correct - task.chances).mean()) / above if above > 0 else None
 
 
-def _drawn(
-    tasks: Sequence[Answers], weights: Sequence[float], how: str, seed: int
-) -> np.ndarray:
+def _drawn(tasks: Sequence[Answers], weights: Sequence[float], how: str, seed: int) -> np.ndarray:
     """``[draws]`` of the combined figure."""
     left = []
     for number, task in enumerate(tasks):

@@ -202,9 +202,9 @@ def label_prior(scores: np.ndarray, options: np.ndarray) -> np.ndarray:
         fold = np.arange(len(like)) % FOLDS
         values = centred(scores[like, :, :k], np.full(len(like), k))
         is_own = options[like] == k
-        means = np.stack([
-            values[fold != f].sum(axis=0) / max(1, (fold != f).sum()) for f in range(FOLDS)
-        ])  # fmt: skip
+        means = np.stack(
+            [values[fold != f].sum(axis=0) / max(1, (fold != f).sum()) for f in range(FOLDS)]
+        )
         prior[like[is_own], :, :k] = means[fold[is_own]]
     return prior
 
@@ -328,15 +328,18 @@ class Decisions:
         """The decisions on some questions (a mask or places), their scores as they are."""
         given = self.given_probabilities
         return replace(
-            self, scores=self.scores[questions], gold=self.gold[questions],
+            self,
+            scores=self.scores[questions],
+            gold=self.gold[questions],
             options=self.options[questions],
             given_probabilities=None if given is None else given[questions],
-        )  # fmt: skip
+        )
 
     def at(self, readouts: np.ndarray | list[int]) -> Decisions:
         """The decisions at some readouts."""
         given = self.given_probabilities
         return replace(
-            self, scores=self.scores[:, readouts],
+            self,
+            scores=self.scores[:, readouts],
             given_probabilities=None if given is None else given[:, readouts],
-        )  # fmt: skip
+        )

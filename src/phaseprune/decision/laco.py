@@ -167,16 +167,13 @@ def mixtures(merges: Sequence[Merge], number: int | None = None) -> Mixtures:
 
 def read_merges(lines: Sequence[Mapping[str, Any]]) -> tuple[Merge, ...]:
     """Merges from what ``Merge.to_dict`` made of them."""
-    return tuple(
-        Merge(line["into"], tuple(line["blocks"]), line["similarity"]) for line in lines
-    )
+    return tuple(Merge(line["into"], tuple(line["blocks"]), line["similarity"]) for line in lines)
 
 
 def written(made: Mixtures) -> dict[str, dict[str, int]]:
     """Mixtures as JSON has them, whose keys are strings."""
     return {
-        str(into): {str(block): weight for block, weight in of.items()}
-        for into, of in made.items()
+        str(into): {str(block): weight for block, weight in of.items()} for into, of in made.items()
     }
 
 

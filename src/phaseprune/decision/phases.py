@@ -159,9 +159,11 @@ def compare_phases(
 
 
 def _contrast(
-    silent: str, decisive: str, retained: Mapping[int, Mapping[str, Estimate]],
+    silent: str,
+    decisive: str,
+    retained: Mapping[int, Mapping[str, Estimate]],
     drawn: Mapping[int, Mapping[str, np.ndarray]],
-) -> Contrast:  # fmt: skip
+) -> Contrast:
     """Two kinds compared at the numbers of blocks at which both have sets."""
     numbers = [number for number, kinds in drawn.items() if {silent, decisive} <= set(kinds)]
     values = [retained[n][decisive].value - retained[n][silent].value for n in numbers]

@@ -175,10 +175,15 @@ class GroupTrajectory:
         }
         output = OutputFrequency.from_dict(content) if "option_frequency" in content else None
         return cls(
-            group=group, questions=content["questions"], chance=content["chance"], **series,
-            p_value=content["p_value"], p_corrected=content["p_corrected"],
-            transition=rebuilt(Transition, content["transition"]), output=output,
-        )  # fmt: skip
+            group=group,
+            questions=content["questions"],
+            chance=content["chance"],
+            **series,
+            p_value=content["p_value"],
+            p_corrected=content["p_corrected"],
+            transition=rebuilt(Transition, content["transition"]),
+            output=output,
+        )
 
 
 def group_names(groups: Sequence[str | None]) -> np.ndarray:
@@ -206,11 +211,14 @@ def group_trajectories(
     permutations = max(PERMUTATIONS, PERMUTATIONS_A_GROUP * len(order))
     found = [
         _trajectory(
-            name, decisions.of(names == name), decisions.debiased.of(names == name), seed,
+            name,
+            decisions.of(names == name),
+            decisions.debiased.of(names == name),
+            seed,
             permutations,
         )
         for name in order
-    ]  # fmt: skip
+    ]
     corrected = holm([one.p_value for one in found])
     return tuple(_corrected(one, float(p)) for one, p in zip(found, corrected, strict=True))
 
@@ -400,8 +408,7 @@ class Trace(Result):
             option_labels=tuple(content["option_labels"]),
             question_ids=question_ids,
             by_group=tuple(
-                GroupAccuracy(group, **told)
-                for group, told in content["accuracy_by_group"].items()
+                GroupAccuracy(group, **told) for group, told in content["accuracy_by_group"].items()
             ),
             group_trajectories=_read_groups(content["by_group"]),
             option_count_trajectories=_read_groups(content["by_option_count"]),

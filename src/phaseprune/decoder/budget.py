@@ -14,8 +14,17 @@ from phaseprune.decoder.checkpoint import PLAIN, loaded_files, read_checkpoint
 from phaseprune.decoder.source import Source
 from phaseprune.errors import UserError
 
-UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12,
-         "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}  # fmt: skip
+UNITS = {
+    "": 1,
+    "K": 10**3,
+    "M": 10**6,
+    "G": 10**9,
+    "T": 10**12,
+    "KI": 2**10,
+    "MI": 2**20,
+    "GI": 2**30,
+    "TI": 2**40,
+}
 #: Share of the free memory that weights may take before they are streamed, unless told how much.
 RESIDENT_SHARE = 0.8
 #: The fewest tokens that a block is given at once, unless a single question has fewer.
@@ -96,10 +105,13 @@ def fits(source: Source, dtype: torch.dtype | None, device: str, max_memory: int
     if not all(path.is_file() for path in loaded_files(source)):
         return True  # loading says what is missing
     tensors = read_checkpoint(source).tensors.values()
-    return sum(
-        math.prod(t.shape) * dtype.itemsize if dtype and t.dtype in PLAIN else t.nbytes
-        for t in tensors
-    ) <= most  # fmt: skip
+    return (
+        sum(
+            math.prod(t.shape) * dtype.itemsize if dtype and t.dtype in PLAIN else t.nbytes
+            for t in tensors
+        )
+        <= most
+    )
 
 
 def working_bytes(blocks: nn.ModuleList, tokens: int, itemsize: int) -> int:

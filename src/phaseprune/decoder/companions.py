@@ -20,9 +20,12 @@ from phaseprune.runs.atomic import write_json
 
 #: What a multimodal checkpoint has beside its tokenizer.
 PROCESSOR_FILES = (
-    "processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json",
-    "image_processor_config.json", "audio_tokenizer_config.json",
-)  # fmt: skip
+    "processor_config.json",
+    "preprocessor_config.json",
+    "video_preprocessor_config.json",
+    "image_processor_config.json",
+    "audio_tokenizer_config.json",
+)
 LICENCE = re.compile(r"licen[cs]e|notice|copying|use_policy|terms_of_use", re.IGNORECASE)
 GENERATION = "generation_config.json"
 #: What an old and a new tokenizer must read alike.
@@ -86,9 +89,11 @@ def own_code(stated: dict[str, Any], directory: Path, hub_name: str | None) -> d
         return {"auto_map": named}
     if hub_name is None:
         return {}
-    return {"auto_map": {
-        name: one if "--" in str(one) else f"{hub_name}--{one}" for name, one in named.items()
-    }}  # fmt: skip
+    return {
+        "auto_map": {
+            name: one if "--" in str(one) else f"{hub_name}--{one}" for name, one in named.items()
+        }
+    }
 
 
 def _copy(source: Path, out: Path, patterns: Iterable[str]) -> None:
@@ -105,9 +110,8 @@ def _reads_alike(decoder: Decoder, out: Path) -> bool:
     trusted = type(decoder.tokenizer).__module__.startswith("transformers_modules")
     try:
         copied = AutoTokenizer.from_pretrained(out, trust_remote_code=trusted)
-        return (
-            copied(PROBE).input_ids == decoder.tokenizer(PROBE).input_ids
-            and len(copied) == len(decoder.tokenizer)
+        return copied(PROBE).input_ids == decoder.tokenizer(PROBE).input_ids and len(copied) == len(
+            decoder.tokenizer
         )
     except Exception:  # noqa: BLE001 - incomplete files, in whatever way
         return False

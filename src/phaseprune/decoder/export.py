@@ -140,13 +140,15 @@ def _write(
     partial.mkdir(parents=True)
     try:
         weight_bytes, zero_bytes, dtype = write_kept_weights(
-            decoder, kept, partial,
+            decoder,
+            kept,
+            partial,
             per_block=pruned.per_block,
             whole_checkpoint=type(config) is not type(decoder.config),
             own_names=is_a_part(decoder) and type(config) is type(decoder.config),
             in_memory=merged is not None,
             zeroed=(halves, zeroed) if zeroed else None,
-        )  # fmt: skip
+        )
         _write_config(decoder, original, config, kept, dtype, partial)
         write_companions(decoder, partial)
         compared = compare_with_skipping(decoder, remove, partial, halves)
@@ -186,7 +188,10 @@ def _write(
 
 
 def _exported_before(
-    decoder: Decoder, remove: Sequence[Item], out: Path, halves: Halves | None,
+    decoder: Decoder,
+    remove: Sequence[Item],
+    out: Path,
+    halves: Halves | None,
     merged: dict[str, dict[str, int]] | None,
 ) -> Export:
     """The export that ``out`` holds, compared again; refused if it holds anything else."""
@@ -319,9 +324,13 @@ def _write_config(
         if is_a_part(decoder) and type(config) is type(decoder.config):
             stated = text_part(stated, config.model_type)
     edited = edited_config(
-        stated, original, config, kept, architecture=type(decoder.model).__name__,
+        stated,
+        original,
+        config,
+        kept,
+        architecture=type(decoder.model).__name__,
         dtype=str(dtype).removeprefix("torch."),
-    )  # fmt: skip
+    )
     edited.pop("auto_map", None)
     write_text(out / "config.json", json.dumps(edited | code, indent=2, ensure_ascii=False) + "\n")
 

@@ -20,8 +20,19 @@ import numpy as np
 from phaseprune.errors import UserError, shown
 
 #: Formats of the values of one size, by their type in the file.
-FORMATS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q",
-           11: "<q", 12: "<d"}  # fmt: skip
+FORMATS = {
+    0: "<B",
+    1: "<b",
+    2: "<H",
+    3: "<h",
+    4: "<I",
+    5: "<i",
+    6: "<f",
+    7: "<?",
+    10: "<Q",
+    11: "<q",
+    12: "<d",
+}
 STRING, ARRAY = 8, 9
 #: Arrays of numbers up to this length are read: a value a block, factors of frequencies.
 LONGEST_ARRAY = 100_000
@@ -149,9 +160,7 @@ def _parse(path: Path, blob: mmap.mmap) -> tuple[GgufHeader, int]:
     if not isinstance(alignment, int) or alignment < 1:
         raise ValueError(f"general.alignment is {alignment!r}")
     data = -(-place // alignment) * alignment
-    tensors = {
-        name: GgufTensor(*rest, data + offset) for name, (*rest, offset) in found.items()
-    }
+    tensors = {name: GgufTensor(*rest, data + offset) for name, (*rest, offset) in found.items()}
     end = max((tensor.start + tensor.nbytes for tensor in tensors.values()), default=data)
     return GgufHeader(path, _file_type(fields, tensors), tensors, fields), end
 

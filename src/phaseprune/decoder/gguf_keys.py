@@ -39,10 +39,18 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "attention.key_length": ("head_dim",),
     "attention.value_length": ("v_head_dim",),
     "attention.layer_norm_epsilon": (
-        "layer_norm_eps", "layer_norm_epsilon", "norm_epsilon", "norm_eps", "rms_norm_eps",
+        "layer_norm_eps",
+        "layer_norm_epsilon",
+        "norm_epsilon",
+        "norm_eps",
+        "rms_norm_eps",
     ),
     "attention.layer_norm_rms_epsilon": (
-        "rms_norm_eps", "norm_eps", "layer_norm_epsilon", "layer_norm_eps", "norm_epsilon",
+        "rms_norm_eps",
+        "norm_eps",
+        "layer_norm_epsilon",
+        "layer_norm_eps",
+        "norm_epsilon",
     ),
     "attention.sliding_window": ("sliding_window",),
     "attention.clamp_kqv": ("clip_qkv",),
@@ -56,22 +64,40 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "ssm.inner_size": ("intermediate_size",),
     "ssm.state_size": ("state_size",),
     "ssm.time_step_rank": ("time_step_rank",),
-}  # fmt: skip
+}
 #: Values that change nothing where a configuration has no field for them.
 NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "logit_scale": (1.0,), "residual_scale": (1.0,), "embedding_scale": (1.0,),
-    "attn_logit_softcapping": (0.0,), "final_logit_softcapping": (0.0,),
-    "attention.sliding_window": (0,), "attention.clamp_kqv": (0.0,), "attention.causal": (True,),
-    "attention.max_alibi_bias": (0.0,), "expert_count": (0,), "expert_used_count": (0,),
-    "expert_shared_count": (0,), "expert_weights_scale": (0.0, 1.0),
-    "expert_weights_norm": (False,), "expert_gating_func": (0,), "expert_group_count": (0, 1),
+    "logit_scale": (1.0,),
+    "residual_scale": (1.0,),
+    "embedding_scale": (1.0,),
+    "attn_logit_softcapping": (0.0,),
+    "final_logit_softcapping": (0.0,),
+    "attention.sliding_window": (0,),
+    "attention.clamp_kqv": (0.0,),
+    "attention.causal": (True,),
+    "attention.max_alibi_bias": (0.0,),
+    "expert_count": (0,),
+    "expert_used_count": (0,),
+    "expert_shared_count": (0,),
+    "expert_weights_scale": (0.0, 1.0),
+    "expert_weights_norm": (False,),
+    "expert_gating_func": (0,),
+    "expert_group_count": (0, 1),
     "expert_group_used_count": (0, 1),
-    "leading_dense_block_count": (0,), "moe_every_n_layers": (0, 1), "pooling_type": (0,),
-    "interleave_moe_layer_step": (0, 1), "nextn_predict_layers": (0,), "ssm.dt_b_c_rms": (False,),
-    "ssm.group_count": (0, 1), "attention.shared_kv_layers": (0,),
-    "feed_forward_length": (0,), "attention.head_count": (0,), "attention.head_count_kv": (0,),
-    "embedding_length_per_layer_input": (0,), "swin_norm": (False,),
-}  # fmt: skip
+    "leading_dense_block_count": (0,),
+    "moe_every_n_layers": (0, 1),
+    "pooling_type": (0,),
+    "interleave_moe_layer_step": (0, 1),
+    "nextn_predict_layers": (0,),
+    "ssm.dt_b_c_rms": (False,),
+    "ssm.group_count": (0, 1),
+    "attention.shared_kv_layers": (0,),
+    "feed_forward_length": (0,),
+    "attention.head_count": (0,),
+    "attention.head_count_kv": (0,),
+    "embedding_length_per_layer_input": (0,),
+    "swin_norm": (False,),
+}
 #: Keys with a flag a block -> what transformers calls the blocks that have it, and the others.
 _KINDS = {
     "attention.sliding_window_pattern": ("sliding_attention", "full_attention"),
@@ -86,10 +112,20 @@ _INFORMATION = ("tensor_data_layout",)
 #: attention alone is scaled by the width over the heads, and which no key says.
 WIDE_SCALE = {"gemma2": 46, "gemma3": 62, "gemma3_text": 62}
 _TOKENIZER = (
-    "model", "pre", "tokens", "token_type", "token_type_count", "scores", "merges", "add_bos_token",
-    "add_eos_token", "add_sep_token", "add_space_prefix", "remove_extra_whitespaces",
+    "model",
+    "pre",
+    "tokens",
+    "token_type",
+    "token_type_count",
+    "scores",
+    "merges",
+    "add_bos_token",
+    "add_eos_token",
+    "add_sep_token",
+    "add_space_prefix",
+    "remove_extra_whitespaces",
     "precompiled_charsmap",
-)  # fmt: skip
+)
 
 
 def settle_config(config: Any, header: GgufHeader) -> None:

@@ -28,15 +28,23 @@ BETA_FAST, BETA_SLOW = 32.0, 1.0
 #: Keys that change nothing, and values of others that do not.
 _INFORMATION = ("rope.scaling.finetuned",)
 _NEUTRAL = {
-    "rope.scaling.alpha": (0.0, 1.0), "rope.scaling.yarn_log_multiplier": (0.0,),
+    "rope.scaling.alpha": (0.0, 1.0),
+    "rope.scaling.yarn_log_multiplier": (0.0,),
     "rope.scaling.yarn_ext_factor": (-1.0, 1.0),
-}  # fmt: skip
+}
 _READ = (
-    "rope.freq_base", "rope.freq_base_swa", "rope.dimension_count", "rope.scale_linear",
-    "rope.scaling.type", "rope.scaling.factor", "rope.scaling.attn_factor",
-    "rope.scaling.original_context_length", "rope.scaling.yarn_attn_factor",
-    "rope.scaling.yarn_beta_fast", "rope.scaling.yarn_beta_slow",
-)  # fmt: skip
+    "rope.freq_base",
+    "rope.freq_base_swa",
+    "rope.dimension_count",
+    "rope.scale_linear",
+    "rope.scaling.type",
+    "rope.scaling.factor",
+    "rope.scaling.attn_factor",
+    "rope.scaling.original_context_length",
+    "rope.scaling.yarn_attn_factor",
+    "rope.scaling.yarn_beta_fast",
+    "rope.scaling.yarn_beta_slow",
+)
 #: Llama 3's own smoothing, (low, high) and the context it was trained on.
 _LLAMA3 = (1.0, 4.0, 8192)
 
@@ -206,11 +214,15 @@ def _scaling(header: GgufHeader) -> _Scaling:
             f"{header.path.name}: of {SHORT} and {LONG} it has one alone; convert the model anew"
         )
     return _Scaling(
-        kind, factor, attention, int(fields.get("rope.scaling.original_context_length", context)),
+        kind,
+        factor,
+        attention,
+        int(fields.get("rope.scaling.original_context_length", context)),
         float(fields.get("rope.scaling.yarn_beta_fast", BETA_FAST)),
         float(fields.get("rope.scaling.yarn_beta_slow", BETA_SLOW)),
-        factors.get(SHORT, factors.get(FACTORS)), factors.get(LONG, factors.get(FACTORS)),
-    )  # fmt: skip
+        factors.get(SHORT, factors.get(FACTORS)),
+        factors.get(LONG, factors.get(FACTORS)),
+    )
 
 
 def _rotation(base: float, dims: int, scaling: _Scaling, long: bool = False) -> Rotation:
@@ -239,19 +251,24 @@ def _write(config: Any, own: dict[str, Any], scaling: _Scaling, base: float, dim
     original = {"original_max_position_embeddings": scaling.original}
     if scaling.short is None and scaling.kind == "yarn":
         own |= original | {
-            "rope_type": "yarn", "factor": scaling.factor, "beta_fast": scaling.beta_fast,
-            "beta_slow": scaling.beta_slow, "attention_factor": scaling.attention,
-        }  # fmt: skip
+            "rope_type": "yarn",
+            "factor": scaling.factor,
+            "beta_fast": scaling.beta_fast,
+            "beta_slow": scaling.beta_slow,
+            "attention_factor": scaling.attention,
+        }
     elif scaling.short is None and scaling.attention == 1:
         kind = "default" if scaling.factor == 1 else "linear"
         own |= {"rope_type": kind} | ({"factor": scaling.factor} if kind == "linear" else {})
     elif _is_llama3(scaling, base, dims):
         low, high, context = _LLAMA3
         own |= {
-            "rope_type": "llama3", "factor": float(round(scaling.short.max(), 4)),
-            "low_freq_factor": low, "high_freq_factor": high,
+            "rope_type": "llama3",
+            "factor": float(round(scaling.short.max(), 4)),
+            "low_freq_factor": low,
+            "high_freq_factor": high,
             "original_max_position_embeddings": context,
-        }  # fmt: skip
+        }
     else:  # any frequencies at all can be said as factors of the unscaled ones
         plain = float(base) ** (-np.arange(0, dims, 2) / dims)
         short, long = (
@@ -259,9 +276,11 @@ def _write(config: Any, own: dict[str, Any], scaling: _Scaling, base: float, dim
             for long in (False, True)
         )
         own |= original | {
-            "rope_type": "longrope", "short_factor": short, "long_factor": long,
+            "rope_type": "longrope",
+            "short_factor": short,
+            "long_factor": long,
             "attention_factor": scaling.attention,
-        }  # fmt: skip
+        }
     if "original_max_position_embeddings" in own and hasattr(
         config, "original_max_position_embeddings"
     ):

@@ -16,9 +16,18 @@ from phaseprune.errors import UserError
 PREFIX = "tokenizer.ggml."
 #: Byte-level kinds that begin a text with BOS where ``add_bos_token`` lacks.
 _BOS_BY_KIND = (
-    "llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2",
-    "jina-v5-nano", "tekken", "chameleon",
-)  # fmt: skip
+    "llama3",
+    "llama-v3",
+    "llama-bpe",
+    "falcon3",
+    "falcon-h1",
+    "pixtral",
+    "midm-2.0",
+    "lfm2",
+    "jina-v5-nano",
+    "tekken",
+    "chameleon",
+)
 #: Kinds that take a word which is a token whole, whatever the merges make of it.
 _WHOLE_WORDS = (*_BOS_BY_KIND[:-1], "minicpm5", "youtu")
 #: llama.cpp's own BOS where ``bos_token_id`` lacks, by the tokenizer's model.
@@ -26,20 +35,43 @@ _BOS_IDS = {"llama": 1, "gpt2": 11}
 #: How byte-level kinds split that transformers' table does not have: as GPT-2, digits by
 #: themselves first, as another kind of the table, or by patterns of their own.
 _AS_GPT2 = (
-    "gpt-2", "phi-2", "jina-es", "jina-de", "jina-v2-es", "jina-v2-de", "gigachat", "a.x-4.0",
-    "mellum", "modern-bert", "exaone4", "mpt", "olmo", "jais", "trillion", "granite-docling",
-)  # fmt: skip
+    "gpt-2",
+    "phi-2",
+    "jina-es",
+    "jina-de",
+    "jina-v2-es",
+    "jina-v2-de",
+    "gigachat",
+    "a.x-4.0",
+    "mellum",
+    "modern-bert",
+    "exaone4",
+    "mpt",
+    "olmo",
+    "jais",
+    "trillion",
+    "granite-docling",
+)
 _DIGITS_FIRST = (
-    "starcoder", "refact", "command-r", "smollm", "codeshell", "exaone", "minerva-7b", "mellum2",
-)  # fmt: skip
+    "starcoder",
+    "refact",
+    "command-r",
+    "smollm",
+    "codeshell",
+    "exaone",
+    "minerva-7b",
+    "mellum2",
+)
 _AS_QWEN2 = ("stablelm2", "hunyuan", "solar-open", "grok-2")
 _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 _BLOOM = r" ?[^(\s|.,!?…。，、।۔،)]+"
 _PATTERNS = {
     "falcon": (r"[\p{P}\$\+<=>\^~\|`]+", _GPT2, r"[0-9][0-9][0-9]"),
-    "bloom": (_BLOOM,), "gpt3-finnish": (_BLOOM,), "poro-chat": (_BLOOM,),
+    "bloom": (_BLOOM,),
+    "gpt3-finnish": (_BLOOM,),
+    "poro-chat": (_BLOOM,),
     "viking": (_BLOOM, r"\p{N}"),
-} | dict.fromkeys(_DIGITS_FIRST, (r"\p{N}", _GPT2))  # fmt: skip
+} | dict.fromkeys(_DIGITS_FIRST, (r"\p{N}", _GPT2))
 
 
 def settle_tokenizer(tokenizer: Any, header: GgufHeader) -> None:

@@ -16,8 +16,11 @@ HALVES = ("attention", "mlp")
 GRANULARITIES = {"block": (), "attention": ("attention",), "mlp": ("mlp",), "sublayer": HALVES}
 #: What the candidates of a granularity are called, in the plural.
 NOUNS = {
-    "block": "blocks", "attention": "attention halves", "mlp": "MLP halves", "sublayer": "halves",
-}  # fmt: skip
+    "block": "blocks",
+    "attention": "attention halves",
+    "mlp": "MLP halves",
+    "sublayer": "halves",
+}
 
 Item = int | str
 

@@ -63,13 +63,14 @@ _FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     ),
     "model_type": ('a name, as "llama"', lambda value: isinstance(value, str)),
     "num_hidden_layers": (
-        "a whole number of at least 1", lambda value: type(value) is int and value >= 1
+        "a whole number of at least 1",
+        lambda value: type(value) is int and value >= 1,
     ),
     "tie_word_embeddings": ("true or false", lambda value: isinstance(value, bool)),
     "text_config": ("an object", lambda value: isinstance(value, dict)),
     "quantization_config": ("an object", lambda value: isinstance(value, dict)),
     "auto_map": ("an object", lambda value: isinstance(value, dict)),
-}  # fmt: skip
+}
 
 
 def load_model(
@@ -113,8 +114,13 @@ def load_model(
     check_options(load_model, locals())
     max_memory = None if max_memory is None else parse_bytes(max_memory)
     if not isinstance(name, str | Path):
-        options = {"device": device, "dtype": dtype, "revision": revision, "stream": stream,
-                   "trust_remote_code": trust_remote_code}  # fmt: skip
+        options = {
+            "device": device,
+            "dtype": dtype,
+            "revision": revision,
+            "stream": stream,
+            "trust_remote_code": trust_remote_code,
+        }
         source = in_memory(name, tokenizer, options)
         placement = Resident(name, locate_blocks(name, name.config, blocks))
         return _checked(source, placement, tokenizer, max_memory)
@@ -133,9 +139,15 @@ def load_model(
     if source.gguf_file:
         _check_gguf_tensors(source, config)
     placement = _place(
-        source, config, device, dtype, trust_remote_code, stream, max_memory,
+        source,
+        config,
+        device,
+        dtype,
+        trust_remote_code,
+        stream,
+        max_memory,
         lambda model: locate_blocks(model, config, blocks),
-    )  # fmt: skip
+    )
     return _checked(source, placement, tokenizer, max_memory)
 
 
@@ -308,9 +320,7 @@ def _place(
     chosen = pick_dtype(dtype, device)
     if mapped is not None:
         refuse_unmappable(source, config, stream)
-    loading = Loading(
-        source, device, chosen, trust_remote_code, find, max_memory, mapped, config
-    )  # fmt: skip
+    loading = Loading(source, device, chosen, trust_remote_code, find, max_memory, mapped, config)
     with load_errors(source), plain_index(source):
         kind: type[Placement] = Mapped if mapped is not None else Resident
         if mapped is None and _is_streamed(source, config, device, chosen, stream, max_memory):
@@ -326,9 +336,13 @@ def _place(
 
 
 def _is_streamed(
-    source: Source, config, device: str, dtype: torch.dtype | None, stream: bool | None,
+    source: Source,
+    config,
+    device: str,
+    dtype: torch.dtype | None,
+    stream: bool | None,
     max_memory: int | None,
-) -> bool:  # fmt: skip
+) -> bool:
     """Whether blocks are to be streamed.
 
     Raises:

@@ -178,8 +178,11 @@ def _other_shape(
 
 
 def _unused(model: nn.Module, checkpoint: Checkpoint, used: set[str]) -> list[str]:
-    ignored = [*(getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ()),
-               r"rotary_emb\.inv_freq", r"(^|\.)position_ids$"]  # fmt: skip
+    ignored = [
+        *(getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ()),
+        r"rotary_emb\.inv_freq",
+        r"(^|\.)position_ids$",
+    ]
     return [
         name
         for name in checkpoint.tensors

@@ -244,8 +244,9 @@ class Pass:
                 scale = options.get("scaling")
                 parts.append(_plain_attention(asked, keys, values, visible, scale))
             else:
-                parts.append(_other_attention(attention, module, asked, keys, values, visible,
-                                              options))  # fmt: skip
+                parts.append(
+                    _other_attention(attention, module, asked, keys, values, visible, options)
+                )
         together = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
         return together.index_select(1, self.asking.order)
 
@@ -254,8 +255,10 @@ class Pass:
         own = own.index_select(2, group.index).unflatten(2, (group.units, -1))
         if not group.trunk:
             return own
-        before = [self.trunk[unit, number][which][:, :, None].expand(-1, -1, group.units, -1, -1)
-                  for unit in group.trunk]  # fmt: skip
+        before = [
+            self.trunk[unit, number][which][:, :, None].expand(-1, -1, group.units, -1, -1)
+            for unit in group.trunk
+        ]
         return torch.cat([*before, own], dim=3)
 
     def _original(self, module, options: Mapping[str, Any]) -> tuple[Callable, bool]:
@@ -315,9 +318,7 @@ def _masks(marker, packing: Packing, asking: Asking, dtype: torch.dtype) -> Sequ
         for group, visible, positions in zip(
             packing.groups, asking.visible, asking.positions, strict=True
         ):
-            allowed = marker.function(
-                first, first, positions[:, :, None], group.positions[:, None]
-            )
+            allowed = marker.function(first, first, positions[:, :, None], group.positions[:, None])
             mask = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
             found.append(mask.masked_fill_(~(visible & allowed), _least(dtype))[None])
         made[id(asking)] = found

@@ -111,9 +111,10 @@ def find_pattern(config: Any, blocks: int) -> Pattern | None:
     """
     taken = LLAMA_CPP.get(config.model_type, ())
     lists = {
-        name: kinds for name, kinds in _lists(config, blocks).items()
+        name: kinds
+        for name, kinds in _lists(config, blocks).items()
         if name in taken or _period(kinds) <= blocks // 2
-    }  # fmt: skip
+    }
     if not lists:
         return None
     kinds = tuple(zip(*lists.values(), strict=True))

@@ -64,9 +64,10 @@ class Loading:
         from transformers import AutoModelForCausalLM
 
         gguf = {
-            "gguf_file": self.source.gguf_file, "config": self.config,
+            "gguf_file": self.source.gguf_file,
+            "config": self.config,
             "ignore_mismatched_sizes": True,  # they are refused in ``Resident``, by their names
-        }  # fmt: skip
+        }
         return AutoModelForCausalLM.from_pretrained(
             self.source.directory,
             dtype=self.dtype or "auto",
@@ -108,9 +109,13 @@ class Placement(ABC):
         """
 
     def reload(
-        self, checkpoint: Path, kept: Sequence[int], dtype: torch.dtype, trust_remote_code: bool,
+        self,
+        checkpoint: Path,
+        kept: Sequence[int],
+        dtype: torch.dtype,
+        trust_remote_code: bool,
         max_memory: int | None,
-    ) -> tuple[nn.Module, Report]:  # fmt: skip
+    ) -> tuple[nn.Module, Report]:
         """An exported model, placed as this one is, beside this one.
 
         Args:
@@ -120,10 +125,17 @@ class Placement(ABC):
             trust_remote_code: let the checkpoint's own code run.
             max_memory: as of ``Loading``, for both models.
         """
-        placement, report = self.load(Loading(
-            Source(str(checkpoint), checkpoint), str(self.device), dtype, trust_remote_code,
-            lambda model: self.blocks_path, self._beside(max_memory), self._map_of(kept),
-        ))  # fmt: skip
+        placement, report = self.load(
+            Loading(
+                Source(str(checkpoint), checkpoint),
+                str(self.device),
+                dtype,
+                trust_remote_code,
+                lambda model: self.blocks_path,
+                self._beside(max_memory),
+                self._map_of(kept),
+            )
+        )
         return placement.model, report
 
     def _beside(self, max_memory: int | None) -> int | None:

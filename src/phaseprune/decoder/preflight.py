@@ -229,9 +229,11 @@ def _block_bytes(
     base, blocks = model.base_model_prefix, model.get_submodule(blocks_path)
     if not checkpoint.has_shapes:
         return tuple(sum(p.numel() for p in block.parameters()) * itemsize for block in blocks)
-    paths = ["blk"] if checkpoint.file_type else [
-        blocks_path, f"{base}.{blocks_path}", blocks_path.removeprefix(f"{base}.")
-    ]  # fmt: skip
+    paths = (
+        ["blk"]
+        if checkpoint.file_type
+        else [blocks_path, f"{base}.{blocks_path}", blocks_path.removeprefix(f"{base}.")]
+    )
     totals = dict.fromkeys(range(len(blocks)), 0)
     for name, tensor in checkpoint.tensors.items():
         block = block_of(name, paths)
@@ -267,9 +269,12 @@ def _quantisation(config, checkpoint: Checkpoint) -> Quantisation | None:
 
 
 def _export_words(
-    config, model: nn.Module, blocks_path: str, quantisation: Quantisation | None,
+    config,
+    model: nn.Module,
+    blocks_path: str,
+    quantisation: Quantisation | None,
     checkpoint: Checkpoint,
-) -> tuple[str | None, str | None]:  # fmt: skip
+) -> tuple[str | None, str | None]:
     """Why nothing can be exported, and else what cannot."""
     if quantisation is not None and not checkpoint.file_type:
         return (

@@ -78,9 +78,10 @@ class Original:
         except Exception:  # noqa: BLE001 - a class without defaults: nothing is known of it
             return []
         return [
-            name for name, value in self.values.items()
+            name
+            for name, value in self.values.items()
             if value == self.blocks and COUNTS.fullmatch(name) and name not in read
-        ]  # fmt: skip
+        ]
 
     @cached_property
     def positional(self) -> list[str]:

@@ -61,9 +61,14 @@ def write_kept_weights(
     """
     source = _source_tensors(decoder, in_memory)
     going = destinations(
-        decoder.model, decoder.blocks_path, source, kept, per_block or {}, whole_checkpoint,
+        decoder.model,
+        decoder.blocks_path,
+        source,
+        kept,
+        per_block or {},
+        whole_checkpoint,
         own_names,
-    )  # fmt: skip
+    )
     empty = zeroed_tensors(decoder, *zeroed, going) if zeroed else set()
     source = with_zeros(source, empty)
     shards: list[dict[str, LazyTensor]] = [{}]

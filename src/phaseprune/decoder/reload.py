@@ -156,9 +156,13 @@ def _cache_differences(model, tokens: torch.Tensor, count: int) -> tuple[float, 
     from transformers import GenerationConfig
 
     settings = GenerationConfig(
-        do_sample=False, max_new_tokens=count, min_new_tokens=count, pad_token_id=0,
-        output_logits=True, return_dict_in_generate=True,
-    )  # fmt: skip
+        do_sample=False,
+        max_new_tokens=count,
+        min_new_tokens=count,
+        pad_token_id=0,
+        output_logits=True,
+        return_dict_in_generate=True,
+    )
     mask = torch.ones_like(tokens)
     generated = model.generate(tokens, attention_mask=mask, generation_config=settings)
     logits = model(input_ids=generated.sequences, use_cache=False).logits.float()

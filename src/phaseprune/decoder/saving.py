@@ -148,9 +148,16 @@ def measure_saving(
         for place, (model, source) in enumerate(zip(models, sources, strict=True))
     ]
     return Saving(
-        *costs, _gain(prefill), _gain(decode), repeats, prompt_tokens, new_tokens,
-        str(decoder.device), str(decoder.dtype).removeprefix("torch."), torch.get_num_threads(),
-    )  # fmt: skip
+        *costs,
+        _gain(prefill),
+        _gain(decode),
+        repeats,
+        prompt_tokens,
+        new_tokens,
+        str(decoder.device),
+        str(decoder.dtype).removeprefix("torch."),
+        torch.get_num_threads(),
+    )
 
 
 def record_saving(exported: str | Path, saving: Saving) -> None:

@@ -20,14 +20,31 @@ SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 ADAPTER = "adapter_config.json"
 #: Files worth fetching from the hub besides the weights: never pickles.
 HUB_FILES = [
-    "*.safetensors.index.json", "*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken", "LICENSE*",
-    "LICENCE*", "NOTICE*", "USE_POLICY*",
-]  # fmt: skip
+    "*.safetensors.index.json",
+    "*.json",
+    "*.txt",
+    "*.model",
+    "*.jinja",
+    "*.tiktoken",
+    "LICENSE*",
+    "LICENCE*",
+    "NOTICE*",
+    "USE_POLICY*",
+]
 #: Files that say what tokens a text becomes, of all kinds of tokenizers.
 TOKENIZER_FILES = (
-    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
-    "vocab.*", "merges.txt", "*.model", "tokenizer.model.*", "*.tiktoken", "*.spm", "tekken.json",
-)  # fmt: skip
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.*",
+    "merges.txt",
+    "*.model",
+    "tokenizer.model.*",
+    "*.tiktoken",
+    "*.spm",
+    "tekken.json",
+)
 #: Files that say how a chat is put; ``tokenizer_config.json`` may say so too.
 CHAT_FILES = ("chat_template.jinja", "chat_template.json", "additional_chat_templates/*.jinja")
 _TOKENIZER_CONFIG = "tokenizer_config.json"
@@ -84,8 +101,11 @@ class Source:
         config = self.directory / "config.json"
         for path in ([] if self.gguf_file else [config]) + self.weight_files:
             with open(path, "rb") as handle:
-                digest.update(hashlib.file_digest(handle, "sha256").digest()
-                              if hasattr(hashlib, "file_digest") else _digest(handle))
+                digest.update(
+                    hashlib.file_digest(handle, "sha256").digest()
+                    if hasattr(hashlib, "file_digest")
+                    else _digest(handle)
+                )
         return digest.hexdigest()
 
     @property

@@ -20,9 +20,17 @@ from phaseprune.decoder.pruned_config import COUNTS, Original
 
 #: What a file may say that does not say what the model computes, or that is settled elsewhere.
 ASIDE = frozenset(
-    ("architectures", "auto_map", "dtype", "model_type", "quantization_config", "torch_dtype",
-     "transformers_version", "_name_or_path")
-)  # fmt: skip
+    (
+        "architectures",
+        "auto_map",
+        "dtype",
+        "model_type",
+        "quantization_config",
+        "torch_dtype",
+        "transformers_version",
+        "_name_or_path",
+    )
+)
 DTYPE_KEYS = ("torch_dtype", "dtype")
 #: What GPT-NeoX files call the base and the share of rotary embeddings.
 _OTHER_ROPE_WORDS = {"rope_theta": "rotary_emb_base", "partial_rotary_factor": "rotary_pct"}
@@ -89,9 +97,10 @@ def _edited(
         return {**stated, **said_twice, part: edited}
     # An older file says at the top what transformers now has in a part.
     flat = {
-        name: value for name, value in stated.items()
+        name: value
+        for name, value in stated.items()
         if not (isinstance(value, dict) and name.endswith("_config"))
-    }  # fmt: skip
+    }
     cut = _edited_level(flat, full[part], wanted[part], names, original.blocks, kept)
     return {**stated, **cut}
 
@@ -100,9 +109,10 @@ def _said_twice(stated: Mapping[str, Any] | None, part: str | None) -> list[str]
     """What a file says alike of the part that the blocks belong to and at the top."""
     inner = (stated or {}).get(part)
     return [
-        name for name in (inner if isinstance(inner, dict) else ())
+        name
+        for name in (inner if isinstance(inner, dict) else ())
         if name in stated and stated[name] == inner[name] and name not in ASIDE
-    ]  # fmt: skip
+    ]
 
 
 def _edited_level(
@@ -124,9 +134,7 @@ def _edited_level(
     return edited
 
 
-def _settled(
-    edited: dict[str, Any], config: Any, wanted: Mapping[str, Any]
-) -> dict[str, Any]:
+def _settled(edited: dict[str, Any], config: Any, wanted: Mapping[str, Any]) -> dict[str, Any]:
     """The file with what transformers does not find in it under the words that it has."""
     for _ in range(3):
         read = _read_as(edited, config)
@@ -208,9 +216,13 @@ def _older_words(
 
 
 def _true_periods(
-    edited: Mapping[str, Any], stated: Mapping[str, Any], original: Original, config: Any,
-    wanted: Mapping[str, Any], kept: Sequence[int],
-) -> dict[str, Any]:  # fmt: skip
+    edited: Mapping[str, Any],
+    stated: Mapping[str, Any],
+    original: Original,
+    config: Any,
+    wanted: Mapping[str, Any],
+    kept: Sequence[int],
+) -> dict[str, Any]:
     """The file with its periods true where a list beside them says what each block is.
 
     Such a period (Gemma 3's ``sliding_window_pattern``) is read by programs that do not know the
@@ -233,9 +245,10 @@ def _true_periods(
 
     lists = [name for name, value in ours.items() if name in level and isinstance(value, list)]
     numbers = [
-        (key, key.lstrip("_"), value) for key, value in level.items()
+        (key, key.lstrip("_"), value)
+        for key, value in level.items()
         if type(value) is int and before.get(key) == value
-    ]  # fmt: skip
+    ]
     found = dict(level)
     for listed, (key, name, value) in product(lists, numbers):
         if says(before, listed, name, value) != full[listed]:

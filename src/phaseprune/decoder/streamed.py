@@ -71,9 +71,14 @@ class Streamed(Placement):
     }
 
     def __init__(
-        self, name: str, model: nn.Module, blocks_path: str, reader: WeightReader,
-        stored: Sequence[Sequence[str]], loading: Any,
-    ):  # fmt: skip
+        self,
+        name: str,
+        model: nn.Module,
+        blocks_path: str,
+        reader: WeightReader,
+        stored: Sequence[Sequence[str]],
+        loading: Any,
+    ):
         super().__init__(model, blocks_path)
         self.name, self.reader, self.stored, self.loading = name, reader, stored, loading
         self.prefixes = [f"{blocks_path}.{number}." for number in range(len(self.blocks))]

@@ -133,9 +133,12 @@ def halved(decoder: Decoder, halves: Halves) -> Decoder:
     ]
     names = tuple(map(item_in_words, all_items("sublayer", len(decoder.blocks))))
     return replace(
-        decoder, blocks=nn.ModuleList(modules), block_names=names, packed_length=None,
+        decoder,
+        blocks=nn.ModuleList(modules),
+        block_names=names,
+        packed_length=None,
         reads_alone=False,
-    )  # fmt: skip
+    )
 
 
 @contextmanager

@@ -23,11 +23,19 @@ from phaseprune.errors import UserError
 
 #: safetensors' names of dtypes.
 DTYPES = {
-    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
-    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8,
-    "U8": torch.uint8, "BOOL": torch.bool, "F8_E4M3": torch.float8_e4m3fn,
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+    "F8_E4M3": torch.float8_e4m3fn,
     "F8_E5M2": torch.float8_e5m2,
-}  # fmt: skip
+}
 #: Of those, the ones that weights are computed with.
 COMPUTED = {name: dtype for name, dtype in DTYPES.items() if not name.startswith("F8")}
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
@@ -110,8 +118,10 @@ def write_safetensors(path: Path, tensors: Mapping[str, LazyTensor]) -> None:
     for name, tensor in ordered:
         offsets = [end, end + tensor.nbytes]
         header[name] = {
-            "dtype": _NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": offsets
-        }  # fmt: skip
+            "dtype": _NAMES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": offsets,
+        }
         end = offsets[1]
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
@@ -231,10 +241,15 @@ def _places(path: Path) -> dict[str, Place]:
             "block by block; use --no-stream, or give the unquantised model"
         )
     return {
-        name: Place(path, 8 + length + header[name]["data_offsets"][0], tensor.shape,
-                    COMPUTED[tensor.dtype], stamp)
+        name: Place(
+            path,
+            8 + length + header[name]["data_offsets"][0],
+            tensor.shape,
+            COMPUTED[tensor.dtype],
+            stamp,
+        )
         for name, tensor in stored.items()
-    }  # fmt: skip
+    }
 
 
 def _stamp(path: Path) -> tuple[int, int]:

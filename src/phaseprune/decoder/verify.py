@@ -69,7 +69,7 @@ def _refuse_not_finite(decoder: Decoder, named: Iterable[tuple[str, torch.Tensor
         problem = _problem(decoder, name, tensor) if tensor.is_floating_point() else None
         if problem is not None:
             inside = name.startswith(prefix)
-            place = f"block {name[len(prefix):].split('.')[0]}" if inside else "outside the blocks"
+            place = f"block {name[len(prefix) :].split('.')[0]}" if inside else "outside the blocks"
             raise UserError(f"{decoder.name}: {place} {problem}")
 
 
@@ -276,9 +276,7 @@ def _refuse_other_skip(
         )
 
 
-def readout_difference(
-    decoder: Decoder, hidden: torch.Tensor, expected: torch.Tensor
-) -> float:
+def readout_difference(decoder: Decoder, hidden: torch.Tensor, expected: torch.Tensor) -> float:
     """Max |difference| of the readout of ``[R, T, D]`` states, whole and by rows, from logits."""
     flat = hidden.flatten(0, 1)
     read = read_logits(decoder, flat)
@@ -320,9 +318,7 @@ def _check_fetched(decoder: Decoder) -> float:
     expected, changed, *skipped = logits.split(len(tokens))
     tolerance = TOLERANCE[decoder.dtype] * max(1.0, float(expected.abs().max()))
     _refuse_acausal(decoder, changed - expected, tolerance)
-    difference = max(
-        readout_difference(decoder, whole, own) for own in (expected, watched.logits)
-    )
+    difference = max(readout_difference(decoder, whole, own) for own in (expected, watched.logits))
     _refuse_readout(decoder, difference, tolerance)
     for block, stream, own in zip(skips, streams, skipped, strict=True):
         _refuse_other_skip(decoder, block, stream, own)

@@ -98,9 +98,10 @@ def taylor_scores(
                         "text; try --dtype=float32"
                     )
                 for total, gradient in zip(
-                    sums, torch.autograd.grad(loss / predicted, weights, allow_unused=True),
+                    sums,
+                    torch.autograd.grad(loss / predicted, weights, allow_unused=True),
                     strict=True,
-                ):  # fmt: skip
+                ):
                     if gradient is not None:  # an expert that no token went to
                         total += gradient
                 progress("gradients", number + 1, len(windows))
@@ -109,11 +110,15 @@ def taylor_scores(
             weight.requires_grad_(before)
     products = iter(sums)
     with torch.no_grad():
-        return np.array([
-            sum(float((weight.float() * next(products)).abs().sum(dtype=torch.float64))
-                for weight in block)
-            for block in blocks
-        ])  # fmt: skip
+        return np.array(
+            [
+                sum(
+                    float((weight.float() * next(products)).abs().sum(dtype=torch.float64))
+                    for weight in block
+                )
+                for block in blocks
+            ]
+        )
 
 
 def check_gradients(decoder: Decoder) -> None:

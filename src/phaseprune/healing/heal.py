@@ -67,10 +67,18 @@ def heal(
         UserError: anything that does not do; nothing is loaded or written before that is known.
     """
     sources = prepare_sources(
-        run, Recipe(**recipe), train=train, text=text, drop_overlap=drop_overlap, model=model,
-        dtype=dtype, device=device, revision=revision, trust_remote_code=trust_remote_code,
+        run,
+        Recipe(**recipe),
+        train=train,
+        text=text,
+        drop_overlap=drop_overlap,
+        model=model,
+        dtype=dtype,
+        device=device,
+        revision=revision,
+        trust_remote_code=trust_remote_code,
         blocks=blocks,
-    )  # fmt: skip
+    )
     if step is None:
         step = sources.run.manifest["result"]["chosen_step"]
         if step == 0:
@@ -132,9 +140,12 @@ def heal_step(
                 trained = train(trainer, folder / "state.pt", progress, label)
             exported = _export(sources, decoder, full[0], step, trained, directory)
             healed = load_model(
-                exported.path, device=str(decoder.device), dtype=sources.dtype, stream=False,
+                exported.path,
+                device=str(decoder.device),
+                dtype=sources.dtype,
+                stream=False,
                 trust_remote_code=sources.options["trust_remote_code"],
-            )  # fmt: skip
+            )
             after = measure(healed, run.evaluation, run.manifest["seed"])
             write_measured(folder / "measured.safetensors", before, after)
             directory.update(
@@ -190,9 +201,13 @@ def _finished(sources: Sources, directory: RunDirectory, step: int, state: str) 
 
 
 def _export(
-    sources: Sources, decoder: Decoder, full: Decoder, step: int, trained: State,
+    sources: Sources,
+    decoder: Decoder,
+    full: Decoder,
+    step: int,
+    trained: State,
     directory: RunDirectory,
-) -> Export:  # fmt: skip
+) -> Export:
     """Write the healed checkpoint by the path of all exports, which proves it by reloading."""
     run = sources.run
     shutil.rmtree(directory.model_path, ignore_errors=True)

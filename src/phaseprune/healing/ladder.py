@@ -84,8 +84,10 @@ class Ladder(Result):
     def levelling(self) -> Levelling:
         """The remaining depth at which the curve after healing levels off."""
         if self.after is None:
-            return Levelling(found=False, reason="the full model is not above chance, so there is "
-                             "no retained accuracy")  # fmt: skip
+            return Levelling(
+                found=False,
+                reason="the full model is not above chance, so there is no retained accuracy",
+            )
         return find_levelling(self.depths.tolist(), self.after)
 
     def to_dict(self) -> dict[str, Any]:
@@ -224,10 +226,18 @@ def heal_ladder(
         UserError: as ``heal``, or a ladder that does not do.
     """
     sources = prepare_sources(
-        run, Recipe(**recipe), train=train, text=text, drop_overlap=drop_overlap, model=model,
-        dtype=dtype, device=device, revision=revision, trust_remote_code=trust_remote_code,
+        run,
+        Recipe(**recipe),
+        train=train,
+        text=text,
+        drop_overlap=drop_overlap,
+        model=model,
+        dtype=dtype,
+        device=device,
+        revision=revision,
+        trust_remote_code=trust_remote_code,
         blocks=blocks,
-    )  # fmt: skip
+    )
     steps = list(ladder)
     _check_ladder(sources, steps, seeds)
     check_name(name)
@@ -245,11 +255,14 @@ def heal_ladder(
                 one = replace(sources, recipe=replace(sources.recipe, seed=_seed(sources, seed)))
                 row.append(
                     heal_step(
-                        one, step, arguments=arguments, full=loaded,
+                        one,
+                        step,
+                        arguments=arguments,
+                        full=loaded,
                         progress=_among(progress, place, members),
                         label=f"healing {members} models",
                     )
-                )  # fmt: skip
+                )
             rows.append(tuple(row))
         result = Ladder(tuple(rows), sources.run.blocks, str(folder), state)
         write_json(folder / "ladder.json", result.to_dict())

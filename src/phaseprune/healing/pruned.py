@@ -212,9 +212,12 @@ def shortened(
         folder = Path(scratch) / "model"
         export(full, run.removed(step), folder, merged=read_mixtures(run.merged(step)))
         decoder = load_model(
-            str(folder), device=str(full.device), dtype=dtype, stream=False,
+            str(folder),
+            device=str(full.device),
+            dtype=dtype,
+            stream=False,
             trust_remote_code=type(full.config).__module__.startswith("transformers_modules"),
-        )  # fmt: skip
+        )
         if is_a_part(decoder):
             raise UserError(
                 f"{full.name}: only a part of this checkpoint is loaded (its text part), and a "

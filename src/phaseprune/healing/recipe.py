@@ -83,8 +83,9 @@ def check_recipe(recipe: Recipe) -> None:
         UserError: an unknown word, a number out of its range, or LoRA without peft.
     """
     for option, value, allowed in (
-        ("method", recipe.method, METHODS), ("objective", recipe.objective, OBJECTIVES)
-    ):  # fmt: skip
+        ("method", recipe.method, METHODS),
+        ("objective", recipe.objective, OBJECTIVES),
+    ):
         if value not in allowed:
             raise UserError(
                 f"--{option} is {value!r} and must be one of {', '.join(allowed)}."

@@ -43,9 +43,11 @@ class Measured:
             "decision_margin": float(mean[-1]),
             "decision_margin_ci": [float(low[-1]), float(high[-1])],
             "decision_margin_by_readout": {
-                "mean": mean.tolist(), "ci_low": low.tolist(), "ci_high": high.tolist()
+                "mean": mean.tolist(),
+                "ci_low": low.tolist(),
+                "ci_high": high.tolist(),
             },
-        }  # fmt: skip
+        }
 
 
 @dataclass(frozen=True, repr=False)

@@ -60,9 +60,16 @@ class Sources:
 
 
 def prepare_sources(
-    run: str | Path, recipe: Recipe, *, train: str | Path | None, text: str | Path | None,
-    drop_overlap: bool, model: str | None, dtype: str, **options: Any,
-) -> Sources:  # fmt: skip
+    run: str | Path,
+    recipe: Recipe,
+    *,
+    train: str | Path | None,
+    text: str | Path | None,
+    drop_overlap: bool,
+    model: str | None,
+    dtype: str,
+    **options: Any,
+) -> Sources:
     """Read and check everything that can be checked without weights; arguments as of ``heal``."""
     check_recipe(recipe)
     if recipe.objective == "text" and text is None:

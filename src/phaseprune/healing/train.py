@@ -139,9 +139,12 @@ def _reason(recipe: Recipe, state: State, late: bool) -> str | None:
 
 
 def _step(
-    trainer: Trainer, weights: dict, optimizer: torch.optim.Optimizer, loss: Loss,
+    trainer: Trainer,
+    weights: dict,
+    optimizer: torch.optim.Optimizer,
+    loss: Loss,
     numbers: np.ndarray,
-) -> float:  # fmt: skip
+) -> float:
     """One optimiser step; gives the loss of its batch."""
     objective = trainer.recipe.objective
     parts = list(trainer.material.parts(trainer.decoder, numbers))
@@ -160,9 +163,13 @@ def _step(
 
 @torch.no_grad()
 def _evaluate(
-    trainer: Trainer, state: State, weights: dict, loss: Loss, validation: np.ndarray,
+    trainer: Trainer,
+    state: State,
+    weights: dict,
+    loss: Loss,
+    validation: np.ndarray,
     losses: Sequence[float],
-) -> None:  # fmt: skip
+) -> None:
     """Measure the validation loss, and keep the weights if it is the least so far."""
     objective, total, value = trainer.recipe.objective, 0, 0.0
     for part in trainer.material.parts(trainer.decoder, validation):

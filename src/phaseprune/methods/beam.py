@@ -66,9 +66,15 @@ def beam_search(
             if not new:
                 continue
             sweep = sweep_scores(
-                decoder, judge.rows, judge.needs_vocabulary, live, candidates=new, kept=path.kept,
-                progress=progress, label=f"step {step}: sweep from set {place} of {len(beam)}",
-            )  # fmt: skip
+                decoder,
+                judge.rows,
+                judge.needs_vocabulary,
+                live,
+                candidates=new,
+                kept=path.kept,
+                progress=progress,
+                label=f"step {step}: sweep from set {place} of {len(beam)}",
+            )
             passes += sweep.block_passes
             for block, raw in zip(sweep.blocks, sweep.scores, strict=True):
                 value = judge.figures(raw)[objective]

@@ -94,9 +94,13 @@ def _stages(judge: Judge, rng: np.random.Generator) -> list[Chunk]:
 
 
 def _select(
-    decoder: Decoder, chunks: Sequence[Chunk], objective: str, sets: Sequence[Set],
-    progress: Progress, label: str,
-) -> tuple[dict[Set, float], float]:  # fmt: skip
+    decoder: Decoder,
+    chunks: Sequence[Chunk],
+    objective: str,
+    sets: Sequence[Set],
+    progress: Progress,
+    label: str,
+) -> tuple[dict[Set, float], float]:
     """The sets that are left at the last stage, with their mean over all questions, and passes."""
     seen = {one: np.empty(0) for one in sets}
     passes = 0.0
@@ -115,9 +119,13 @@ def _select(
 
 
 def _values(
-    decoder: Decoder, judge: Judge, objective: str, sets: Sequence[Set], progress: Progress,
+    decoder: Decoder,
+    judge: Judge,
+    objective: str,
+    sets: Sequence[Set],
+    progress: Progress,
     label: str,
-) -> tuple[np.ndarray, int]:  # fmt: skip
+) -> tuple[np.ndarray, int]:
     """``[S, n]`` the objective of sets on each question, larger is better, and block passes."""
     # Neighbours in this order share their first blocks, so that a walk of them shares most.
     blocks = range(len(decoder.blocks))

@@ -22,6 +22,7 @@ DIGITS = 6
 #: Of each question, the figures of a candidate by objective.
 Figures = dict[str, np.ndarray]
 
+
 @dataclass(frozen=True)
 class Judge:
     """Rows to run, and the figures that their scores come to.
@@ -46,9 +47,7 @@ class Judge:
     part: Callable[[Sequence[int]], Judge]
 
 
-def question_judge(
-    decoder: Decoder, prepared: Prepared, streams: int | None = None
-) -> Judge:
+def question_judge(decoder: Decoder, prepared: Prepared, streams: int | None = None) -> Judge:
     """Judge by the questions of a task; ``streams`` as of ``prepare``, for parts of them."""
     task = prepared.task
 
@@ -57,10 +56,14 @@ def question_judge(
         return question_judge(decoder, prepare(decoder, chosen, streams=streams), streams)
 
     return Judge(
-        "questions", len(task.questions), prepared.rows, prepared.needs_vocabulary,
+        "questions",
+        len(task.questions),
+        prepared.rows,
+        prepared.needs_vocabulary,
         lambda scores: by_question(prepared.decide(scores[:, None])),
-        lambda scores: figures(prepared.decide(scores[:, None])), part,
-    )  # fmt: skip
+        lambda scores: figures(prepared.decide(scores[:, None])),
+        part,
+    )
 
 
 def text_judge(decoder: Decoder, windows: Sequence[Sequence[int]], rows: Rows) -> Judge:
@@ -135,9 +138,17 @@ def chunk_figures(
     # The head's rounding averages out over a window's hundreds of tokens, not over an option's few.
     head = matmul_dtype if judge.unit == "windows" else None
     sweep = sweep_scores(
-        decoder, judge.rows, judge.needs_vocabulary, live, candidates=blocks, kept=chunk.kept,
-        matmul_dtype=matmul_dtype, head_dtype=head, progress=progress, label=label,
-    )  # fmt: skip
+        decoder,
+        judge.rows,
+        judge.needs_vocabulary,
+        live,
+        candidates=blocks,
+        kept=chunk.kept,
+        matmul_dtype=matmul_dtype,
+        head_dtype=head,
+        progress=progress,
+        label=label,
+    )
     return [judge.by_unit(scores) for scores in sweep.scores], sweep.block_passes * chunk.share
 
 

@@ -164,4 +164,3 @@ def find_merges(
 
     threshold, merges = largest_threshold(search, number)
     return threshold, merges, collapsing.block_passes
-

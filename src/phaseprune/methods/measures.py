@@ -108,9 +108,13 @@ def _influence_again(work: Work) -> Found:
     order: list[int] = []
     for step in range(1, work.number + 1):
         found = block_changes(
-            work.decoder, sequences, removed=order, seed=work.seed, progress=work.progress,
+            work.decoder,
+            sequences,
+            removed=order,
+            seed=work.seed,
+            progress=work.progress,
             label=f"step {step}: hidden states",
-        )  # fmt: skip
+        )
         left = [block for block in work.candidates if block not in order]
         chosen = rankings.least_first(found.influence, left)[0]
         scores[chosen] = found.influence[chosen]
@@ -128,9 +132,13 @@ def _window(work: Work) -> Found:
 def _perplexity(work: Work) -> Found:
     judge, scores = work.judge(), work.without()
     sweep = sweep_scores(
-        work.decoder, judge.rows, judge.needs_vocabulary, list(range(len(work.decoder.blocks))),
-        candidates=work.candidates, progress=work.progress,
-    )  # fmt: skip
+        work.decoder,
+        judge.rows,
+        judge.needs_vocabulary,
+        list(range(len(work.decoder.blocks))),
+        candidates=work.candidates,
+        progress=work.progress,
+    )
     for block, raw in zip(sweep.blocks, sweep.scores, strict=True):
         scores[block] = np.exp(judge.figures(raw)["text_loss"])
     return Found(rankings.least_first(scores, work.candidates), scores, sweep.block_passes)
@@ -138,9 +146,14 @@ def _perplexity(work: Work) -> Found:
 
 def _paths(work: Work, objective: str, width: int) -> tuple[list[Path], Found]:
     best, passes = beam_search(
-        work.decoder, work.judge(), objective, work.candidates, work.number, width,
+        work.decoder,
+        work.judge(),
+        objective,
+        work.candidates,
+        work.number,
+        width,
         progress=work.progress,
-    )  # fmt: skip
+    )
     scores = work.without()
     scores[list(best[-1].order)] = best[-1].values
     return best, Found(best[-1].order, scores, passes)
@@ -157,27 +170,41 @@ def _beam(work: Work) -> Found:
 
 def _pairwise(work: Work) -> Found:
     surrogate, passes = measure_pairs(
-        work.decoder, work.judge(), JUDGED_BY, work.candidates, pairs=work.number > 1,
+        work.decoder,
+        work.judge(),
+        JUDGED_BY,
+        work.candidates,
+        pairs=work.number > 1,
         progress=work.progress,
-    )  # fmt: skip
+    )
     return Found(*greedy_order(surrogate, work.candidates, work.number), passes)
 
 
 def _evolution(work: Work) -> Found:
     judge, scores = work.judge(streams_of(len(work.decoder.blocks))), work.without()
     sweep = sweep_scores(
-        work.decoder, judge.rows, judge.needs_vocabulary, list(range(len(work.decoder.blocks))),
-        candidates=work.candidates, progress=work.progress, label="without each block",
-    )  # fmt: skip
+        work.decoder,
+        judge.rows,
+        judge.needs_vocabulary,
+        list(range(len(work.decoder.blocks))),
+        candidates=work.candidates,
+        progress=work.progress,
+        label="without each block",
+    )
     for block, raw in zip(sweep.blocks, sweep.scores, strict=True):
         scores[block] = judge.figures(raw)[JUDGED_BY]
     order = rankings.least_first(-scores, work.candidates)
     chosen, passes = order[: work.number], sweep.block_passes
     if 1 < work.number < len(work.candidates):
         chosen, _, spent = evolve(
-            work.decoder, judge, JUDGED_BY, chosen, work.candidates, work.seed,
+            work.decoder,
+            judge,
+            JUDGED_BY,
+            chosen,
+            work.candidates,
+            work.seed,
             progress=work.progress,
-        )  # fmt: skip
+        )
         passes += round(spent)
     return Found(tuple(block for block in order if block in chosen), scores, passes)
 

@@ -41,9 +41,13 @@ def measure_pairs(
     blocks, sign = len(decoder.blocks), SIGNS[objective]
     kept = Kept(kept_budget(decoder, judge.rows))
     raw = trace_scores(
-        decoder, judge.rows, judge.needs_vocabulary, output_only=True, progress=progress,
+        decoder,
+        judge.rows,
+        judge.needs_vocabulary,
+        output_only=True,
+        progress=progress,
         label="full model",
-    )  # fmt: skip
+    )
     base = sign * judge.figures(raw[:, 0])[objective]
     passes = blocks
 
@@ -52,9 +56,15 @@ def measure_pairs(
         nonlocal passes
         live = [block for block in range(blocks) if block != first]
         found = sweep_scores(
-            decoder, judge.rows, judge.needs_vocabulary, live, candidates=others, kept=kept,
-            progress=progress, label=label,
-        )  # fmt: skip
+            decoder,
+            judge.rows,
+            judge.needs_vocabulary,
+            live,
+            candidates=others,
+            kept=kept,
+            progress=progress,
+            label=label,
+        )
         passes += found.block_passes
         values = np.full(blocks, np.nan)
         for block, scores in zip(found.blocks, found.scores, strict=True):

@@ -71,8 +71,7 @@ class Plan(Result):
                 f"{budget['low']} to {budget['high']}), bound by {budget['bound_by']}"
             )
         return [
-            f"{told['model']} on {told['task']} ({told['questions']} questions, "
-            f"{told['scoring']})",
+            f"{told['model']} on {told['task']} ({told['questions']} questions, {told['scoring']})",
             can_go,
             f"order {named(self.order)}",
         ]
@@ -152,9 +151,13 @@ def plan(
 
 
 def make_plan(
-    found: Residuals, trace: Trace, candidates: tuple[int, ...], number: int, seed: int,
+    found: Residuals,
+    trace: Trace,
+    candidates: tuple[int, ...],
+    number: int,
+    seed: int,
     progress: Progress = silent,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """The content of ``plan.json`` from what one walk has kept."""
     influence = found.changes.influence
     order, costs = order_of(found, candidates, number, progress)
@@ -182,8 +185,10 @@ def make_plan(
     ]
     traced = trace.to_dict()
     return {
-        **{key: traced[key] for key in ("model", "task", "scoring", "questions", "blocks",
-                                        "chance", "transition")},
+        **{
+            key: traced[key]
+            for key in ("model", "task", "scoring", "questions", "blocks", "chance", "transition")
+        },
         "accuracy": float(read.correct[:, 0].mean()),
         "order": list(order),
         "budget": predict_budget(influence, order, [one.value for one in left]),
@@ -191,7 +196,7 @@ def make_plan(
         "influence": influence.tolist(),
         "rows": rows,
         "block_passes": found.changes.block_passes,
-    }  # fmt: skip
+    }
 
 
 def _read_off(read: Decisions, left: Sequence[Retained], place: int) -> dict[str, Any]:

@@ -157,9 +157,16 @@ def make_racing(
         doubled = [least * 2**n for n in range(8) if 2 * least * 2**n <= judge.count]
         again = make_chunks(judge, order, [*doubled, judge.count], 0)
     return Racing(
-        options, objective, chunks, again, ends, stream_bytes(decoder, rows.padded_tokens),
-        Kept(budget), matmul_dtype, protect,
-    )  # fmt: skip
+        options,
+        objective,
+        chunks,
+        again,
+        ends,
+        stream_bytes(decoder, rows.padded_tokens),
+        Kept(budget),
+        matmul_dtype,
+        protect,
+    )
 
 
 def race_candidates(
@@ -177,9 +184,16 @@ def race_candidates(
     race, figures, passes = _race(decoder, racing, live, number, progress)
     if racing.matmul_dtype is not None:
         drift, more = bound_drift(
-            decoder, racing.again, racing.objective, live, racing.candidates(live), race,
-            racing.for_drift, progress, f"step {number}",
-        )  # fmt: skip
+            decoder,
+            racing.again,
+            racing.objective,
+            live,
+            racing.candidates(live),
+            race,
+            racing.for_drift,
+            progress,
+            f"step {number}",
+        )
         passes += more
         if drift > racing.for_drift:
             racing.in_full_precision()
@@ -197,9 +211,10 @@ def race_candidates(
     for block, values, dropped in zip(candidates, race.values, race.dropped, strict=True):
         known = values[np.isfinite(values)].tolist()
         lines.append(
-            {"step": number, "block": block} | figures[block]
+            {"step": number, "block": block}
+            | figures[block]
             | {unit: len(known), "dropped": dropped, **of_step, "values": known}
-        )  # fmt: skip
+        )
     return lines
 
 
@@ -221,10 +236,11 @@ def _race(
             seen[block].append(figures)
         race.see(on_each(found, racing.objective))
     means = {
-        block: {name: float(np.concatenate([part[name] for part in parts]).mean())
-                for name in parts[0]}
+        block: {
+            name: float(np.concatenate([part[name] for part in parts]).mean()) for name in parts[0]
+        }
         for block, parts in seen.items()
-    }  # fmt: skip
+    }
     return race, means, passes
 
 

@@ -94,8 +94,10 @@ class Ranking(Result):
         """Plain JSON values; None for a score that is not there, or infinite."""
         scores = [float(score) if np.isfinite(score) else None for score in self.scores]
         found = asdict(self) | {
-            "protect": list(self.protect), "order": list(self.order), "scores": scores
-        }  # fmt: skip
+            "protect": list(self.protect),
+            "order": list(self.order),
+            "scores": scores,
+        }
         by_number, merges = found.pop("by_number"), found.pop("merges")
         found |= {} if by_number is None else {"by_number": list(map(list, by_number))}
         if merges is not None:
@@ -171,9 +173,7 @@ def free_blocks(decoder: Decoder, method: Method, protect: Collection[int]) -> t
     return rankings.removable(blocks, protected)
 
 
-def check_measurable(
-    decoder: Decoder, method: Method, free: tuple[int, ...], number: int
-) -> None:
+def check_measurable(decoder: Decoder, method: Method, free: tuple[int, ...], number: int) -> None:
     """Refuse, before anything is paid for, what a method cannot be measured on.
 
     Raises:

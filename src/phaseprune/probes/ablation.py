@@ -67,11 +67,18 @@ class Ablation(Result):
     def to_dict(self) -> dict[str, Any]:
         """The content of ``ablation.json``: plain JSON values."""
         trace = self.trace.to_dict()
-        figures = ("decision_margin", "accuracy", "removal_margin", "removal_accuracy",
-                   "difference")  # fmt: skip
+        figures = (
+            "decision_margin",
+            "accuracy",
+            "removal_margin",
+            "removal_accuracy",
+            "difference",
+        )
         return {
-            **{key: trace[key] for key in ("model", "task", "scoring", "questions", "chance",
-                                           "transition")},
+            **{
+                key: trace[key]
+                for key in ("model", "task", "scoring", "questions", "chance", "transition")
+            },
             "kind": self.kind,
             "calibration_questions": self.calibration_questions,
             "full": {
@@ -80,10 +87,12 @@ class Ablation(Result):
             },
             "blocks": self.blocks.tolist(),
             "phases": [self.trace.transition.phase(block) for block in self.blocks.tolist()],
-            **{name: {k: v.tolist() for k, v in asdict(getattr(self, name)).items()}
-               for name in figures},
+            **{
+                name: {k: v.tolist() for k, v in asdict(getattr(self, name)).items()}
+                for name in figures
+            },
             "block_passes": self.block_passes,
-        }  # fmt: skip
+        }
 
     def plot(self):
         """A matplotlib figure of the Decision Margin by the ablated block."""
@@ -190,9 +199,12 @@ def ablate(
         if kind == "mean" and not means:
             means.extend(mean_contributions(decoder, calibration_rows.rows, progress=progress))
         found = branch_scores(
-            decoder, some.rows, some.needs_vocabulary, ablation_births(kind, count, means),
+            decoder,
+            some.rows,
+            some.needs_vocabulary,
+            ablation_births(kind, count, means),
             progress=tell,
-        )  # fmt: skip
+        )
         decisions = some.decide(found.scores)
         return {
             "base": found.base,

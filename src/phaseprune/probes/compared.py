@@ -103,8 +103,11 @@ class Similarity(Result):
     def _lines(self) -> list[str]:
         last = self.models[-1]
         alike = last.alike
-        telling = {"states": "states are the more alike", "decisions": "decisions are the more "
-                   "alike", None: "neither is significantly more alike"}  # fmt: skip
+        telling = {
+            "states": "states are the more alike",
+            "decisions": "decisions are the more alike",
+            None: "neither is significantly more alike",
+        }
         return [
             f"{self.model} on {self.task} ({self.questions} questions, {self.scoring}), "
             f"{len(self.models)} pruned {'model' if len(self.models) == 1 else 'models'}",
@@ -241,9 +244,7 @@ def _together(task: Task, parts: Sequence[Decisions], members: Sequence[np.ndarr
         scores[of, :, :width] = part.scores
         if given is not None:
             given[of, :, :width] = part.given_probabilities
-    return Decisions(
-        scores, task.gold, task.options, given, parts[0].letters, task.exchangeable
-    )
+    return Decisions(scores, task.gold, task.options, given, parts[0].letters, task.exchangeable)
 
 
 def _output(decisions: Decisions, seed: int) -> dict[str, Any]:

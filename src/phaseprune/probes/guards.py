@@ -57,8 +57,13 @@ class Guard:
     tokens: int = 32
 
     def __post_init__(self):
-        least = {"windows": 2, "window_tokens": 2, "prompts": 2, "prompt_tokens": 1,
-                 "tokens": PIECE}  # fmt: skip
+        least = {
+            "windows": 2,
+            "window_tokens": 2,
+            "prompts": 2,
+            "prompt_tokens": 1,
+            "tokens": PIECE,
+        }
         for name, smallest in least.items():
             if getattr(self, name) < smallest:
                 raise UserError(
@@ -111,20 +116,36 @@ class TextGuard:
             UserError: the model gives NaN.
         """
         raw = trace_scores(
-            self.decoder, self.rows, True, removed=removed, output_only=True, progress=progress,
+            self.decoder,
+            self.rows,
+            True,
+            removed=removed,
+            output_only=True,
+            progress=progress,
             label=f"{label}: text",
-        )  # fmt: skip
+        )
         rows = _rows_at_once(self.decoder, self.prompts.shape[1] + self.tokens)
         guess = cached_tokens(
-            self.decoder, self.prompts, self.tokens, removed=removed, rows=rows, progress=progress,
+            self.decoder,
+            self.prompts,
+            self.tokens,
+            removed=removed,
+            rows=rows,
+            progress=progress,
             label=f"{label}: continuations, guessed",
-        )  # fmt: skip
+        )
         if guess is None and (similar or full):
             guess = np.array((similar or full)["continuations"])
         continuations = greedy_tokens(
-            self.decoder, self.prompts, self.tokens, removed=removed, guess=guess, rows=rows,
-            progress=progress, label=f"{label}: continuations",
-        )  # fmt: skip
+            self.decoder,
+            self.prompts,
+            self.tokens,
+            removed=removed,
+            guess=guess,
+            rows=rows,
+            progress=progress,
+            label=f"{label}: continuations",
+        )
         losses = -raw[:, 0, 0] / (len(self.windows[0]) - 1)
         figures = guard_figures(losses, continuations, full, self.seed)
         return figures | {"guessing": guessing_loss(self.decoder)}

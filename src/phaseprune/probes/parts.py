@@ -110,9 +110,13 @@ def _together(parts: list[Part]) -> Part:
 
 
 def parts_trace(
-    run: RunDirectory, decoder: Decoder, prepared: Prepared, base: np.ndarray, seed: int,
+    run: RunDirectory,
+    decoder: Decoder,
+    prepared: Prepared,
+    base: np.ndarray,
+    seed: int,
     transition: Transition | None = None,
-) -> Trace:  # fmt: skip
+) -> Trace:
     """The full model's trace from the parts' scores, written where the run has none yet.
 
     With ``transition``, found on other questions, its phases are this one's.

@@ -75,15 +75,25 @@ class Perturbation(Result):
         """The content of ``perturbation.json``: plain JSON values."""
         trace, blocks = self.trace.to_dict(), len(self.trace.readouts) - 1
         return {
-            **{key: trace[key] for key in ("model", "task", "scoring", "questions", "blocks",
-                                           "readouts", "chance", "transition")},
+            **{
+                key: trace[key]
+                for key in (
+                    "model",
+                    "task",
+                    "scoring",
+                    "questions",
+                    "blocks",
+                    "readouts",
+                    "chance",
+                    "transition",
+                )
+            },
             "noise": self.noise.tolist(),
             "noise_seeds": self.noise_seeds,
             "decision_margin": {k: v.tolist() for k, v in asdict(self.decision_margin).items()},
             "accuracy": {k: v.tolist() for k, v in asdict(self.accuracy).items()},
             "halving": [
-                {"readout": curve.readouts[0], **asdict(curve.halving)}
-                for curve in self.by_readout
+                {"readout": curve.readouts[0], **asdict(curve.halving)} for curve in self.by_readout
             ],
             "phases": {name: curve.to_dict() for name, curve in self.by_phase.items()},
             "phase_difference": self.phase_difference
@@ -91,7 +101,7 @@ class Perturbation(Result):
             "paper": PAPER,
             "block_passes": self.block_passes,
             "block_passes_bound": most_passes(len(self.noise) - 1, self.noise_seeds, blocks),
-        }  # fmt: skip
+        }
 
     def plot(self):
         """A matplotlib figure of the Decision Margin by the readout of the noise."""
@@ -229,9 +239,12 @@ def perturb(
         run = RunDirectory(Path(scratch if out is None else out))
         with run.open(
             run_identity("perturb", decoder, task, seed, options | phases_option(transition)),
-            {"arguments": arguments, "evaluation_questions": len(task.questions),
-             **prepared.input_counts},
-        ) as state:  # fmt: skip
+            {
+                "arguments": arguments,
+                "evaluation_questions": len(task.questions),
+                **prepared.input_counts,
+            },
+        ) as state:
             parts = measured_parts(
                 run, decoder, task, births.streams, measure, progress, "noisy streams, questions"
             )

@@ -153,16 +153,24 @@ def phasewise(
     rows = prepare(decoder, evaluation_task, streams=1 + 3 * most_sets(len(free), draws) // 2)
     counts, inputs = sides_counted(traced_rows, rows)
     identity = run_identity(
-        "phasewise", decoder, task, seed,
+        "phasewise",
+        decoder,
+        task,
+        seed,
         {"draws": draws, "most": most, "protect": protect} | counts | phases_option(transition),
-    )  # fmt: skip
+    )
     with tempfile.TemporaryDirectory() as scratch:
         run = RunDirectory(Path(scratch if out is None else out))
         with run.open(identity, {"arguments": arguments, **counts, **inputs}) as state:
             trace = recorded_trace(
-                run, decoder, traced_rows, seed, progress, "full model, calibration questions",
+                run,
+                decoder,
+                traced_rows,
+                seed,
+                progress,
+                "full model, calibration questions",
                 transition,
-            )  # fmt: skip
+            )
             largest = _largest(trace.transition, most, protect, calibration_task)
             if state != "finished":
                 _score(
@@ -187,9 +195,7 @@ def check_draws(draws: int, most: int | None) -> None:
         raise UserError(f"--most={most}: at least 1 block must be removed")
 
 
-def _largest(
-    transition: Transition, most: int | None, protect: Collection[int], task: Task
-) -> int:  # fmt: skip
+def _largest(transition: Transition, most: int | None, protect: Collection[int], task: Task) -> int:
     """The largest number of blocks to remove at once.
 
     Raises:
@@ -236,9 +242,16 @@ def _refuse_chance(full: np.ndarray, task: Task) -> None:
 
 
 def _score(
-    run: RunDirectory, decoder: Decoder, rows: Prepared, transition: Transition, largest: int,
-    draws: int, protect: Collection[int], seed: int, progress: Progress,
-) -> None:  # fmt: skip
+    run: RunDirectory,
+    decoder: Decoder,
+    rows: Prepared,
+    transition: Transition,
+    largest: int,
+    draws: int,
+    protect: Collection[int],
+    seed: int,
+    progress: Progress,
+) -> None:
     """Score what is missing, a number of removed blocks at a time; 0 is the full model."""
     done = {tuple(line["blocks"]) for line in run.candidates()}
     kinds = kinds_of(transition.silent_blocks, transition.decisive_blocks, protect)
@@ -251,17 +264,26 @@ def _score(
             continue
         began = time.perf_counter()
         sweep = set_scores(
-            decoder, rows.rows, rows.needs_vocabulary, missing, progress=progress,
+            decoder,
+            rows.rows,
+            rows.needs_vocabulary,
+            missing,
+            progress=progress,
             label=f"{number} of {largest} blocks removed: {len(missing)} sets",
-        )  # fmt: skip
+        )
         seconds = time.perf_counter() - began
         lines = []
         for blocks, scores in zip(missing, sweep.scores, strict=True):
-            lines.append({
-                "removed_blocks": number, "kinds": drawn[blocks], "blocks": list(blocks),
-                **scored(rows, scores),
-                "block_passes": sweep.block_passes, "naive_block_passes": sweep.naive_passes,
-                "seconds": round(seconds, 3),
-            })  # fmt: skip
+            lines.append(
+                {
+                    "removed_blocks": number,
+                    "kinds": drawn[blocks],
+                    "blocks": list(blocks),
+                    **scored(rows, scores),
+                    "block_passes": sweep.block_passes,
+                    "naive_block_passes": sweep.naive_passes,
+                    "seconds": round(seconds, 3),
+                }
+            )
         run.append_candidates(lines)
         run.add_timings(phasewise=seconds)

@@ -60,9 +60,13 @@ class _Measured:
 
 
 def conclude(
-    lines: list[dict[str, Any]], rows: Prepared, transition: Transition, draws: int, seed: int,
+    lines: list[dict[str, Any]],
+    rows: Prepared,
+    transition: Transition,
+    draws: int,
+    seed: int,
     protect: Sequence[int] = (),
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """What all sets come to: the ``result`` of the manifest.
 
     Args:
@@ -128,9 +132,11 @@ def _measured(lines, suffix: str, kinds, chances, transition: Transition, seed: 
         [line["blocks"][0] for line in single], right(single, suffix), full, chances, seed
     )
     near = [
-        block for kind in ("near_silent", "near_decisive") if kind in kinds
+        block
+        for kind in ("near_silent", "near_decisive")
+        if kind in kinds
         for block in kinds[kind].blocks
-    ]  # fmt: skip
+    ]
     blocks = len(transition.silent_blocks) + len(transition.decisive_blocks)
     jump = fit_jump(costs, near, transition.readout, blocks)
     compared = compare_phases(sets, full, chances, seed)
@@ -187,9 +193,7 @@ def _difference(of: Difference) -> dict[str, Any]:
     }
 
 
-def _needed(
-    value: float, ci: tuple[float, float], p_value: float, questions: int
-) -> int | None:  # fmt: skip
+def _needed(value: float, ci: tuple[float, float], p_value: float, questions: int) -> int | None:
     """Questions that would decide what these have not."""
     if p_value < SIGNIFICANCE:
         return None
@@ -224,18 +228,24 @@ def _regression(of: _Measured, transition: Transition) -> dict[str, Any]:
     fit = of.jump
     return {
         "costs": [
-            {"block": block, "phase": transition.phase(block), "cost": one.value,
-             "ci": list(one.ci)}
+            {
+                "block": block,
+                "phase": transition.phase(block),
+                "cost": one.value,
+                "ci": list(one.ci),
+            }
             for block, one in zip(of.costs.blocks, of.costs.costs, strict=True)
         ],
-        "fit": None if fit is None else {
+        "fit": None
+        if fit is None
+        else {
             "blocks": list(fit.blocks),
             "level": _coefficient(fit.level),
             "slope": _coefficient(fit.slope),
             "jump": _coefficient(fit.jump),
             "residual": fit.residual,
         },
-    }  # fmt: skip
+    }
 
 
 def _coefficient(of: Coefficient) -> dict[str, Any]:

@@ -16,9 +16,16 @@ import numpy as np
 
 #: The kinds, in the order in which they are drawn: a kind may take sets of those before it.
 KINDS = (
-    "anywhere", "silent", "decisive", "later_silent", "near_silent", "near_decisive",
-    "window_silent", "window_across", "window_decisive",
-)  # fmt: skip
+    "anywhere",
+    "silent",
+    "decisive",
+    "later_silent",
+    "near_silent",
+    "near_decisive",
+    "window_silent",
+    "window_across",
+    "window_decisive",
+)
 #: The share of a model's blocks that are called its first ones (rounded up): 4 of 32, 2 of 14.
 FIRST_SHARE = 0.1
 
@@ -60,9 +67,10 @@ class Windows:
         found = [tuple(range(first, first + number)) for first in self.blocks]
         own = set(self.blocks)
         return [
-            one for one in found
+            one
+            for one in found
             if own.issuperset(one) and (self.across is None or one[0] < self.across <= one[-1])
-        ]  # fmt: skip
+        ]
 
     def count(self, number: int) -> int:
         """How many there are."""
@@ -144,9 +152,11 @@ def drawn_sets(
     sets: dict[Blocks, list[str]] = {}
     for name, kind in kinds.items():
         known = [
-            one for other, drawn in of.items() for one in drawn
+            one
+            for other, drawn in of.items()
+            for one in drawn
             if set(kind.blocks) <= set(kinds[other].blocks)
-        ]  # fmt: skip
+        ]
         of[name] = kind.draw(number, most, [seed, number, KINDS.index(name)], known)
         for one in of[name]:
             sets.setdefault(one, []).append(name)

@@ -82,15 +82,21 @@ def similarity(
         began = time.perf_counter()
         with directory.open(
             run_identity("similarity", decoder, asked, seed, options),
-            {"arguments": arguments, "evaluation_questions": len(asked.questions), **inputs,
-             "of_run": run and str(run)},
-        ) as state:  # fmt: skip
+            {
+                "arguments": arguments,
+                "evaluation_questions": len(asked.questions),
+                **inputs,
+                "of_run": run and str(run),
+            },
+        ) as state:
             seen = _see_all(directory, decoder, prepared, members, models, seed, progress)
             found = replace(
                 summarize(decoder, asked, prepared, members, seen, removals, seed),
-                run=run and str(run), chosen_step=chosen_step, state=state,
+                run=run and str(run),
+                chosen_step=chosen_step,
+                state=state,
                 block_passes=block_passes(len(decoder.blocks), models),
-            )  # fmt: skip
+            )
             if state != "finished":
                 write_json(directory.path / "similarity.json", found.to_dict())
                 directory.add_timings(similarity=time.perf_counter() - began)
@@ -133,18 +139,26 @@ def _see_all(
                 progress("similarity", here[0], sum(batches))
 
             seen = see_minibatch(decoder, one, of, models, seed, tell)
-            write_arrays(path, {
-                f"{name}.{model}": array
-                for name in ("cross", "own", "scores")
-                for model, array in enumerate(getattr(seen, name))
-            })  # fmt: skip
+            write_arrays(
+                path,
+                {
+                    f"{name}.{model}": array
+                    for name in ("cross", "own", "scores")
+                    for model, array in enumerate(getattr(seen, name))
+                },
+            )
         arrays = read_arrays(path)
         found.append(
-            Seen(*(
-                tuple(arrays[f"{name}.{model}"] for model in range(count))
-                for name, count in (("cross", len(models) - 1), ("own", len(models)),
-                                    ("scores", len(models)))
-            ))
-        )  # fmt: skip
+            Seen(
+                *(
+                    tuple(arrays[f"{name}.{model}"] for model in range(count))
+                    for name, count in (
+                        ("cross", len(models) - 1),
+                        ("own", len(models)),
+                        ("scores", len(models)),
+                    )
+                )
+            )
+        )
         done += batches[number]
     return found

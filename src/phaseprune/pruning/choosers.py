@@ -58,9 +58,14 @@ class BySearch:
         """
         began, number, judge = time.perf_counter(), len(search.steps), task.judge
         sweep = search.units.sweep(
-            judge.rows, judge.needs_vocabulary, search.removed, free, kept=task.kept,
-            progress=progress, label=f"step {number}",
-        )  # fmt: skip
+            judge.rows,
+            judge.needs_vocabulary,
+            search.removed,
+            free,
+            kept=task.kept,
+            progress=progress,
+            label=f"step {number}",
+        )
         seconds = round(time.perf_counter() - began, 3)
         return [
             {"step": number, _key(search): unit}
@@ -82,9 +87,14 @@ class ByRacing(BySearch):
         (task,) = search.tasks
         how = search.request.choice.how
         self.racing = make_racing(
-            search.units.decoder, task.judge, search.objective, how, search.request.seed,
-            race_products(search, task), search.protected,
-        )  # fmt: skip
+            search.units.decoder,
+            task.judge,
+            search.objective,
+            how,
+            search.request.seed,
+            race_products(search, task),
+            search.protected,
+        )
         for number in range(1, len(search.steps)):
             self.racing.learn(task.scored(number))
 
@@ -121,10 +131,16 @@ class ByRanking:
             choice, task = search.request.choice, search.tasks[0].calibration.task
             name = looked_at(choice, task, search.text)
             ranking = rank_free(
-                search.units.decoder, choice.method, name,
-                None if search.text is not None or name is None else task, search.text,
-                search.free, search.stop.most, search.request.seed, progress,
-            )  # fmt: skip
+                search.units.decoder,
+                choice.method,
+                name,
+                None if search.text is not None or name is None else task,
+                search.text,
+                search.free,
+                search.stop.most,
+                search.request.seed,
+                progress,
+            )
             found = ranking.to_dict() | {"seconds": round(time.perf_counter() - began, 3)}
             search.run.update(ranking=found)
         return found

@@ -57,9 +57,13 @@ def removed_up_to(run: RunDirectory, step: int) -> list[Item]:
 
 
 def export_run(
-    decoder: Decoder, run: RunDirectory, *, step: int | None = None, out: str | Path | None = None,
+    decoder: Decoder,
+    run: RunDirectory,
+    *,
+    step: int | None = None,
+    out: str | Path | None = None,
     repair_labels: bool = False,
-) -> Export:  # fmt: skip
+) -> Export:
     """Export the model of one step of a pruning run.
 
     Args:
@@ -79,9 +83,12 @@ def export_run(
 
 
 def _export_step(
-    decoder: Decoder, run: RunDirectory, step: int | None, out: str | Path | None,
+    decoder: Decoder,
+    run: RunDirectory,
+    step: int | None,
+    out: str | Path | None,
     repair_labels: bool,
-) -> Export:  # fmt: skip
+) -> Export:
     manifest, steps = run.manifest, run.steps()
     if difference := model_difference(manifest["model"], decoder.source.identity):
         raise UserError(
@@ -111,9 +118,7 @@ def _export_step(
     return exported
 
 
-def export_figures(
-    run: RunDirectory, step: int, repair_labels: bool = False
-) -> dict[str, Any]:
+def export_figures(run: RunDirectory, step: int, repair_labels: bool = False) -> dict[str, Any]:
     """The figures of a step; of several tasks, those of each under ``tasks``.
 
     Args:

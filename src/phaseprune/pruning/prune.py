@@ -130,13 +130,30 @@ def prune(
     """
     tasks = [task] if isinstance(task, Task) else list(task)
     request = PruneRequest(
-        tasks=len(tasks), weights=weights, combine=combine, remove=remove, ratio=ratio,
-        keep_accuracy=keep_accuracy, keep_text_loss=keep_text_loss, method=method,
-        objective=objective, protect=protect, granularity=granularity, among=among,
-        keep_period=keep_period, search=search, race_alpha=race_alpha,
-        race_tolerance=race_tolerance, race_dtype=race_dtype, text=text, guard=guard,
-        calibration=calibration, evaluation=evaluation, seed=seed, transition=transition,
-    )  # fmt: skip
+        tasks=len(tasks),
+        weights=weights,
+        combine=combine,
+        remove=remove,
+        ratio=ratio,
+        keep_accuracy=keep_accuracy,
+        keep_text_loss=keep_text_loss,
+        method=method,
+        objective=objective,
+        protect=protect,
+        granularity=granularity,
+        among=among,
+        keep_period=keep_period,
+        search=search,
+        race_alpha=race_alpha,
+        race_tolerance=race_tolerance,
+        race_dtype=race_dtype,
+        text=text,
+        guard=guard,
+        calibration=calibration,
+        evaluation=evaluation,
+        seed=seed,
+        transition=transition,
+    )
     return run_request(decoder, tasks, request, out=out, arguments=arguments, progress=progress)
 
 
@@ -218,36 +235,54 @@ def open_search(
         own_runs = [run]
         if several:
             own_runs = [RunDirectory(run.path / folder) for folder in folders]
-            state = opened.enter_context(run.open(
-                tasks_identity(PRUNE_TASKS, decoder, tasks, folders, sides, request.seed, options),
-                {**noted, "tasks": folders, **_summed([*chosen_on, *scored_on])},
-            ))  # fmt: skip
+            state = opened.enter_context(
+                run.open(
+                    tasks_identity(
+                        PRUNE_TASKS, decoder, tasks, folders, sides, request.seed, options
+                    ),
+                    {**noted, "tasks": folders, **_summed([*chosen_on, *scored_on])},
+                )
+            )
             together = [TasksStep(**line) for line in run.steps()]
         found = []
         for place, (task, own, folder) in enumerate(zip(tasks, own_runs, folders, strict=True)):
             calibration, evaluation = chosen_on[place], scored_on[place]
             counts, inputs = sides_counted(calibration, evaluation)
-            told = {"task_settings": dict(task.settings),
-                    "label_tokens": label_tokens(decoder, evaluation.task)}  # fmt: skip
-            begun = opened.enter_context(own.open(
-                run_identity("prune", decoder, task, request.seed, options | counts),
-                {**noted, **told, **counts, **inputs},
-                # Of several tasks, one may be concluded already where the whole run is not.
-                adds=several and state != "finished",
-            ))  # fmt: skip
+            told = {
+                "task_settings": dict(task.settings),
+                "label_tokens": label_tokens(decoder, evaluation.task),
+            }
+            begun = opened.enter_context(
+                own.open(
+                    run_identity("prune", decoder, task, request.seed, options | counts),
+                    {**noted, **told, **counts, **inputs},
+                    # Of several tasks, one may be concluded already where the whole run is not.
+                    adds=several and state != "finished",
+                )
+            )
             full = recorded_trace(
-                own, decoder, evaluation, request.seed,
+                own,
+                decoder,
+                evaluation,
+                request.seed,
                 named(folder, progress) if several else progress,
-                "full model, evaluation questions", request.transition,
-            )  # fmt: skip
+                "full model, evaluation questions",
+                request.transition,
+            )
             steps = [Step(**line) for line in own.steps()]
-            found.append(TaskSearch(
-                folder, own, full, calibration, evaluation, judges[place], Kept(shares[place]),
-                steps,
-            ))  # fmt: skip
-        search = Search(
-            request, units, free, stop, run, found, together, text, guarded, pattern
-        )
+            found.append(
+                TaskSearch(
+                    folder,
+                    own,
+                    full,
+                    calibration,
+                    evaluation,
+                    judges[place],
+                    Kept(shares[place]),
+                    steps,
+                )
+            )
+        search = Search(request, units, free, stop, run, found, together, text, guarded, pattern)
         yield search, state if several else begun
 
 
@@ -268,9 +303,12 @@ def limits(decoder: Decoder, request: PruneRequest) -> tuple[tuple[Item, ...], S
 
 
 def _options(
-    request: PruneRequest, stop: Stop, folders: Sequence[str], text: PlainText | None,
+    request: PruneRequest,
+    stop: Stop,
+    folders: Sequence[str],
+    text: PlainText | None,
     guard: TextGuard | None,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """The options of a run's identity; what is not asked for is not in it."""
     choice = request.choice
     options = {**choice.options, "remove": stop.most, "keep_accuracy": stop.keep_accuracy}

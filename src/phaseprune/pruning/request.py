@@ -80,9 +80,13 @@ class PruneRequest:
     def choice(self) -> Choice:
         """What chooses."""
         return find_choice(
-            self.method, self.objective, self.search, self.race_alpha, self.race_tolerance,
+            self.method,
+            self.objective,
+            self.search,
+            self.race_alpha,
+            self.race_tolerance,
             self.race_dtype,
-        )  # fmt: skip
+        )
 
     @property
     def rules(self) -> dict[str, Any]:
@@ -169,12 +173,14 @@ class PruneRequest:
             return
         word, halves = self.choice.word, f"--granularity={self.granularity}"
         for at_fault, what in (
-            (self.choice.ranks, f"{word} ranks all blocks at once; leave it out, or give "
-                                "--protect"),
+            (
+                self.choice.ranks,
+                f"{word} ranks all blocks at once; leave it out, or give --protect",
+            ),
             (self.races, "--search=racing does not; leave it out"),
             (self.granularity != "block", f"{halves} does not; leave it out"),
             *others,
-        ):  # fmt: skip
+        ):
             if at_fault:
                 raise UserError(f"{lead} {what}")
 
@@ -241,8 +247,12 @@ class PruneRequest:
         """
         method, halves = self.choice.method, self.granularity != "block"
         source = method.paper + (f", arXiv {method.arxiv}" if method.arxiv else "")
-        units = {"block": "Blocks", "attention": "Attention halves of blocks",
-                 "mlp": "MLP halves of blocks", "sublayer": "Halves of blocks"}  # fmt: skip
+        units = {
+            "block": "Blocks",
+            "attention": "Attention halves of blocks",
+            "mlp": "MLP halves of blocks",
+            "sublayer": "Halves of blocks",
+        }
         what = f"{units[self.granularity]} were chosen by {method.name} ({method.title}; {source})"
         what += f" on {looked_at}." if looked_at else ", which looks at no questions."
         if self.among == "decisive":

@@ -180,9 +180,11 @@ def _of_task(search: Search, task: TaskSearch, chosen: int) -> dict[str, Any]:
     """The ``result`` of a run of one task, or of one of several at the step that all chose."""
     steps, chances = task.steps, 1 / task.evaluation.task.options
     loss = largest_loss(
-        [step.correct for step in steps], [step.removed for step in steps],
-        [step.phase for step in steps], chances,
-    )  # fmt: skip
+        [step.correct for step in steps],
+        [step.removed for step in steps],
+        [step.phase for step in steps],
+        chances,
+    )
     collapsed_at = next((step.step for step in steps if step.collapsed), None)
     result = {
         **choose(steps, chosen),
@@ -206,9 +208,7 @@ def _of_task(search: Search, task: TaskSearch, chosen: int) -> dict[str, Any]:
     return result
 
 
-def _of_all(
-    search: Search, chosen: TasksStep, each: list[dict[str, Any]]
-) -> dict[str, Any]:
+def _of_all(search: Search, chosen: TasksStep, each: list[dict[str, Any]]) -> dict[str, Any]:
     """The ``result`` of the whole run of several tasks."""
     request, steps = search.request, search.together
     tasks = {
@@ -252,10 +252,18 @@ def _short(task: TaskSearch, result: dict[str, Any], chosen: int) -> dict[str, A
         **{
             key: result[key]
             for key in (
-                "full", "pruned", "against_full", "retained", "retained_ci", "retained_debiased",
-                "retained_debiased_ci", "collapsed", "collapsed_how", "collapsed_at_step",
+                "full",
+                "pruned",
+                "against_full",
+                "retained",
+                "retained_ci",
+                "retained_debiased",
+                "retained_debiased_ci",
+                "collapsed",
+                "collapsed_how",
+                "collapsed_at_step",
             )
-        },  # fmt: skip
+        },
         "removed_of_phase": {name: phases.count(name) for name in ("silent", "decisive")},
     }
 

@@ -278,31 +278,36 @@ def _full_model(search: Search, progress: Progress) -> Chosen:
         known = {}
         if search.objective is not None and not search.by_questions:
             raw = search.units.trace(
-                task.judge.rows, task.judge.needs_vocabulary, [], output_only=True,
-                progress=progress, label=_label([], "text"),
-            )  # fmt: skip
+                task.judge.rows,
+                task.judge.needs_vocabulary,
+                [],
+                output_only=True,
+                progress=progress,
+                label=_label([], "text"),
+            )
             known = task.judge.figures(raw[:, 0])
         lines.append(known | {"block_passes": 0, "seconds": 0.0})
     return Chosen(None, lines)
 
 
-def _guarded(
-    search: Search, removed: Sequence[Item], progress: Progress
-) -> dict[str, Any] | None:
+def _guarded(search: Search, removed: Sequence[Item], progress: Progress) -> dict[str, Any] | None:
     """The figures of guards; in continuations the last step's is the most like this model."""
     if search.guard is None:
         return None
     before = (search.steps[0].guard, search.steps[-1].guard) if removed else (None, None)
     with search.units.without(removed):
-        return search.guard.figures(
-            whole_blocks(removed), *before, progress, _label(removed)
-        )
+        return search.guard.figures(whole_blocks(removed), *before, progress, _label(removed))
 
 
 def _measured(
-    search: Search, task: TaskSearch, removed: Sequence[Item], chosen: Chosen,
-    line: Mapping[str, Any], guard: dict[str, Any] | None, progress: Progress,
-) -> Step:  # fmt: skip
+    search: Search,
+    task: TaskSearch,
+    removed: Sequence[Item],
+    chosen: Chosen,
+    line: Mapping[str, Any],
+    guard: dict[str, Any] | None,
+    progress: Progress,
+) -> Step:
     """The step of one task from what is measured of the model without some units."""
     units, number, seed = search.units, len(task.steps), search.request.seed
     first = task.steps[0] if number else None
@@ -336,9 +341,12 @@ def _measured(
 
 
 def _decisive(
-    search: Search, task: TaskSearch, removed: Sequence[Item], blocks: Sequence[int],
+    search: Search,
+    task: TaskSearch,
+    removed: Sequence[Item],
+    blocks: Sequence[int],
     progress: Progress,
-) -> list[int] | None:  # fmt: skip
+) -> list[int] | None:
     """Where only these may go, the Decisive blocks of the model without some, by a trace of it."""
     if search.request.among == "all":
         return None
@@ -356,14 +364,27 @@ def _decisive(
 
 
 def _traced(
-    units: Units, prepared: Prepared, last: LastTrace, removed: Sequence[Item], progress: Progress,
+    units: Units,
+    prepared: Prepared,
+    last: LastTrace,
+    removed: Sequence[Item],
+    progress: Progress,
     label: str,
-) -> Decisions:  # fmt: skip
+) -> Decisions:
     """Decisions of the model without some units at its readouts; ``last`` is of the same rows."""
-    return prepared.decide(last.then(removed, lambda known: units.trace(
-        prepared.rows, prepared.needs_vocabulary, removed, known=known, progress=progress,
-        label=label,
-    )))  # fmt: skip
+    return prepared.decide(
+        last.then(
+            removed,
+            lambda known: units.trace(
+                prepared.rows,
+                prepared.needs_vocabulary,
+                removed,
+                known=known,
+                progress=progress,
+                label=label,
+            ),
+        )
+    )
 
 
 def _on_calibration(
@@ -372,9 +393,13 @@ def _on_calibration(
     """All objectives of the model without some units on the calibration questions."""
     prepared = task.calibration
     raw = search.units.trace(
-        prepared.rows, prepared.needs_vocabulary, removed, output_only=True, progress=progress,
+        prepared.rows,
+        prepared.needs_vocabulary,
+        removed,
+        output_only=True,
+        progress=progress,
         label=label,
-    )  # fmt: skip
+    )
     return figures(prepared.decide(raw))
 
 
@@ -384,9 +409,11 @@ def _all_tasks(
     """The step of the whole run from those of its tasks."""
     own = [task.steps[number] for task in search.tasks]
     left = combined_retained(
-        [task.answers(number) for task in search.tasks], search.request.task_weights,
-        search.request.combined_by, search.request.seed,
-    )  # fmt: skip
+        [task.answers(number) for task in search.tasks],
+        search.request.task_weights,
+        search.request.combined_by,
+        search.request.seed,
+    )
     return TasksStep(
         step=number,
         removed=unit,

@@ -78,9 +78,13 @@ def read_task(
             task.set_fewshot_seed(FEWSHOT_SEED + seed)
             try:
                 task.build_all_requests(
-                    limit=limit, rank=0, world_size=1, apply_chat_template=chat,
-                    fewshot_as_multiturn=chat, chat_template=_messages if chat else None,
-                )  # fmt: skip
+                    limit=limit,
+                    rank=0,
+                    world_size=1,
+                    apply_chat_template=chat,
+                    fewshot_as_multiturn=chat,
+                    chat_template=_messages if chat else None,
+                )
             except (ValueError, AssertionError, KeyError) as error:
                 raise UserError(f"{PREFIX}{label}: lm-eval cannot build it: {error}") from None
             questions += _questions(label, task, len(tasks) > 1)

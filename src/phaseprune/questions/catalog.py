@@ -114,8 +114,9 @@ def load_task(
             "for texts"
         )
     if columns is not None and shots_from is None and (entry or name in BUNDLED):
-        raise UserError(f"--columns says what the fields of a file are, and {name} is none; leave "
-                        "it out")  # fmt: skip
+        raise UserError(
+            f"--columns says what the fields of a file are, and {name} is none; leave it out"
+        )
     data_dir = Path(data_dir) if data_dir is not None else None
     if entry:
         asked = read_split(name, *benchmark, entry.split, data_dir)
@@ -138,11 +139,21 @@ def load_task(
         )
     default_labels = entry.labels if entry and scoring == "letter" else "A"
     return Task(
-        name, tuple(asked), scoring, length_norm, probability,
-        prompt=entry.prompt if entry else None, labels=labels or default_labels, shots=examples,
-        chat=chat, shuffled=seed if shuffle else None, permute=permute, settings=settings,
-        recognised=read and read.recognised, notes=read.notes if read else (),
-    )  # fmt: skip
+        name,
+        tuple(asked),
+        scoring,
+        length_norm,
+        probability,
+        prompt=entry.prompt if entry else None,
+        labels=labels or default_labels,
+        shots=examples,
+        chat=chat,
+        shuffled=seed if shuffle else None,
+        permute=permute,
+        settings=settings,
+        recognised=read and read.recognised,
+        notes=read.notes if read else (),
+    )
 
 
 def _check_options(options: Mapping[str, Any]) -> None:
@@ -171,21 +182,26 @@ def _named(
         read = read_given(questions, columns)
         return _own_name(name) or default_name(read.questions), read
     if name is not None:
-        raise UserError(f"name {name!r} is for questions that are given themselves, and "
-                        f"{questions} has a name; leave it out")  # fmt: skip
+        raise UserError(
+            f"name {name!r} is for questions that are given themselves, and "
+            f"{questions} has a name; leave it out"
+        )
     return str(questions), None
 
 
 def _of_lm_eval(name: str, options: Mapping[str, Any], settings: dict[str, Any]) -> Task:
     """A task whose prompts lm-eval makes."""
-    bridge.refuse(name, {
-        "scoring=letter": options["scoring"] == "letter",
-        **{
-            option: options[option.replace("-", "_")]
-            for option in ("labels", "shots-from", "shuffle", "permute", "columns", "data-dir")
+    bridge.refuse(
+        name,
+        {
+            "scoring=letter": options["scoring"] == "letter",
+            **{
+                option: options[option.replace("-", "_")]
+                for option in ("labels", "shots-from", "shuffle", "permute", "columns", "data-dir")
+            },
+            "shot-order=random": options["shot_order"] != "first",
         },
-        "shot-order=random": options["shot_order"] != "first",
-    })  # fmt: skip
+    )
     length_norm, chat = options["length_norm"], options["chat"]
     _check_scoring("text", length_norm, options["probability"], None)
     asked, prompt = bridge.read_task(
@@ -199,9 +215,12 @@ def _own_name(name: str | None) -> str | None:
     if name is None:
         return None
     checked("name", str, name)
-    if not name.strip() or name in BUNDLED or name.startswith(bridge.PREFIX) or (
-        name in task_names()
-    ):  # fmt: skip
+    if (
+        not name.strip()
+        or name in BUNDLED
+        or name.startswith(bridge.PREFIX)
+        or (name in task_names())
+    ):
         raise UserError(f"name {name!r} is that of another task, or none; give another")
     return name
 
@@ -246,7 +265,10 @@ def _first_of_each(questions: list[Question], limit: int | None) -> list[Questio
 
 
 def _shot_pool(
-    name: str, benchmark: tuple | None, shots_from: str | Path | None, data_dir: Path | None,
+    name: str,
+    benchmark: tuple | None,
+    shots_from: str | Path | None,
+    data_dir: Path | None,
     columns: Mapping[str, Any] | str | None,
 ) -> tuple[list[Question], str]:
     """Questions to take solved examples from, and where they are from."""

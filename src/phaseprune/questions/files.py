@@ -196,16 +196,19 @@ def _of_table(path: Path, table: Table, given: Mapping[str, Any]) -> tuple[Rows,
         if lead := _lead(table.records, asked):
             found = dict(zip([*names[:asked], lead, "question"], numbers, strict=False))
             raise _not_recognised(
-                path, table.rows(numbers), found, f"it has no header, and column {asked + 1} may "
-                "be the question or stand before it"
-            )  # fmt: skip
+                path,
+                table.rows(numbers),
+                found,
+                f"it has no header, and column {asked + 1} may be the question or stand before it",
+            )
         rows = table.rows(names)
     else:
         rows = table.rows(numbers)
         # A header names no option, so a field that does in every record is not below one.
         if {*_guess([row for _, row in rows[:_LOOKED_AT]], {})} >= {"question", "answer"}:
-            raise _not_recognised(path, rows, {}, "it has no header and is not the usual question, "
-                                  "options, answer")  # fmt: skip
+            raise _not_recognised(
+                path, rows, {}, "it has no header and is not the usual question, options, answer"
+            )
         rows = table.rows(None)
     schema = _schema(path, rows, given) if rows else None
     if names and schema:
@@ -294,9 +297,11 @@ def _schema(path: str | Path, rows: Rows, given: Mapping[str, Any]) -> Schema:
         return schema
     found = schemas.find_roles(record, given)
     missing = [repr(role) for role in schemas.missing_roles(found)]
-    what = f"the field {missing[0]} is" if len(missing) == 1 else (
-        f"the fields {', '.join(missing[:-1])} and {missing[-1]} are"
-    )  # fmt: skip
+    what = (
+        f"the field {missing[0]} is"
+        if len(missing) == 1
+        else (f"the fields {', '.join(missing[:-1])} and {missing[-1]} are")
+    )
     raise _not_recognised(path, rows, {**given, **found}, f"not recognised: {what} missing")
 
 
@@ -308,8 +313,10 @@ def _not_recognised(path: str | Path, rows: Rows, found: Mapping[str, Any], what
     sample = [(where, one) for where, one in rows[:_LOOKED_AT] if isinstance(one, dict)]
     columns = _proposal(sample, found)
     if columns is None:
-        return UserError(told + "if each row is a question, say which field is what with "
-                         "--columns, as question=q,choices=A+B+C+D,answer=key")  # fmt: skip
+        return UserError(
+            told + "if each row is a question, say which field is what with "
+            "--columns, as question=q,choices=A+B+C+D,answer=key"
+        )
     return UserError(f"{told}say which field is what with {columns_option(columns)}")
 
 
@@ -351,8 +358,11 @@ def _guess(rows: Sequence[Mapping[str, Any]], found: Mapping[str, Any]) -> dict[
     record = Record(_whole([("", row) for row in rows]), "")
     left = [name for name in record.row if isinstance(name, str)]
     columns = {name: [row.get(name) for row in rows] for name in left}
-    found = {role: _named_fields(record, found[role]) for role in schemas.ROLES
-             if role in found and role != "context"}  # fmt: skip
+    found = {
+        role: _named_fields(record, found[role])
+        for role in schemas.ROLES
+        if role in found and role != "context"
+    }
     left = [name for name in left if not any(name in names for names in found.values())]
     texts = [name for name in left if all(isinstance(one, str) for one in columns[name])]
 
@@ -523,9 +533,12 @@ def _answers(
             f"the answers look 1-based ({one_based}) and are read as 0-based; if they count from "
             f"1, give {_columns({**given, 'answers': '1-based'})}"
         )
-    if by_label and by_text and not kind and any(
-        item.by_label(item.value, first) != item.by_text(item.value) for item in asked
-    ):  # fmt: skip
+    if (
+        by_label
+        and by_text
+        and not kind
+        and any(item.by_label(item.value, first) != item.by_text(item.value) for item in asked)
+    ):
         notes.append(
             "every answer is also the text of an option, and is read as its label or "
             f"{first}-based index; if it is the text, give {_columns({**given, 'answers': 'text'})}"
@@ -549,8 +562,10 @@ def _columns(given: Mapping[str, Any]) -> str:
 def _other_count(item: Item, first: int, one_based: str, given: Mapping[str, Any]) -> str:
     """What to give where an answer is no option, but would be one if numbers began elsewhere."""
     if one_based:
-        return (f"; the answers look 1-based ({one_based}): if they count from 1, give "
-                f"{columns_option({**given, 'answers': '1-based'})}")  # fmt: skip
+        return (
+            f"; the answers look 1-based ({one_based}): if they count from 1, give "
+            f"{columns_option({**given, 'answers': '1-based'})}"
+        )
     if first and not given.get("answers") and _number(item) == 0 and not item.numbered:
         zero = columns_option({**given, "answers": "0-based"})
         return f"; if the answers count from 0, give {zero}"
@@ -568,8 +583,9 @@ def _check_mixed(asked: Sequence[Item], first: int, one_based: str) -> None:
     looks = f" (the answers look 1-based: {one_based})" if one_based else ""
     both = [
         (item, "is a label or number and also the text of another option")
-        for item, label, text in ways if None not in (label, text) and label != text
-    ]  # fmt: skip
+        for item, label, text in ways
+        if None not in (label, text) and label != text
+    ]
     other = [
         (item, "is the text of an option and no label or number of one, as other rows' answers are")
         for item, label, text in ways
@@ -632,8 +648,9 @@ def _labels_twice(questions: Sequence[Question]) -> list[str]:
             "others are put before them; leave them out of the file"
         ]
     letters = labels[:2]
-    if all(_bare(one.choices) in [[*kind[: len(one.choices)]] for kind in letters]
-           for one in questions):  # fmt: skip
+    if all(
+        _bare(one.choices) in [[*kind[: len(one.choices)]] for kind in letters] for one in questions
+    ):
         return [
             f"the options are labels alone (as {first}), and where options are shown others are "
             "put before them; give the texts that they stand for"
@@ -646,9 +663,12 @@ def _bare(choices: Sequence[str]) -> list[str]:
 
 
 def _left_out(
-    records: Sequence[Record], items: Sequence[Sequence[Item]], schema: Schema, whole: Record,
+    records: Sequence[Record],
+    items: Sequence[Sequence[Item]],
+    schema: Schema,
+    whole: Record,
     given: Mapping[str, Any],
-) -> list[str]:  # fmt: skip
+) -> list[str]:
     """That rows have texts which are no part of what is asked, and may be a part of the question.
 
     Those by the usual name of a passage or question, and such as are long; not what explains the
@@ -658,10 +678,16 @@ def _left_out(
         return []
     passages = {plain_name(name) for name in (*schemas.CONTEXTS, "text")}
     passages |= {plain_name(name) for name in schemas.QUESTIONS} if schema.common else set()
-    others = {plain_name(name) for name in (
-        *schemas.IDS, *schemas.GROUPS, *schemas.ANSWERS, *schemas.OTHER_ANSWERS,
-        *schemas.EXPLANATIONS,
-    )}  # fmt: skip
+    others = {
+        plain_name(name)
+        for name in (
+            *schemas.IDS,
+            *schemas.GROUPS,
+            *schemas.ANSWERS,
+            *schemas.OTHER_ANSWERS,
+            *schemas.EXPLANATIONS,
+        )
+    }
     used = {name.partition(".")[0] for name in schema.fields(whole)}
     used |= {given[role] for role in ("id", "group") if role in given}
 
@@ -674,8 +700,11 @@ def _left_out(
         text = " ".join(line for line in lines if line.strip() not in asked)
         return bool(text) and (plain_name(name) in passages or (schema.common and _is_prose(text)))
 
-    names = [name for name in whole.row if isinstance(name, str) and name not in used
-             and plain_name(name) not in others]  # fmt: skip
+    names = [
+        name
+        for name in whole.row
+        if isinstance(name, str) and name not in used and plain_name(name) not in others
+    ]
     found = [name for name in names if any(map(is_left_out, repeat(name), records, items))]
     if not found:
         return []

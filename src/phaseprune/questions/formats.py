@@ -25,10 +25,20 @@ JSONS = (".jsonl", ".json", ".ndjson")
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 #: Names under which a document may hold its list of questions.
 WRAPPERS = (
-    "data", "questions", "examples", "rows", "items", "samples", "instances", "results",
+    "data",
+    "questions",
+    "examples",
+    "rows",
+    "items",
+    "samples",
+    "instances",
+    "results",
     "train",
-    "validation", "valid", "dev", "test",
-)  # fmt: skip
+    "validation",
+    "valid",
+    "dev",
+    "test",
+)
 #: Characters of a table by which it is found what stands between its fields.
 _LOOKED_AT = 200_000
 #: A field that is wholly in quotes.
@@ -70,8 +80,10 @@ class Table:
             (_, names), *records = records
         for name in names:
             if name and names.count(name) > 1:
-                raise UserError(f"{self.path}, line {self.lines[0]}: the header has {name!r} "
-                                "twice; name each column once")  # fmt: skip
+                raise UserError(
+                    f"{self.path}, line {self.lines[0]}: the header has {name!r} "
+                    "twice; name each column once"
+                )
         rows = []
         for line, record in records:
             if len(record) > len(names):

@@ -63,8 +63,9 @@ def _of_table(given: Any) -> list[dict[str, Any]] | None:
         names = [str(name) for name in given.columns]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise UserError(f"{_PLACE}: the table has the column {twice[0]!r} twice; name "
-                            "each once")  # fmt: skip
+            raise UserError(
+                f"{_PLACE}: the table has the column {twice[0]!r} twice; name each once"
+            )
         cells = given.astype(object).where(given.notna(), None)
         records = zip(*(cells.iloc[:, place] for place in range(len(names))), strict=True)
         return [_plain(dict(zip(names, record, strict=True))) for record in records]
@@ -86,8 +87,9 @@ def _plain(value: Any) -> Any:
 
 def _of_questions(given: list | tuple, columns: Any) -> QuestionFile:
     if columns is not None:
-        raise UserError("columns says what the fields of rows are, and these are Questions; leave "
-                        "it out")  # fmt: skip
+        raise UserError(
+            "columns says what the fields of rows are, and these are Questions; leave it out"
+        )
     questions = [_checked(number, one) for number, one in enumerate(given, start=1)]
     return QuestionFile(questions, "Questions", tuple(doubled_ids(questions)))
 
@@ -98,8 +100,9 @@ def _checked(number: int, one: Any) -> Question:
     if not isinstance(one, Question):
         raise UserError(f"{place}: it is {_kind(one)} among Questions; give one kind alone")
     if not isinstance(one.choices, list | tuple) or not 2 <= len(one.choices) <= MOST_OPTIONS:
-        raise UserError(f"{place}: choices must be 2 to {MOST_OPTIONS} texts and are "
-                        f"{shown(one.choices)}")  # fmt: skip
+        raise UserError(
+            f"{place}: choices must be 2 to {MOST_OPTIONS} texts and are {shown(one.choices)}"
+        )
     for what, text in (("the question", one.text), *(("a choice", c) for c in one.choices)):
         if not isinstance(text, str) or not text.strip() or not encodable(text):
             raise UserError(f"{place}: {what} must be a text and is {shown(text)}")

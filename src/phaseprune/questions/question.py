@@ -233,8 +233,9 @@ class Task:
             return True
         shown = [
             all(choice.strip() in context for choice in q.choices for context, _ in q.pairs)
-            for q in self.questions if q.pairs is not None
-        ]  # fmt: skip
+            for q in self.questions
+            if q.pairs is not None
+        ]
         return 2 * sum(shown) > len(self.questions)
 
     @property

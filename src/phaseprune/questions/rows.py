@@ -102,8 +102,10 @@ class Record:
             fields = ", ".join(map(str, self.row)) or "none"
             raise self.refuse(f"the field {name!r} is missing (fields found: {fields})")
         if isinstance(value, Unreadable):
-            raise self.refuse(f"the field {name!r} cannot be read ({value.reason}); "
-                              "write it as a text or a number")  # fmt: skip
+            raise self.refuse(
+                f"the field {name!r} cannot be read ({value.reason}); "
+                "write it as a text or a number"
+            )
         return value
 
     def text(self, name: str, what: str = "") -> str:
@@ -120,8 +122,9 @@ class Record:
         if isinstance(value, list) and value and all(isinstance(line, str) for line in value):
             value = "\n".join(value)
         if not isinstance(value, str):
-            raise self.refuse(f"{what or f'the field {name!r}'} must be a text and is "
-                              f"{shown(value)}")  # fmt: skip
+            raise self.refuse(
+                f"{what or f'the field {name!r}'} must be a text and is {shown(value)}"
+            )
         return value
 
     def fill(self, template: str | Sequence[str]) -> str:
@@ -225,8 +228,10 @@ def _option(record: Record, number: int, value: Any) -> str:
     if value is None:
         raise record.refuse(f"choice {number} is missing (null); give it a text or remove it")
     if isinstance(value, float) and not math.isfinite(value):
-        raise record.refuse(f"choice {number} is {'NaN' if value != value else value} and must be "
-                            "a text; give it one or remove it")  # fmt: skip
+        raise record.refuse(
+            f"choice {number} is {'NaN' if value != value else value} and must be "
+            "a text; give it one or remove it"
+        )
     if not isinstance(value, str | int | float):
         why = value.reason if isinstance(value, Unreadable) else shown(value)
         raise record.refuse(f"choices must be a list of texts, and choice {number} is not: {why}")
@@ -364,8 +369,9 @@ def read_scores(record: Record, columns: str | tuple[str, str]) -> tuple[tuple[s
         raise record.refuse(f"each option ({columns}) must have one score")
     right = [number for number, score in enumerate(scores) if score]
     if len(right) != 1:
-        raise record.refuse(f"{len(right)} options are right ({columns}), and a question needs "
-                            "exactly one")  # fmt: skip
+        raise record.refuse(
+            f"{len(right)} options are right ({columns}), and a question needs exactly one"
+        )
     return tuple(_option(record, i, text) for i, text in enumerate(texts)), right[0]
 
 
@@ -475,9 +481,11 @@ class Item:
             places = None if self.right is not None else self.by_label(value, first)
             readings = {places, self.by_text(value)} - {None}
             if readings and found not in readings:
-                counts = "" if self.right is not None else (
-                    f", or, if {field} counts, give {columns_option({'answer': field})}"
-                )  # fmt: skip
+                counts = (
+                    ""
+                    if self.right is not None
+                    else (f", or, if {field} counts, give {columns_option({'answer': field})}")
+                )
                 raise self.record.refuse(
                     f"{told} and {other} {shown(value)} name different options; mend the row"
                     + counts
@@ -490,8 +498,9 @@ class Item:
         if value is None or value == "" or str(value).isspace():
             return f"{told} is empty; questions without a right answer cannot be used"
         if isinstance(value, list):
-            return (f"{told} is the list {shown(value)}, and a question needs exactly one right "
-                    "option")  # fmt: skip
+            return (
+                f"{told} is the list {shown(value)}, and a question needs exactly one right option"
+            )
         ways = []
         if kind != "text":
             if not self.numbered:

@@ -228,9 +228,11 @@ def _sciq(record: Record) -> str:
     """A supporting passage and a question."""
     support = record.get("support")
     question = record.text("question", "the question")
-    return question if support is None else (
-        f"{record.text('support').lstrip()}\nQuestion: {question}"
-    )  # fmt: skip
+    return (
+        question
+        if support is None
+        else (f"{record.text('support').lstrip()}\nQuestion: {question}")
+    )
 
 
 def _tidy(texts: Texts) -> Texts:
@@ -272,8 +274,7 @@ def _race_problems(record: Record) -> list[dict[str, Any]]:
             else:
                 text += f"Question: {problem['question']}\nAnswer: {right}\n"
         asked = {name: asked[name] for name in ("question", "options", "answer")}
-    except (ValueError, SyntaxError, TypeError, KeyError, IndexError, RecursionError,
-            MemoryError):  # fmt: skip
+    except (ValueError, SyntaxError, TypeError, KeyError, IndexError, RecursionError, MemoryError):
         raise record.refuse(
             "the field 'problems' must be a list of problems with question, options and answer"
         ) from None
@@ -287,10 +288,14 @@ def _race_article(record: Record) -> list[dict[str, Any]]:
     if len(lengths) > 1 or 0 in lengths:
         raise record.refuse("questions, options and answers must be lists, one entry a question")
     return [
-        {"article": record.value("article"), "question": question, "options": options,
-         "answer": answer}
+        {
+            "article": record.value("article"),
+            "question": question,
+            "options": options,
+            "answer": answer,
+        }
         for question, options, answer in zip(*lists.values(), strict=True)
-    ]  # fmt: skip
+    ]
 
 
 def _named_in_text(record: Record) -> list[dict[str, Any]]:
@@ -306,17 +311,26 @@ def _named_in_text(record: Record) -> list[dict[str, Any]]:
 def _options_of_mathqa(record: Record) -> list[dict[str, Any]]:
     """``a ) 38 , b ) 27.675``."""
     found = re.split(r"(?:^|\s*,\s*)([a-e]) \) ", record.text("options"))
-    return [{"question": record.text("Problem"), "choices": found[2::2],
-             "correct": record.value("correct")}]  # fmt: skip
+    return [
+        {
+            "question": record.text("Problem"),
+            "choices": found[2::2],
+            "correct": record.value("correct"),
+        }
+    ]
 
 
 ARC = Schema("ARC", "question", "choices", "answerKey", common=True)
 COMMONSENSE_QA = replace(ARC, name="CommonsenseQA", common=False, also=("question_concept",))
 OPENBOOKQA = Schema("OpenBookQA", "question_stem", "choices", "answerKey")
 HELLASWAG = Schema(
-    "HellaSwag", "{activity_label} {ctx_a} {ctx_b}", "endings", "label", compose=_hellaswag,
+    "HellaSwag",
+    "{activity_label} {ctx_a} {ctx_b}",
+    "endings",
+    "label",
+    compose=_hellaswag,
     clean=lambda texts: tuple(_without_marks(text) for text in texts),
-)  # fmt: skip
+)
 #: The hub's MMLU; it is also how a file of one's own is best written.
 MMLU = Schema("MMLU", "question", "choices", "answer")
 MMLU_PRO = Schema(
@@ -324,9 +338,12 @@ MMLU_PRO = Schema(
 )
 PIQA = Schema("PIQA", "goal", ("sol1", "sol2"), "label")
 SOCIAL_IQA = Schema(
-    "Social IQa", "{context} {question}", ("answerA", "answerB", "answerC"), ("label", "correct"),
+    "Social IQa",
+    "{context} {question}",
+    ("answerA", "answerB", "answerC"),
+    ("label", "correct"),
     first=1,
-)  # fmt: skip
+)
 WINOGRANDE = Schema(
     "WinoGrande", "sentence", ("option1", "option2"), "answer", first=1, pairs=_blank_filled
 )
@@ -337,26 +354,42 @@ RACE = Schema(
     "RACE", "question", "options", "answer", also=("article", "problems"), unpack=_race_problems
 )
 SCIQ = Schema(
-    "SciQ", "question", right="correct_answer", context="support", compose=_sciq,
-    wrong=("distractor1", "distractor2", "distractor3"), one_place=True,
-)  # fmt: skip
+    "SciQ",
+    "question",
+    right="correct_answer",
+    context="support",
+    compose=_sciq,
+    wrong=("distractor1", "distractor2", "distractor3"),
+    one_place=True,
+)
 COPA = Schema(
-    "COPA", "{premise} {question}", ("choice1", "choice2"), "label", compose=_copa,
+    "COPA",
+    "{premise} {question}",
+    ("choice1", "choice2"),
+    "label",
+    compose=_copa,
     pairs=_copa_pairs,
-)  # fmt: skip
+)
 TRUTHFULQA = Schema("TruthfulQA", "question", scores="mc1_targets", one_place=True)
 LOGIQA = Schema("LogiQA", "Passage: {context}\nQuestion: {question}", "options", "label")
 GPQA = Schema(
-    "GPQA", "Question", right="Correct Answer", one_place=True, clean=_tidy,
+    "GPQA",
+    "Question",
+    right="Correct Answer",
+    one_place=True,
+    clean=_tidy,
     wrong=("Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3"),
-)  # fmt: skip
+)
 MEDMCQA = Schema("MedMCQA", "question", ("opa", "opb", "opc", "opd"), "cop", first=(0, 1))
 CEVAL = Schema("C-Eval", "question", ("A", "B", "C", "D"), "answer", also=("explanation",))
 
 #: What a file may be, the more special before the less.
 SCHEMAS: tuple[Schema, ...] = (
     Schema(
-        "CommonsenseQA", "question.stem", "question.choices", "answerKey",
+        "CommonsenseQA",
+        "question.stem",
+        "question.choices",
+        "answerKey",
         also=("question.question_concept",),
     ),
     Schema("ARC (AI2)", "question.stem", "question.choices", "answerKey", common=True),
@@ -376,13 +409,20 @@ SCHEMAS: tuple[Schema, ...] = (
     GPQA,
     RACE,
     Schema(
-        "RACE", "Article: {article}\n\n{question}", "options", "answer", unpack=_race_article,
+        "RACE",
+        "Article: {article}\n\n{question}",
+        "options",
+        "answer",
+        unpack=_race_article,
         also=("article", "questions", "options", "answers"),
     ),
     Schema("RACE", "Article: {article}\n\n{question}", "options", "answer"),
     Schema("MuTual", "article", "options", "answers"),
     Schema(
-        "XCOPA", "{premise}\nWhich is the {question}?", ("choice1", "choice2"), "label",
+        "XCOPA",
+        "{premise}\nWhich is the {question}?",
+        ("choice1", "choice2"),
+        "label",
         also=("changed",),
     ),
     COPA,
@@ -391,39 +431,69 @@ SCHEMAS: tuple[Schema, ...] = (
     Schema("LogiQA", "Passage: {context}\nQuestion: {query}", "options", "correct_option"),
     LOGIQA,
     Schema(
-        "Belebele", "{flores_passage}\nQuestion: {question}", "mc_answer1…",
-        "correct_answer_num", first=1,
+        "Belebele",
+        "{flores_passage}\nQuestion: {question}",
+        "mc_answer1…",
+        "correct_answer_num",
+        first=1,
     ),
     Schema(
         "StoryCloze",
         "{input_sentence_1} {input_sentence_2} {input_sentence_3} {input_sentence_4}",
-        ("sentence_quiz1", "sentence_quiz2"), "answer_right_ending", first=1,
+        ("sentence_quiz1", "sentence_quiz2"),
+        "answer_right_ending",
+        first=1,
     ),
     Schema(
-        "StoryCloze", "{InputSentence1} {InputSentence2} {InputSentence3} {InputSentence4}",
-        ("RandomFifthSentenceQuiz1", "RandomFifthSentenceQuiz2"), "AnswerRightEnding", first=1,
+        "StoryCloze",
+        "{InputSentence1} {InputSentence2} {InputSentence3} {InputSentence4}",
+        ("RandomFifthSentenceQuiz1", "RandomFifthSentenceQuiz2"),
+        "AnswerRightEnding",
+        first=1,
     ),
     Schema(
-        "BLiMP", right="sentence_good", wrong=("sentence_bad",), one_place=True,
+        "BLiMP",
+        right="sentence_good",
+        wrong=("sentence_bad",),
+        one_place=True,
         compose=lambda record: "Which sentence is acceptable?",
         pairs=lambda record, options: tuple(("", option) for option in options),
     ),
     Schema(
-        "AGIEval", "question", "options", "label", context="passage", also=("passage",),
+        "AGIEval",
+        "question",
+        "options",
+        "label",
+        context="passage",
+        also=("passage",),
         clean=_without_labels,
     ),
     Schema(
-        "lm-eval or AGIEval", "query", "choices", "gold", compose=_asked_of_query,
-        clean=_without_labels, common=True,
+        "lm-eval or AGIEval",
+        "query",
+        "choices",
+        "gold",
+        compose=_asked_of_query,
+        clean=_without_labels,
+        common=True,
     ),
     Schema(
-        "MathQA", "question", "choices", "correct", also=("Problem", "options", "correct"),
+        "MathQA",
+        "question",
+        "choices",
+        "correct",
+        also=("Problem", "options", "correct"),
         unpack=_options_of_mathqa,
     ),
     Schema("AQuA", "question", "options", "correct", clean=_without_labels, common=True),
     Schema("HeadQA", "qtext", "answers", "ra", first=1),
     Schema(
-        "KMMLU", "question", "A…", "answer", first=1, also=("Human Accuracy",),
+        "KMMLU",
+        "question",
+        "A…",
+        "answer",
+        first=1,
+        also=("Human Accuracy",),
     ),
     MEDMCQA,
     MMLU_PRO,
@@ -432,70 +502,161 @@ SCHEMAS: tuple[Schema, ...] = (
     CEVAL,
     Schema("MMLU", "question", "A…", "answer", common=True),
     Schema("BIG-bench", "input", scores="target_scores"),
+    Schema("BIG-bench", "inputs", scores=("multiple_choice_targets", "multiple_choice_scores")),
     Schema(
-        "BIG-bench", "inputs", scores=("multiple_choice_targets", "multiple_choice_scores")
-    ),
-    Schema(
-        "TruthfulQA", "question", right="best_answer", wrong=("best_incorrect_answer",),
+        "TruthfulQA",
+        "question",
+        right="best_answer",
+        wrong=("best_incorrect_answer",),
         one_place=True,
     ),
     Schema(
         "TruthfulQA", "question", right="best_answer", wrong="incorrect_answers", one_place=True
     ),
     Schema(
-        "quiz questions", "question", right="correct_answer", wrong="incorrect_answers",
-        one_place=True, common=True,
+        "quiz questions",
+        "question",
+        right="correct_answer",
+        wrong="incorrect_answers",
+        one_place=True,
+        common=True,
     ),
-)  # fmt: skip
+)
 #: What a file may be that has no options of its own: tried after everything else.
 WITHOUT_OPTIONS: tuple[Schema, ...] = (
     BOOLQ,
     Schema(
-        "PubMedQA", "question", texts=("yes", "no", "maybe"), answer="final_decision",
-        context="context.contexts", also=("context.contexts",),
+        "PubMedQA",
+        "question",
+        texts=("yes", "no", "maybe"),
+        answer="final_decision",
+        context="context.contexts",
+        also=("context.contexts",),
     ),
     Schema(
-        "ARC (AI2)", "question", "choices", "answerKey", also=("question", "answerKey"),
+        "ARC (AI2)",
+        "question",
+        "choices",
+        "answerKey",
+        also=("question", "answerKey"),
         unpack=_named_in_text,
     ),
-)  # fmt: skip
+)
 
 #: The usual names of fields, in the order in which they are looked for.
 QUESTIONS = (
-    "question", "question_stem", "query", "stem", "question_text", "qtext", "prompt", "problem",
-    "instruction", "sent1", "input", "goal", "ctx", "sentence", "premise", "q",
-    "context", "text", "passage", "article",
-)  # fmt: skip
+    "question",
+    "question_stem",
+    "query",
+    "stem",
+    "question_text",
+    "qtext",
+    "prompt",
+    "problem",
+    "instruction",
+    "sent1",
+    "input",
+    "goal",
+    "ctx",
+    "sentence",
+    "premise",
+    "q",
+    "context",
+    "text",
+    "passage",
+    "article",
+)
 CHOICES = (
-    "choices", "options", "candidates", "endings", "answers", "answer_choices", "answer_options",
-    "alternatives", "possible_answers", "choice", "mc_answers",
-)  # fmt: skip
+    "choices",
+    "options",
+    "candidates",
+    "endings",
+    "answers",
+    "answer_choices",
+    "answer_options",
+    "alternatives",
+    "possible_answers",
+    "choice",
+    "mc_answers",
+)
 #: Names before the letter or number of options that have a field each.
 STEMS = (
-    "", "option", "choice", "answer", "opt", "op", "ending", "sol", "ans", "alternative",
-    "candidate", "mc_answer", "answer_option", "response",
-)  # fmt: skip
+    "",
+    "option",
+    "choice",
+    "answer",
+    "opt",
+    "op",
+    "ending",
+    "sol",
+    "ans",
+    "alternative",
+    "candidate",
+    "mc_answer",
+    "answer_option",
+    "response",
+)
 ANSWERS = ("answer_idx", "answer_index", "answerKey", "answer_key", "answer")
 #: Looked for where there is none of the above.
 OTHER_ANSWERS = (
-    "gold", "gold_index", "gold_idx", "label", "target", "target_idx", "correct", "correct_answer",
-    "correct_option", "correct_index", "correct_idx", "correct_choice", "correct_answer_id",
-    "correct_answer_idx", "correct_answer_num", "correct_answer_index", "right_answer", "key",
-    "answer_id", "answer_letter", "ans", "cop", "ra", "solution",
-)  # fmt: skip
+    "gold",
+    "gold_index",
+    "gold_idx",
+    "label",
+    "target",
+    "target_idx",
+    "correct",
+    "correct_answer",
+    "correct_option",
+    "correct_index",
+    "correct_idx",
+    "correct_choice",
+    "correct_answer_id",
+    "correct_answer_idx",
+    "correct_answer_num",
+    "correct_answer_index",
+    "right_answer",
+    "key",
+    "answer_id",
+    "answer_letter",
+    "ans",
+    "cop",
+    "ra",
+    "solution",
+)
 CONTEXTS = (
-    "context", "passage", "article", "support", "paragraph", "para", "story", "dialogue",
-    "narrative", "document", "documents", "premise",
-)  # fmt: skip
+    "context",
+    "passage",
+    "article",
+    "support",
+    "paragraph",
+    "para",
+    "story",
+    "dialogue",
+    "narrative",
+    "document",
+    "documents",
+    "premise",
+)
 #: Fields of an option in a list of objects that say whether it is right.
 FLAGS = ("is_correct", "correct", "is_right", "is_answer")
 #: What stands in an instruction and its input belongs together, as in Alpaca's data.
 INSTRUCTION, INPUT = "instruction", "input"
 #: Fields that would tell the answer, and so are left out of the question.
 EXPLANATIONS = (
-    "explanation", "explanations", "rationale", "rationales", "reasoning", "reason", "cot",
-    "cot_content", "solution", "exp", "feedback", "justification",
-)  # fmt: skip
+    "explanation",
+    "explanations",
+    "rationale",
+    "rationales",
+    "reasoning",
+    "reason",
+    "cot",
+    "cot_content",
+    "solution",
+    "exp",
+    "feedback",
+    "justification",
+)
 IDS = ("id", "question_id", "qid")
 GROUPS = ("group", "subject", "kind", "category", "subject_name")
 #: What ``--columns`` may say, beside the numbers of options.
@@ -525,8 +686,11 @@ def find_roles(record: Record, given: Mapping[str, Any] | None = None) -> dict[s
     Returns:
         Of ``question``, ``choices``, ``answer`` and ``context`` those that are found.
     """
-    found = {role: given[role] for role in ("question", "choices", "answer", "context")
-             if given and role in given}  # fmt: skip
+    found = {
+        role: given[role]
+        for role in ("question", "choices", "answer", "context")
+        if given and role in given
+    }
     taken = {record.name(name) for name in field_names(found.get("question", ()))}
 
     def first(names: Sequence[str]) -> str | None:
@@ -566,9 +730,14 @@ def by_roles(found: Mapping[str, Any]) -> Schema:
     """The schema of fields by role."""
     from_one = str(found["choices"]).endswith("1" + ON)
     return Schema(
-        "plain questions", found["question"], found["choices"], found["answer"],
-        first=(0, 1) if from_one else 0, context=found.get("context"), common=True,
-    )  # fmt: skip
+        "plain questions",
+        found["question"],
+        found["choices"],
+        found["answer"],
+        first=(0, 1) if from_one else 0,
+        context=found.get("context"),
+        common=True,
+    )
 
 
 def _counted(record: Record) -> str | None:

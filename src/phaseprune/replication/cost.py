@@ -129,18 +129,27 @@ def costs(settings: Settings, sides: Sides, shape: Shape) -> tuple[Experiment, .
 
 
 def _experiment(
-    name: str, kind: str, shape: Shape, *walks: _Walk,
-    vocabulary_reads: float = 0.0, lens_flop: float = 0.0,
-) -> Experiment:  # fmt: skip
+    name: str,
+    kind: str,
+    shape: Shape,
+    *walks: _Walk,
+    vocabulary_reads: float = 0.0,
+    lens_flop: float = 0.0,
+) -> Experiment:
     tokens = sum(walk.passes * walk.over.tokens for walk in walks)
     reads = sum(walk.readings * walk.over.reads for walk in walks)
     vocabulary_reads += sum(walk.vocabulary_readings * walk.over.reads for walk in walks)
     head = reads * shape.head_rows + vocabulary_reads * shape.vocabulary
     return Experiment(
-        name, kind, sum(walk.passes for walk in walks), round(tokens), round(reads),
+        name,
+        kind,
+        sum(walk.passes for walk in walks),
+        round(tokens),
+        round(reads),
         round(vocabulary_reads),
-        2.0 * tokens * shape.block_parameters + 2.0 * shape.width * head + lens_flop, lens_flop,
-    )  # fmt: skip
+        2.0 * tokens * shape.block_parameters + 2.0 * shape.width * head + lens_flop,
+        lens_flop,
+    )
 
 
 def _trace(settings: Settings, sides: Sides, shape: Shape) -> Experiment:
@@ -164,10 +173,14 @@ def _lens(settings: Settings, sides: Sides, shape: Shape) -> Experiment:
     least_squares = 4 * fitted * width**2 + ridges * (2 / 3 + 2) * width**3
     mapped = 2 * width**2 * blocks * (of_a_map + sides.others.reads)
     return _experiment(
-        "lens", "exact", shape, _Walk(chosen, blocks),
+        "lens",
+        "exact",
+        shape,
+        _Walk(chosen, blocks),
         _Walk(sides.others, blocks, 2 * (blocks + 1)),
-        vocabulary_reads=targets + blocks * of_a_map, lens_flop=blocks * least_squares + mapped,
-    )  # fmt: skip
+        vocabulary_reads=targets + blocks * of_a_map,
+        lens_flop=blocks * least_squares + mapped,
+    )
 
 
 def _prune(settings: Settings, sides: Sides, shape: Shape) -> Experiment:
@@ -177,10 +190,12 @@ def _prune(settings: Settings, sides: Sides, shape: Shape) -> Experiment:
     sweeps = sum(count * (count + 1) // 2 for count in live)
     depths = [blocks, *(count - 1 for count in live)]
     return _experiment(
-        "prune", "at most" if settings.search == "exact" else "about", shape,
+        "prune",
+        "at most" if settings.search == "exact" else "about",
+        shape,
         _Walk(sides.calibration, blocks + sweeps, 1 + sum(live)),
         _Walk(sides.evaluation, sum(depths), sum(depths) + len(depths)),
-    )  # fmt: skip
+    )
 
 
 def _similarity(settings: Settings, sides: Sides, shape: Shape) -> Experiment:
@@ -198,18 +213,24 @@ def _ablate(settings: Settings, sides: Sides, shape: Shape) -> Experiment:
     births = ablation_births(settings.ablation, shape.blocks)
     means = shape.blocks if settings.ablation == "mean" else 0
     return _experiment(
-        "ablate", "exact", shape, _Walk(sides.calibration, means),
+        "ablate",
+        "exact",
+        shape,
+        _Walk(sides.calibration, means),
         _Walk(sides.probe, births.block_passes, shape.blocks + births.streams),
-    )  # fmt: skip
+    )
 
 
 def _phasewise(settings: Settings, sides: Sides, shape: Shape) -> Experiment:
     blocks = shape.blocks
     passes, readings = phasewise_passes(blocks, settings.draws, settings.most)
     return _experiment(
-        "phasewise", "at most", shape, _Walk(sides.calibration, blocks, blocks + 1),
+        "phasewise",
+        "at most",
+        shape,
+        _Walk(sides.calibration, blocks, blocks + 1),
         _Walk(sides.evaluation, passes, readings),
-    )  # fmt: skip
+    )
 
 
 def _heal(settings: Settings, sides: Sides, shape: Shape) -> Experiment:
@@ -219,9 +240,11 @@ def _heal(settings: Settings, sides: Sides, shape: Shape) -> Experiment:
     steps = TRAINING_FORWARDS * recipe.steps
     batch, held = sides.training.share(recipe.batch), sides.training.share(validation)
     return _experiment(
-        "heal", "about", shape,
+        "heal",
+        "about",
+        shape,
         *_healed(settings, shape.blocks, sides.evaluation, (batch, steps), (held, evaluations)),
-    )  # fmt: skip
+    )
 
 
 def _healed(

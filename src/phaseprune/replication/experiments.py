@@ -55,9 +55,11 @@ class Job:
     def told(self, name: str) -> dict[str, Any]:
         """What every experiment is told."""
         return {
-            "seed": self.seed, "out": self.folder / name, "arguments": self.arguments,
+            "seed": self.seed,
+            "out": self.folder / name,
+            "arguments": self.arguments,
             "progress": self.progress,
-        }  # fmt: skip
+        }
 
     @property
     def sides(self) -> dict[str, int | None]:
@@ -100,16 +102,25 @@ def _trace(job: Job) -> None:
 
 def _lens(job: Job) -> None:
     trace(
-        job.decoder, job.task, lens="tuned", calibration=job.settings.calibration,
+        job.decoder,
+        job.task,
+        lens="tuned",
+        calibration=job.settings.calibration,
         **job.told("lens"),
-    )  # fmt: skip
+    )
 
 
 def _prune(job: Job) -> None:
     prune(
-        job.decoder, job.task, remove=job.settings.remove, objective=job.settings.objective,
-        search=job.settings.search, transition=job.transition, **job.sides, **job.told("prune"),
-    )  # fmt: skip
+        job.decoder,
+        job.task,
+        remove=job.settings.remove,
+        objective=job.settings.objective,
+        search=job.settings.search,
+        transition=job.transition,
+        **job.sides,
+        **job.told("prune"),
+    )
 
 
 def _similarity(job: Job) -> None:
@@ -118,25 +129,39 @@ def _similarity(job: Job) -> None:
 
 def _perturb(job: Job) -> None:
     perturb(
-        job.decoder, job.probe, noise=job.settings.noise, noise_seeds=job.settings.noise_seeds,
-        transition=job.transition, **job.told("perturb"),
-    )  # fmt: skip
+        job.decoder,
+        job.probe,
+        noise=job.settings.noise,
+        noise_seeds=job.settings.noise_seeds,
+        transition=job.transition,
+        **job.told("perturb"),
+    )
 
 
 def _ablate(job: Job) -> None:
     ablate(
-        job.decoder, job.task, kind=job.settings.ablation, calibration=job.settings.calibration,
-        evaluation=len(job.probe.questions), transition=job.transition, **job.told("ablate"),
-    )  # fmt: skip
+        job.decoder,
+        job.task,
+        kind=job.settings.ablation,
+        calibration=job.settings.calibration,
+        evaluation=len(job.probe.questions),
+        transition=job.transition,
+        **job.told("ablate"),
+    )
 
 
 def _phasewise(job: Job) -> None:
     sizes = len(job.transition.silent_blocks), len(job.transition.decisive_blocks)
     most = job.settings.most and min(job.settings.most, max(1, min(sizes)))
     phasewise(
-        job.decoder, job.task, draws=job.settings.draws, most=most, transition=job.transition,
-        **job.sides, **job.told("phasewise"),
-    )  # fmt: skip
+        job.decoder,
+        job.task,
+        draws=job.settings.draws,
+        most=most,
+        transition=job.transition,
+        **job.sides,
+        **job.told("phasewise"),
+    )
 
 
 def _heal(job: Job) -> None:
@@ -144,11 +169,19 @@ def _heal(job: Job) -> None:
     del told["out"]
     whole = job.decoder.placement.in_place
     heal_ladder(
-        job.folder / "prune", job.settings.ladder, seeds=job.settings.heal_seeds,
-        train=job.settings.train, drop_overlap=True, name=LADDER.name, model=job.decoder.name,
-        full=job.decoder if whole else None, device=str(job.decoder.device), **job.loading,
-        **job.settings.recipe, **told,
-    )  # fmt: skip
+        job.folder / "prune",
+        job.settings.ladder,
+        seeds=job.settings.heal_seeds,
+        train=job.settings.train,
+        drop_overlap=True,
+        name=LADDER.name,
+        model=job.decoder.name,
+        full=job.decoder if whole else None,
+        device=str(job.decoder.device),
+        **job.loading,
+        **job.settings.recipe,
+        **told,
+    )
 
 
 _RUNS: dict[str, Callable[[Job], None]] = {

@@ -9,8 +9,11 @@ from matplotlib.figure import Figure
 
 #: Verdict -> colour; readable without colours too, as the word stands in each field.
 COLOURS = {
-    "agrees": "#bfe3cf", "partly": "#f3e5a8", "disagrees": "#f4c1bc", "undecided": "#e3e6ea",
-}  # fmt: skip
+    "agrees": "#bfe3cf",
+    "partly": "#f3e5a8",
+    "disagrees": "#f4c1bc",
+    "undecided": "#e3e6ea",
+}
 
 
 def verdicts_figure(found: Mapping[str, Any]) -> Figure:
@@ -34,8 +37,9 @@ def verdicts_figure(found: Mapping[str, Any]) -> Figure:
             axes.text(column + 0.5, row + 0.5, verdict, ha="center", va="center", fontsize=9)
     axes.set_xticks(
         [column + 0.5 for column in range(len(tasks))],
-        [task["task"] for task in tasks], parse_math=False,
-    )  # fmt: skip
+        [task["task"] for task in tasks],
+        parse_math=False,
+    )
     axes.set_yticks([row + 0.5 for row in range(len(claims))], [one["title"] for one in claims])
     axes.xaxis.tick_top()
     axes.tick_params(length=0)

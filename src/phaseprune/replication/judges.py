@@ -178,9 +178,12 @@ def silent_hit(results: Results) -> Finding:
         f"Retained falls where {removed} {'goes' if len(gone) == 1 else 'go'} "
         f"({'step' if low == high else 'steps'} {low}{f' to {high}' if high > low else ''}): "
         f"{named}; before that "
-        + (f"{blocks_in_words(before)} of the Silent Phase went." if before else
-           "no block of the Silent Phase went.")
-    )  # fmt: skip
+        + (
+            f"{blocks_in_words(before)} of the Silent Phase went."
+            if before
+            else "no block of the Silent Phase went."
+        )
+    )
     if len(within) > 1:
         return Finding("undecided", text)
     if within == {"decisive"}:

@@ -94,8 +94,10 @@ def claims_markdown(*papers: Paper) -> str:
     """
     each = [(found, task) for found in papers for task in found.tasks]
     tasks = [task for _, task in each]
-    names = [task.name if len(papers) == 1 else f"{shown_name(found.model)}, {task.name}"
-             for found, task in each]  # fmt: skip
+    names = [
+        task.name if len(papers) == 1 else f"{shown_name(found.model)}, {task.name}"
+        for found, task in each
+    ]
     models = " and ".join(shown_name(found.model) for found in papers)
     lines = [
         f"# {models} held against arXiv 2605.07271",
@@ -163,12 +165,14 @@ def _task(section: Section, task: PaperTask, root: Path | None) -> dict[str, Any
 def _provenance(found: Paper, manifest: dict[str, Any]) -> list[tuple[str, str]]:
     model, versions = manifest["model"], manifest["versions"]
     rows = [
-        ("Model", f"{model['name']}, {model['family']}, {model['blocks']} blocks, "
-                  f"{model['dtype']}"),
+        (
+            "Model",
+            f"{model['name']}, {model['family']}, {model['blocks']} blocks, {model['dtype']}",
+        ),
         ("Fingerprint", model["fingerprint"][:12]),
         ("Seed", str(manifest["seed"])),
         ("Versions", ", ".join(f"{k} {v}" for k, v in versions.items() if v)),
-    ]  # fmt: skip
+    ]
     for task in found.tasks:
         took = ", ".join(
             f"{name} {told['seconds']:.0f} s" for name, told in task.experiments.items()

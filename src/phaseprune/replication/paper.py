@@ -254,6 +254,9 @@ def open_paper(path: str | Path) -> Paper:
         findings = {claim.name: claim.find(results) for claim in CLAIMS}
         tasks.append(PaperTask(name, run.path / folder, told, results, findings))
     return Paper(
-        manifest["model"]["name"], manifest["model"]["blocks"], run.path, tuple(tasks),
+        manifest["model"]["name"],
+        manifest["model"]["blocks"],
+        run.path,
+        tuple(tasks),
         manifest["status"],
-    )  # fmt: skip
+    )

@@ -101,84 +101,148 @@ def _noise(results: Results) -> list[str]:
 
 SECTIONS = (
     Section(
-        "decision", "Where the model makes up its mind",
-        ("sharp_transition", "one_sided_options"), ("trace", "lens"),
+        "decision",
+        "Where the model makes up its mind",
+        ("sharp_transition", "one_sided_options"),
+        ("trace", "lens"),
         (
-            Drawing("margin", "trace", "decision_margin_figure",
-                    "Decision Margin by readout; green: with the label prior taken off, where "
-                    "options are letters. The paper: low in the Silent Phase, then a jump."),
-            Drawing("frequency", "trace", "option_frequency_figure",
-                    "Option Frequency by readout beside the gold shares. The paper: one-sided in "
-                    "the Silent Phase, balanced after it."),
-            Drawing("lens-margin", "lens", "decision_margin_figure",
-                    "The same margin under a tuned lens, beside the plain one, on the questions "
-                    "that the lens was not fitted to."),
+            Drawing(
+                "margin",
+                "trace",
+                "decision_margin_figure",
+                "Decision Margin by readout; green: with the label prior taken off, where "
+                "options are letters. The paper: low in the Silent Phase, then a jump.",
+            ),
+            Drawing(
+                "frequency",
+                "trace",
+                "option_frequency_figure",
+                "Option Frequency by readout beside the gold shares. The paper: one-sided in "
+                "the Silent Phase, balanced after it.",
+            ),
+            Drawing(
+                "lens-margin",
+                "lens",
+                "decision_margin_figure",
+                "The same margin under a tuned lens, beside the plain one, on the questions "
+                "that the lens was not fitted to.",
+            ),
         ),
         _decisions,
     ),
     Section(
-        "pruning", "Iterative Pruning", ("cliff", "silent_hit", "transition_vanishes"),
+        "pruning",
+        "Iterative Pruning",
+        ("cliff", "silent_hit", "transition_vanishes"),
         ("prune",),
         (
-            Drawing("pruning", "prune", "pruning_figure",
-                    "Accuracy by number of removed blocks. The paper: stable, then a cliff.",
-                    lambda run: (
-                        run["steps"], run["result"], run["trace"] and run["trace"]["chance"]
-                    )),
-            Drawing("heatmap", "prune", "margin_heatmap_figure",
-                    "The Decision Margin of each pruned model, a row a step. The paper: the "
-                    "transition is there until the Silent Phase is hit, then it is gone.",
-                    lambda run: (run["steps"], run["trace"])),
-            Drawing("dynamics", "prune", "dynamics_figure",
-                    "Where each pruned model decides, corrected for the number of steps; below "
-                    "where the transition is gone (x) or cannot be told (?).",
-                    lambda run: (run["result"],)),
+            Drawing(
+                "pruning",
+                "prune",
+                "pruning_figure",
+                "Accuracy by number of removed blocks. The paper: stable, then a cliff.",
+                lambda run: (run["steps"], run["result"], run["trace"] and run["trace"]["chance"]),
+            ),
+            Drawing(
+                "heatmap",
+                "prune",
+                "margin_heatmap_figure",
+                "The Decision Margin of each pruned model, a row a step. The paper: the "
+                "transition is there until the Silent Phase is hit, then it is gone.",
+                lambda run: (run["steps"], run["trace"]),
+            ),
+            Drawing(
+                "dynamics",
+                "prune",
+                "dynamics_figure",
+                "Where each pruned model decides, corrected for the number of steps; below "
+                "where the transition is gone (x) or cannot be told (?).",
+                lambda run: (run["result"],),
+            ),
         ),
         _dynamics,
     ),
     Section(
-        "phases", "Pruning one phase alone", ("phases_differ",), ("phasewise",),
+        "phases",
+        "Pruning one phase alone",
+        ("phases_differ",),
+        ("phasewise",),
         (
-            Drawing("phasewise", "phasewise", "phasewise_figure",
-                    "Retained accuracy of random sets of blocks of one phase, with 95 % "
-                    "intervals over questions and sets. Below, what each block costs by its depth, "
-                    "and the difference between the phases with depth controlled.",
-                    lambda run: (run["result"],)),
+            Drawing(
+                "phasewise",
+                "phasewise",
+                "phasewise_figure",
+                "Retained accuracy of random sets of blocks of one phase, with 95 % "
+                "intervals over questions and sets. Below, what each block costs by its depth, "
+                "and the difference between the phases with depth controlled.",
+                lambda run: (run["result"],),
+            ),
         ),
     ),
     Section(
-        "similarity", "Feature and decision similarity", ("features_alike",), ("similarity",),
+        "similarity",
+        "Feature and decision similarity",
+        ("features_alike",),
+        ("similarity",),
         (
-            Drawing("similarity", "similarity", "similarity_figure",
-                    "Similarity of hidden states (CKA) and of decisions (beyond that of decisions "
-                    "on different questions) at the outputs, a pruning step after the other."),
+            Drawing(
+                "similarity",
+                "similarity",
+                "similarity_figure",
+                "Similarity of hidden states (CKA) and of decisions (beyond that of decisions "
+                "on different questions) at the outputs, a pruning step after the other.",
+            ),
         ),
-        lambda results: similarity_lines(results["similarity"])[:1]
-        if "similarity" in results else [],
+        lambda results: (
+            similarity_lines(results["similarity"])[:1] if "similarity" in results else []
+        ),
     ),
     Section(
-        "noise", "Perturbation", ("silent_breaks", "decisive_holds"), ("perturb", "ablate"),
+        "noise",
+        "Perturbation",
+        ("silent_breaks", "decisive_holds"),
+        ("perturb", "ablate"),
         (
-            Drawing("perturbation", "perturb", "perturbation_figure",
-                    "Decision Margin at the output with noise at one readout. The paper: the "
-                    "Silent Phase breaks near 0.02, the Decisive Phase holds at 0.1."),
-            Drawing("halving", "perturb", "halving_figure",
-                    "The least noise that takes half of DM, by readout."),
-            Drawing("ablation", "ablate", "ablation_figure",
-                    "Beyond the paper: one block ablated, beside the model without it."),
+            Drawing(
+                "perturbation",
+                "perturb",
+                "perturbation_figure",
+                "Decision Margin at the output with noise at one readout. The paper: the "
+                "Silent Phase breaks near 0.02, the Decisive Phase holds at 0.1.",
+            ),
+            Drawing(
+                "halving",
+                "perturb",
+                "halving_figure",
+                "The least noise that takes half of DM, by readout.",
+            ),
+            Drawing(
+                "ablation",
+                "ablate",
+                "ablation_figure",
+                "Beyond the paper: one block ablated, beside the model without it.",
+            ),
         ),
-        lambda results: _noise(results)
-        + (ablation_sentences(results["ablate"]) if "ablate" in results else []),
+        lambda results: (
+            _noise(results) + (ablation_sentences(results["ablate"]) if "ablate" in results else [])
+        ),
     ),
     Section(
-        "recovery", "Bounded recovery",
-        ("recovery_bounded", "recovery_levels_off", "margin_lifted"), ("heal",),
+        "recovery",
+        "Bounded recovery",
+        ("recovery_bounded", "recovery_levels_off", "margin_lifted"),
+        ("heal",),
         (
-            Drawing("recovery", "heal", "recovery_figure",
-                    "Retained accuracy before and after fine-tuning, by the blocks that remain. "
-                    "The paper: bounded by depth, levelling off past about 40.6 % pruned."),
+            Drawing(
+                "recovery",
+                "heal",
+                "recovery_figure",
+                "Retained accuracy before and after fine-tuning, by the blocks that remain. "
+                "The paper: bounded by depth, levelling off past about 40.6 % pruned.",
+            ),
         ),
-        lambda results: [gains_line(results["heal"]), scope_line(results["heal"])]
-        if "heal" in results else [],
+        lambda results: (
+            [gains_line(results["heal"]), scope_line(results["heal"])] if "heal" in results else []
+        ),
     ),
-)  # fmt: skip
+)

@@ -30,9 +30,13 @@ from phaseprune.questions.schemas import parse_columns
 EXPERIMENTS = ("trace", "lens", "prune", "similarity", "perturb", "ablate", "phasewise", "heal")
 #: What an experiment needs to have been run before: the phases, or the pruned models.
 NEEDS = {
-    "prune": "trace", "perturb": "trace", "ablate": "trace", "phasewise": "trace",
-    "similarity": "prune", "heal": "prune",
-}  # fmt: skip
+    "prune": "trace",
+    "perturb": "trace",
+    "ablate": "trace",
+    "phasewise": "trace",
+    "similarity": "prune",
+    "heal": "prune",
+}
 #: Share of the blocks that Iterative Pruning removes: far enough to see a model collapse.
 REMOVED_SHARE = 0.8
 #: Depths that are healed: a knot in the recovery curve needs at least five.
@@ -248,9 +252,12 @@ def _by_name(path: Path, where: str, options: Any) -> dict[str, Any]:
 
 
 def _checked_options(
-    path: Path, where: str, given: Mapping[str, Any], allowed: Sequence[str],
+    path: Path,
+    where: str,
+    given: Mapping[str, Any],
+    allowed: Sequence[str],
     kinds: Mapping[str, Any],
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Options as their functions take them."""
     for name in given:
         if name not in allowed:
@@ -274,8 +281,10 @@ def settings_of(options: Mapping[str, Any]) -> Settings:
     Raises:
         UserError: a value of another type than the setting's.
     """
-    return Settings(**{
-        name: checked("--" + name.replace("_", "-"), kind, options[name])
-        for name, kind in option_types(Settings).items()
-        if options.get(name) is not None
-    })  # fmt: skip
+    return Settings(
+        **{
+            name: checked("--" + name.replace("_", "-"), kind, options[name])
+            for name, kind in option_types(Settings).items()
+            if options.get(name) is not None
+        }
+    )

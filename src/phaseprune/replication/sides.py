@@ -58,9 +58,7 @@ class Sides:
 
 def side_of(rows: Rows) -> Side:
     """What a cost needs of rows."""
-    return Side(
-        len(rows.options), rows.padded_tokens, sum(shard.reads for shard in rows.shards)
-    )  # fmt: skip
+    return Side(len(rows.options), rows.padded_tokens, sum(shard.reads for shard in rows.shards))
 
 
 def measure_sides(

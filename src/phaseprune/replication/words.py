@@ -54,13 +54,19 @@ def claims_table(found: Mapping[str, Any]) -> Table:
     return Table(
         f"{shown_name(found['model'])} held against the paper (arXiv 2605.07271)",
         [
-            Column("The paper says", [claim["title"] for claim in found["claims"]], left=True,
-                   wrap=True),
-            *(Column(folder, [Cell(one, one) for one in of], left=True)
-              for folder, of in verdicts.items()),
+            Column(
+                "The paper says",
+                [claim["title"] for claim in found["claims"]],
+                left=True,
+                wrap=True,
+            ),
+            *(
+                Column(folder, [Cell(one, one) for one in of], left=True)
+                for folder, of in verdicts.items()
+            ),
         ],
         "undecided: not significant, or could not be done; numbers are in claims.md",
-    )  # fmt: skip
+    )
 
 
 def summary_line(found: Mapping[str, Any]) -> str:

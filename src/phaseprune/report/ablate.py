@@ -29,10 +29,12 @@ def ablation_view(result: Mapping[str, Any], trace: Mapping[str, Any] | None = N
         Its view.
     """
     figure = Figure(
-        "ablation", "ablation_figure", (result,),
+        "ablation",
+        "ablation_figure",
+        (result,),
         "How sure the output is of the right option when one block is ablated, beside the model "
         "without the block.",
-    )  # fmt: skip
+    )
     phases = [phases_line(trace)] if trace else []
     body = [ablation_table(result), *phases, *ablation_sentences(result)]
     return beside_trace(View(body, figures=[figure]), trace)
@@ -52,22 +54,32 @@ def ablation_table(result: Mapping[str, Any]) -> Table:
     return Table(
         f"{result['model']} on {result['task']}: each block {DONE[result['kind']]}",
         [
-            Column("Block", [f"{block}, {block + 1}" if swap else str(block)
-                             for block in result["blocks"]]),
+            Column(
+                "Block",
+                [f"{block}, {block + 1}" if swap else str(block) for block in result["blocks"]],
+            ),
             Column("Phase", [phase_cell(phase) for phase in phases], left=True, only=PAGE),
             Column(f"{heading}\nDM [95 % CI]", estimates(result["decision_margin"])),
-            Column("\nAcc. % [CI]", estimates(result["accuracy"], 0, percent),
-                   page=f"{heading} accuracy %"),
+            Column(
+                "\nAcc. % [CI]",
+                estimates(result["accuracy"], 0, percent),
+                page=f"{heading} accuracy %",
+            ),
             Column("removed\nDM", estimates(result["removal_margin"]), narrow=True),
-            Column("\nAcc. %", estimates(result["removal_accuracy"], 0, percent), narrow=True,
-                   page="removed accuracy %"),
+            Column(
+                "\nAcc. %",
+                estimates(result["removal_accuracy"], 0, percent),
+                narrow=True,
+                page="removed accuracy %",
+            ),
             Column("difference\nof DM [95 % CI]", estimates(result["difference"])),
         ],
         "difference by question; intervals are not corrected for many blocks",
         page_title=f"Each block {DONE[result['kind']]}",
-        rules=[row for row in range(len(phases))
-               if phases[row : row + 2] == ["silent", "decisive"]],
-    )  # fmt: skip
+        rules=[
+            row for row in range(len(phases)) if phases[row : row + 2] == ["silent", "decisive"]
+        ],
+    )
 
 
 def ablation_sentences(result: Mapping[str, Any]) -> list[str]:

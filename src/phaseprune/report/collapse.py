@@ -28,8 +28,12 @@ from phaseprune.report.words import (
 LOST = {"knowledge": "knowledge lost", "calibration": "calibration lost"}
 #: Kind of a fall -> how its steps are marked.
 FALL_MARKS = {
-    "cliff": "cliff", "several cliffs": "cliff", "slope": "slope", "unclear": "fall", None: "fall",
-}  # fmt: skip
+    "cliff": "cliff",
+    "several cliffs": "cliff",
+    "slope": "slope",
+    "unclear": "fall",
+    None: "fall",
+}
 
 
 def fitted_fall(result: Mapping[str, Any]) -> Mapping[str, Any] | None:

@@ -152,13 +152,14 @@ def debiased_table(task: Mapping[str, Any]) -> Table | None:
     rows = [
         [
             Estimate(
-                cell.get("retained_debiased"), cell.get("retained_debiased_ci"),
+                cell.get("retained_debiased"),
+                cell.get("retained_debiased_ci"),
                 kind="strong" if cell.get("collapse") == "calibration" else "",
             )
             for cell in _cells(task, one)
         ]
         for one in task["methods"]
-    ]  # fmt: skip
+    ]
     return Table(
         f"{task['folder']}: retained % without the label prior",
         [
@@ -198,19 +199,27 @@ def guarded_tables(task: Mapping[str, Any]) -> list[Table]:
             f"{task['folder']}: {title}",
             [
                 Column("method", [one["method"] for one in task["methods"]], left=True),
-                *_number_columns(task, [
-                    [Estimate(of.get(name), of.get(f"{name}_ci"), write=write)
-                     for cell in _cells(task, one) for of in [cell.get("guard") or {}]]
-                    for one in task["methods"]
-                ]),
+                *_number_columns(
+                    task,
+                    [
+                        [
+                            Estimate(of.get(name), of.get(f"{name}_ci"), write=write)
+                            for cell in _cells(task, one)
+                            for of in [cell.get("guard") or {}]
+                        ]
+                        for one in task["methods"]
+                    ],
+                ),
             ],
-            notes=["95 % intervals by a bootstrap over windows or prompts (of drawn orders, over "
-                   "these too); not corrected for their number."],
+            notes=[
+                "95 % intervals by a bootstrap over windows or prompts (of drawn orders, over "
+                "these too); not corrected for their number."
+            ],
             name=f"{task['folder']}-{name.replace('_', '-')}",
             only=None if name == "text_loss_rise" and not unknown else PAGE,
         )
         for name, title, write in titles
-    ]  # fmt: skip
+    ]
 
 
 def _rise(rise: float | None, digits: int) -> str:
@@ -516,30 +525,36 @@ def text_lines(result: Mapping[str, Any]) -> list[str]:
 def _figures(task: Mapping[str, Any]) -> list[Figure]:
     drawn = (
         (
-            "retained", "compare_figure",
+            "retained",
+            "compare_figure",
             f"{task['folder']}: what is left of the accuracy above chance, on evaluation questions "
             "that no method saw. Names stand in the order of the mean, last those that cannot "
             "remove so many.",
         ),
         (
-            "orders", "orders_figure",
+            "orders",
+            "orders_figure",
             f"{task['folder']}: which block each method removes first (1), second, and so on. "
             + phases_words(task),
         ),
         (
-            "cost", "cost_figure",
+            "cost",
+            "cost_figure",
             f"{task['folder']}: what the choice cost and what it retains, with 95 % intervals; the "
             "line is the front. One pass is one block run over all calibration questions, or over "
             "the text.",
         ),
-    )  # fmt: skip
+    )
     if has_guards(task):
-        drawn += ((
-            "guards", "guarded_figure",
-            f"{task['folder']}: what each choice does to the model beyond the questions. Loss on "
-            "plain text over the full model's, tokens of greedy continuations equal to the full "
-            "model's, repeated 4-grams; the dotted line is the full model.",
-        ),)  # fmt: skip
+        drawn += (
+            (
+                "guards",
+                "guarded_figure",
+                f"{task['folder']}: what each choice does to the model beyond the questions. Loss "
+                "on plain text over the full model's, tokens of greedy continuations equal to the "
+                "full model's, repeated 4-grams; the dotted line is the full model.",
+            ),
+        )
     return [
         Figure(f"{task['folder']}-{key}", drawing, (task,), caption)
         for key, drawing, caption in drawn

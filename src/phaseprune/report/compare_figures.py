@@ -14,16 +14,32 @@ from phaseprune.report.compare import numbers_in_words
 
 #: What a method is of -> colour; within one, methods differ by line and marker.
 COLOURS = {
-    "search": style.DECISIVE, "hidden states": style.SILENT, "text": "#2c8a5a",
-    "weights": "#8a4fa3", "position": style.UNPHASED, "drawn": "#111827",
-}  # fmt: skip
+    "search": style.DECISIVE,
+    "hidden states": style.SILENT,
+    "text": "#2c8a5a",
+    "weights": "#8a4fa3",
+    "position": style.UNPHASED,
+    "drawn": "#111827",
+}
 _KINDS = {
-    "decision_margin": "search", "accuracy": "search", "loss": "search",
-    "beam": "search", "pairwise": "search", "evolutionary": "search",
-    "sleb": "text", "ppl": "text", "ppl_plus": "text", "taylor": "text", "taylor_plus": "text",
-    "magnitude": "weights", "magnitude_plus": "weights",
-    "tail": "position", "tail_all": "position", "reverse": "position", "random": "drawn",
-}  # fmt: skip
+    "decision_margin": "search",
+    "accuracy": "search",
+    "loss": "search",
+    "beam": "search",
+    "pairwise": "search",
+    "evolutionary": "search",
+    "sleb": "text",
+    "ppl": "text",
+    "ppl_plus": "text",
+    "taylor": "text",
+    "taylor_plus": "text",
+    "magnitude": "weights",
+    "magnitude_plus": "weights",
+    "tail": "position",
+    "tail_all": "position",
+    "reverse": "position",
+    "random": "drawn",
+}
 _MARKERS = "osD^vP"
 _DASHES = ("solid", (0, (4, 1.5)), (0, (1.5, 1.2)), (0, (5, 1.5, 1, 1.5)), (0, (3, 3)))
 _PANELS = {
@@ -63,8 +79,9 @@ def _retained(cell: Mapping[str, Any]) -> float:
 def _standing(one: Mapping[str, Any]) -> tuple[bool, float]:
     """Sorts methods by what they retain, those last that cannot remove so many blocks."""
     mean = one["mean_retained"]["value"]
-    return mean is None, -(np.mean([_retained(cell) for cell in one["cells"]]) if mean is None
-                           else mean)  # fmt: skip
+    return mean is None, -(
+        np.mean([_retained(cell) for cell in one["cells"]]) if mean is None else mean
+    )
 
 
 def compare_figure(task: Mapping[str, Any]) -> Figure:
@@ -88,13 +105,22 @@ def compare_figure(task: Mapping[str, Any]) -> Figure:
         if len(one["orders"]) > 1 and len(one["cells"][0]["sets"]) > 1 and all(bounds):
             low, high = zip(*bounds, strict=True)
             axes.fill_between(
-                numbers, low, high, color=look["color"], alpha=0.08, linewidth=0,
+                numbers,
+                low,
+                high,
+                color=look["color"],
+                alpha=0.08,
+                linewidth=0,
                 label=f"{one['method']} interval",
-            )  # fmt: skip
+            )
         axes.plot(
-            numbers, [_retained(cell) for cell in one["cells"]], label=one["method"], **look,
-            linewidth=2.0 if look["color"] == COLOURS["search"] else 1.2, markersize=4.2,
-        )  # fmt: skip
+            numbers,
+            [_retained(cell) for cell in one["cells"]],
+            label=one["method"],
+            **look,
+            linewidth=2.0 if look["color"] == COLOURS["search"] else 1.2,
+            markersize=4.2,
+        )
     defined = task["full"]["accuracy"] > task["chance"]
     for level in (0, 1) if defined else (task["chance"],):
         axes.axhline(level, color=style.RULE, linewidth=0.9, linestyle=(0, (1, 2)), zorder=0)
@@ -109,9 +135,15 @@ def compare_figure(task: Mapping[str, Any]) -> Figure:
     ranked = sorted(methods, key=_standing)
     names = [one["method"] for one in ranked]
     axes.legend(
-        [lines[name] for name in names], names, loc="center left", bbox_to_anchor=(1.01, 0.5),
-        frameon=False, fontsize=style.NOTE_SIZE, handlelength=3.4, labelspacing=0.35,
-    )  # fmt: skip
+        [lines[name] for name in names],
+        names,
+        loc="center left",
+        bbox_to_anchor=(1.01, 0.5),
+        frameon=False,
+        fontsize=style.NOTE_SIZE,
+        handlelength=3.4,
+        labelspacing=0.35,
+    )
     return figure
 
 
@@ -133,24 +165,38 @@ def orders_figure(task: Mapping[str, Any]) -> Figure:
             share = place / max(task["numbers"])
             axes.add_patch(
                 Rectangle(
-                    (block - 0.4, row - 0.38), 0.8, 0.76, color=style.INK, linewidth=0,
+                    (block - 0.4, row - 0.38),
+                    0.8,
+                    0.76,
+                    color=style.INK,
+                    linewidth=0,
                     alpha=0.92 - 0.72 * share,
                 )
-            )  # fmt: skip
+            )
             axes.text(
-                block, row, str(place), ha="center", va="center", fontsize=6.5,
+                block,
+                row,
+                str(place),
+                ha="center",
+                va="center",
+                fontsize=6.5,
                 color="white" if share < 0.55 else style.INK,
-            )  # fmt: skip
+            )
     for phase, colour in (("silent", style.SILENT), ("decisive", style.DECISIVE)):
         own = transition[f"{phase}_blocks"] if transition["found"] else []
         if own:
             axes.axvspan(
                 own[0] - 0.5, own[-1] + 0.5, color=colour, alpha=0.16, linewidth=0, zorder=0
-            )  # fmt: skip
+            )
             axes.text(
-                (own[0] + own[-1]) / 2, -0.62, phase.title(), ha="center", va="bottom",
-                color=colour, fontsize=style.NOTE_SIZE,
-            )  # fmt: skip
+                (own[0] + own[-1]) / 2,
+                -0.62,
+                phase.title(),
+                ha="center",
+                va="bottom",
+                color=colour,
+                fontsize=style.NOTE_SIZE,
+            )
     axes.set_xlim(-0.5, blocks - 0.5)
     axes.set_ylim(len(methods) - 0.5, -0.5)
     axes.set_yticks(range(len(methods)), [one["method"] for one in methods])
@@ -201,18 +247,31 @@ def cost_figure(task: Mapping[str, Any]) -> Figure:
         name, look = one["method"], drawn[one["method"]]
         if one["mean_retained"]["ci"]:
             axes.vlines(
-                costs[name], *one["mean_retained"]["ci"], color=look["color"], linewidth=0.8,
+                costs[name],
+                *one["mean_retained"]["ci"],
+                color=look["color"],
+                linewidth=0.8,
                 alpha=0.45,
-            )  # fmt: skip
+            )
         axes.plot(
-            [costs[name]], [values[name]], marker=look["marker"], color=look["color"],
-            linestyle="none", markersize=6, label=name,
-        )  # fmt: skip
+            [costs[name]],
+            [values[name]],
+            marker=look["marker"],
+            color=look["color"],
+            linestyle="none",
+            markersize=6,
+            label=name,
+        )
     if task["front"]:
         axes.plot(
-            [costs[name] for name in task["front"]], [values[name] for name in task["front"]],
-            color=style.INK, linewidth=1, drawstyle="steps-post", zorder=0, label="front",
-        )  # fmt: skip
+            [costs[name] for name in task["front"]],
+            [values[name] for name in task["front"]],
+            color=style.INK,
+            linewidth=1,
+            drawstyle="steps-post",
+            zorder=0,
+            label="front",
+        )
     low, high = style.padded(list(values.values()) or [0.0, 1.0], [0.0, 1.0])
     axes.set_ylim(low, high)
     right = max([*costs.values(), 10])
@@ -225,12 +284,23 @@ def cost_figure(task: Mapping[str, Any]) -> Figure:
         places = _apart([values[name] for name in names], 0.047 * (high - low), low, high)
         for name, place in zip(names, places, strict=True):
             axes.annotate(
-                name, (costs[name], values[name]), xytext=(9, place), fontsize=style.TICK_SIZE,
-                textcoords=("offset points", "data"), va="center", color=drawn[name]["color"],
-                arrowprops={"arrowstyle": "-", "color": style.RULE, "linewidth": 0.6,
-                            "shrinkA": 0, "shrinkB": 3},
-                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5}, zorder=1,
-            )  # fmt: skip
+                name,
+                (costs[name], values[name]),
+                xytext=(9, place),
+                fontsize=style.TICK_SIZE,
+                textcoords=("offset points", "data"),
+                va="center",
+                color=drawn[name]["color"],
+                arrowprops={
+                    "arrowstyle": "-",
+                    "color": style.RULE,
+                    "linewidth": 0.6,
+                    "shrinkA": 0,
+                    "shrinkB": 3,
+                },
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
+                zorder=1,
+            )
     axes.grid(axis="y", color=style.GRID, linewidth=0.7)
     style.percent_axis(axes)
     common = numbers_in_words(task["common_numbers"])
@@ -277,9 +347,7 @@ def guarded_figure(task: Mapping[str, Any]) -> Figure:
     """
     methods = task["methods"]
     rows = -(-len(methods) // 4)
-    figure = Figure(
-        figsize=(8.6, 3.3 + 0.18 * rows), layout="constrained", facecolor="white"
-    )  # fmt: skip
+    figure = Figure(figsize=(8.6, 3.3 + 0.18 * rows), layout="constrained", facecolor="white")
     drawn = looks([one["method"] for one in methods])
     for axes, (name, title) in zip(figure.subplots(1, 3), _PANELS.items(), strict=True):
         style.plain_axes(axes)
@@ -291,26 +359,42 @@ def guarded_figure(task: Mapping[str, Any]) -> Figure:
             ]
             if points:
                 axes.plot(
-                    *zip(*points, strict=True), label=one["method"], **drawn[one["method"]],
-                    linewidth=1.2, markersize=3.6,
-                )  # fmt: skip
+                    *zip(*points, strict=True),
+                    label=one["method"],
+                    **drawn[one["method"]],
+                    linewidth=1.2,
+                    markersize=3.6,
+                )
         if name == "text_loss_rise":
             axes.set_yscale("symlog", linthresh=1)
         else:
             axes.set_ylim(-0.03, 1.03)
         axes.axhline(
-            task["full"]["guard"][name], color=style.RULE, linewidth=0.9, linestyle=(0, (1, 2)),
+            task["full"]["guard"][name],
+            color=style.RULE,
+            linewidth=0.9,
+            linestyle=(0, (1, 2)),
             zorder=0,
-        )  # fmt: skip
+        )
         axes.xaxis.set_major_locator(style.integer_ticks(2 * max(task["numbers"])))
         axes.grid(axis="y", color=style.GRID, linewidth=0.7)
         style.percent_axis(axes)
         style.set_labels(axes, "Removed blocks", "")
         style.set_title(axes, title)
-    lines = {line.get_label(): line for axes in figure.axes for line in axes.lines
-             if line.get_label() in drawn}  # fmt: skip
+    lines = {
+        line.get_label(): line
+        for axes in figure.axes
+        for line in axes.lines
+        if line.get_label() in drawn
+    }
     figure.legend(
-        list(lines.values()), list(lines), loc="outside lower center", ncols=4, frameon=False,
-        fontsize=style.NOTE_SIZE, handlelength=3.4, labelspacing=0.35,
-    )  # fmt: skip
+        list(lines.values()),
+        list(lines),
+        loc="outside lower center",
+        ncols=4,
+        frameon=False,
+        fontsize=style.NOTE_SIZE,
+        handlelength=3.4,
+        labelspacing=0.35,
+    )
     return figure

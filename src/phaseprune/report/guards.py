@@ -102,14 +102,26 @@ def guards_table(steps: Sequence[Mapping[str, Any]]) -> Table | None:
         "Guards",
         [
             Column("Step", [str(step["step"]) for step in steps]),
-            Column(what, ["full" if step["removed"] is None else str(step["removed"])
-                          for step in steps], page=f"Removed {what.lower()}"),
+            Column(
+                what,
+                ["full" if step["removed"] is None else str(step["removed"]) for step in steps],
+                page=f"Removed {what.lower()}",
+            ),
             Column("Loss", shown("text_loss", 2, decimal), page="Text loss", narrow=True),
-            Column("Rise % [CI]", [
-                Estimate(of["text_loss_rise"], of["text_loss_rise_ci"],
-                         1 if abs(of["text_loss_rise"]) < 1 else 0) if of else Estimate(None)
-                for of in guards
-            ], page="Text loss, rise %"),
+            Column(
+                "Rise % [CI]",
+                [
+                    Estimate(
+                        of["text_loss_rise"],
+                        of["text_loss_rise_ci"],
+                        1 if abs(of["text_loss_rise"]) < 1 else 0,
+                    )
+                    if of
+                    else Estimate(None)
+                    for of in guards
+                ],
+                page="Text loss, rise %",
+            ),
             Column("Equal % [CI]", shown("agreement"), page="Equal tokens %"),
             Column("From start", [f"{of['common_prefix']:.1f}" if of else DASH for of in guards]),
             Column("Repeated % [CI]", shown("repetition")),
@@ -118,7 +130,7 @@ def guards_table(steps: Sequence[Mapping[str, Any]]) -> Table | None:
         "equal to the full model's, and how many are so from the start; repeated 4-grams",
         notes=["Intervals are of the plain text, at 95 %."],
         name="guard-steps",
-    )  # fmt: skip
+    )
 
 
 def guessing_line(guard: Mapping[str, Any]) -> str | None:

@@ -56,14 +56,22 @@ def healing_view(healing: Mapping[str, Any]) -> View:
             Tile("Gained, lost", f"{change['gained']}, {change['lost']}", "questions"),
         ],
         [
-            Figure("margin", "margin_change_figure", (healing,),
-                   "How sure the pruned model is of the right option after each of its blocks, "
-                   "before and after healing. Look for the readouts at which the bands part."),
-            Figure("loss", "loss_figure", (healing,),
-                   "The loss on training batches and on the validation split; the dashed line is "
-                   "the step whose weights were kept."),
+            Figure(
+                "margin",
+                "margin_change_figure",
+                (healing,),
+                "How sure the pruned model is of the right option after each of its blocks, "
+                "before and after healing. Look for the readouts at which the bands part.",
+            ),
+            Figure(
+                "loss",
+                "loss_figure",
+                (healing,),
+                "The loss on training batches and on the validation split; the dashed line is "
+                "the step whose weights were kept.",
+            ),
         ],
-    )  # fmt: skip
+    )
 
 
 def ladder_view(ladder: Mapping[str, Any]) -> View:
@@ -88,11 +96,15 @@ def ladder_view(ladder: Mapping[str, Any]) -> View:
             Tile("Levels off at", shown, below),
         ],
         [
-            Figure("recovery", "recovery_figure", (ladder,),
-                   "What is retained of the full model's accuracy above chance, before and after "
-                   "healing, by the number of blocks that remain; bars are 95 % intervals."),
+            Figure(
+                "recovery",
+                "recovery_figure",
+                (ladder,),
+                "What is retained of the full model's accuracy above chance, before and after "
+                "healing, by the number of blocks that remain; bars are 95 % intervals.",
+            ),
         ],
-    )  # fmt: skip
+    )
 
 
 def healing_table(healing: Mapping[str, Any]) -> Table:
@@ -112,8 +124,11 @@ def healing_table(healing: Mapping[str, Any]) -> Table:
         "Decision Margin before and after healing",
         [
             Column("ℓ", [str(at) for at in range(len(before))], page="Readout"),
-            Column("behind", ["embeddings", *(f"block {block}" for block in healing["kept"])],
-                   left=True),
+            Column(
+                "behind",
+                ["embeddings", *(f"block {block}" for block in healing["kept"])],
+                left=True,
+            ),
             Column("before", before, narrow=True),
             Column("after", after, narrow=True),
             bar_column([one.value for one in after]),
@@ -121,7 +136,7 @@ def healing_table(healing: Mapping[str, Any]) -> Table:
             Column("", ["*" if one < SIGNIFICANCE else "" for one in change["p_value"]], left=True),
         ],
         "* p < 0.01: paired t test, Holm over the readouts",
-    )  # fmt: skip
+    )
 
 
 def ladder_table(ladder: Mapping[str, Any]) -> Table:
@@ -147,15 +162,26 @@ def ladder_table(ladder: Mapping[str, Any]) -> Table:
             Column("Retained before %", retained("retained_before")),
             Column("and after %", retained("retained_after"), page="Retained after %"),
             Column("", ["*" if row["p_value"] < SIGNIFICANCE else "" for row in rows], left=True),
-            Column("DM", [f"{signed(row['decision_margin_before'])} → "
-                          f"{signed(row['decision_margin_after'])}" for row in rows]),
-            Column("DM ↑ ↓", [f"{row['readouts_higher']} {row['readouts_lower']} of "
-                              f"{row['readouts']}" for row in rows]),
+            Column(
+                "DM",
+                [
+                    f"{signed(row['decision_margin_before'])} → "
+                    f"{signed(row['decision_margin_after'])}"
+                    for row in rows
+                ],
+            ),
+            Column(
+                "DM ↑ ↓",
+                [
+                    f"{row['readouts_higher']} {row['readouts_lower']} of {row['readouts']}"
+                    for row in rows
+                ],
+            ),
         ],
         "* accuracy differs after healing (p < 0.01, adjusted). DM ↑ ↓: at how many "
         "readouts it is higher and lower"
         + ("" if seeds == 1 else f". Means over {seeds} seeds; ↑ ↓ of the first"),
-    )  # fmt: skip
+    )
 
 
 def healing_lines(healing: Mapping[str, Any]) -> list[str]:
@@ -168,8 +194,11 @@ def healing_lines(healing: Mapping[str, Any]) -> list[str]:
         Sentences.
     """
     lines = [
-        training_line(healing), change_line(healing), retained_line(healing), margin_line(healing)
-    ]  # fmt: skip
+        training_line(healing),
+        change_line(healing),
+        retained_line(healing),
+        margin_line(healing),
+    ]
     differ = healing["training"]["decided_otherwise_than_the_run"]
     if differ:
         lines.append(
@@ -268,10 +297,15 @@ def trend_line(ladder: Mapping[str, Any]) -> str:
     per_block = f"{points(slope)} points of retained a block"
     if not bounds:
         return f"Straight line after healing: {per_block}; it has no interval."
-    bound = "rises with the depth that remains" if bounds[0] > 0 else (
-        "falls with the depth that remains" if bounds[1] < 0 else
-        "shows no dependence on the depth that remains"
-    )  # fmt: skip
+    bound = (
+        "rises with the depth that remains"
+        if bounds[0] > 0
+        else (
+            "falls with the depth that remains"
+            if bounds[1] < 0
+            else "shows no dependence on the depth that remains"
+        )
+    )
     return f"Recovery {bound}: {per_block}{interval_words(bounds, points)}."
 
 

@@ -35,9 +35,17 @@ def recovery_figure(ladder: Mapping[str, Any]) -> Figure:
         values = np.array([point["value"] for point in points])
         bounds = np.array([point["ci"] or [point["value"]] * 2 for point in points]).T
         axes.errorbar(
-            x + shift, values, yerr=np.abs(bounds - values), color=colour, marker=marker,
-            markersize=5.5, linewidth=1.2, elinewidth=1, capsize=2.5, label=name,
-        )  # fmt: skip
+            x + shift,
+            values,
+            yerr=np.abs(bounds - values),
+            color=colour,
+            marker=marker,
+            markersize=5.5,
+            linewidth=1.2,
+            elinewidth=1,
+            capsize=2.5,
+            label=name,
+        )
     for level in (0, 1):
         axes.axhline(level, color=style.RULE, linewidth=0.9, linestyle=(0, (1, 2)), zorder=0)
     _knot(axes, ladder)
@@ -57,9 +65,12 @@ def _knot(axes, ladder: Mapping[str, Any]) -> None:
         return
     axes.axvspan(*levelling["ci"], color=style.INK, alpha=0.08, linewidth=0, label="knot, 95 % CI")
     axes.axvline(
-        levelling["depth"], color=style.INK, linewidth=1.1, linestyle=(0, (4, 2)),
+        levelling["depth"],
+        color=style.INK,
+        linewidth=1.1,
+        linestyle=(0, (4, 2)),
         label="levels off",
-    )  # fmt: skip
+    )
 
 
 def margin_change_figure(healing: Mapping[str, Any]) -> Figure:
@@ -79,9 +90,14 @@ def margin_change_figure(healing: Mapping[str, Any]) -> Figure:
             x, margin["ci_low"], margin["ci_high"], color=colour, alpha=0.15, linewidth=0
         )
         axes.plot(
-            x, margin["mean"], color=colour, marker=marker, markersize=4.5, linewidth=1.3,
+            x,
+            margin["mean"],
+            color=colour,
+            marker=marker,
+            markersize=4.5,
+            linewidth=1.3,
             label=f"{when} healing",
-        )  # fmt: skip
+        )
     axes.axhline(0, color=style.RULE, linewidth=0.9)
     labels = ["0", *(f"{at}\nblock {block}" for at, block in enumerate(healing["kept"], start=1))]
     every = 1 + (len(labels) - 1) // 12
@@ -107,17 +123,28 @@ def loss_figure(healing: Mapping[str, Any]) -> Figure:
     evaluations = healing["training"]["evaluations"]
     trained = [one for one in evaluations if one["training"] is not None]
     axes.plot(
-        [one["step"] for one in trained], [one["training"] for one in trained],
-        color=BEFORE, linewidth=1.1, label="training batches",
-    )  # fmt: skip
+        [one["step"] for one in trained],
+        [one["training"] for one in trained],
+        color=BEFORE,
+        linewidth=1.1,
+        label="training batches",
+    )
     axes.plot(
-        [one["step"] for one in evaluations], [one["validation"] for one in evaluations],
-        color=AFTER, marker="o", markersize=3.5, linewidth=1.3, label="validation",
-    )  # fmt: skip
+        [one["step"] for one in evaluations],
+        [one["validation"] for one in evaluations],
+        color=AFTER,
+        marker="o",
+        markersize=3.5,
+        linewidth=1.3,
+        label="validation",
+    )
     axes.axvline(
-        healing["training"]["best_step"], color=style.INK, linewidth=1.0, linestyle=(0, (4, 2)),
+        healing["training"]["best_step"],
+        color=style.INK,
+        linewidth=1.0,
+        linestyle=(0, (4, 2)),
         label="kept",
-    )  # fmt: skip
+    )
     axes.set_ylim(bottom=0)
     axes.grid(axis="y", color=style.GRID, linewidth=0.7)
     style.set_labels(axes, "Step", "Loss (nats)")

@@ -99,9 +99,13 @@ def view_of(run: RunFiles) -> View:
         return view
     if run.steps:
         return prune_view(
-            {"trace": run.trace, "steps": run.steps, "result": run.result,
-             "chosen_by": run.manifest.get("chosen_by")}
-        )  # fmt: skip
+            {
+                "trace": run.trace,
+                "steps": run.steps,
+                "result": run.result,
+                "chosen_by": run.manifest.get("chosen_by"),
+            }
+        )
     if run.trace:
         return trace_view(run.trace)
     return View(["There is nothing to show yet: no readout is traced, no block removed."])
@@ -123,10 +127,17 @@ def _several_tasks(run: RunFiles) -> View | None:
     steps = read_json_lines(run.path / "steps.jsonl")
     if not steps:
         return None
-    tasks = {folder: {"trace": read_run(run.path / folder).trace}
-             for folder in run.manifest["tasks"]}  # fmt: skip
-    return prune_view({"tasks": tasks, "steps": steps, "result": run.manifest["result"],
-                       "chosen_by": run.manifest.get("chosen_by")})  # fmt: skip
+    tasks = {
+        folder: {"trace": read_run(run.path / folder).trace} for folder in run.manifest["tasks"]
+    }
+    return prune_view(
+        {
+            "tasks": tasks,
+            "steps": steps,
+            "result": run.manifest["result"],
+            "chosen_by": run.manifest.get("chosen_by"),
+        }
+    )
 
 
 def _phasewise(run: RunFiles) -> View | None:
@@ -146,12 +157,17 @@ VIEWS: dict[str, Callable[[RunFiles], View | None]] = {
     "ablate": _in_file(ablation_view, "ablation.json", "transition", traced=True),
     "plan": _in_file(plan_view, "plan.json", "transition", traced=True),
     "similarity": _in_file(
-        similarity_view, "similarity.json", "models", "questions", "minibatches", "run",
+        similarity_view,
+        "similarity.json",
+        "models",
+        "questions",
+        "minibatches",
+        "run",
         "chosen_step",
     ),
     "heal": _in_file(healing_view, "heal.json", "before", "after", "change"),
     "heal --ladder": _in_file(ladder_view, "ladder.json", "depths", "levelling"),
-}  # fmt: skip
+}
 
 
 def drawn(figure: Figure) -> dict[str, str]:
@@ -171,9 +187,12 @@ def render(template: str, **values: Any) -> str:
         The HTML; what cannot be encoded is replaced.
     """
     environment = Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined,
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
         loader=FunctionLoader(lambda name: files("phaseprune").joinpath(name).read_text("utf-8")),
-    )  # fmt: skip
+    )
     page = environment.get_template(template).render(**values)
     return page.encode("utf-8", "replace").decode("utf-8")
 

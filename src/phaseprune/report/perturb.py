@@ -25,16 +25,20 @@ def perturbation_view(result: Mapping[str, Any], trace: Mapping[str, Any] | None
     """
     figures = [
         Figure(
-            "perturbation", "perturbation_figure", (result,),
+            "perturbation",
+            "perturbation_figure",
+            (result,),
             "How sure the output is of the right option when noise is added to the state at one "
             "readout. Look for the readouts at which little noise is enough.",
         ),
         Figure(
-            "halving", "halving_figure", (result,),
+            "halving",
+            "halving_figure",
+            (result,),
             "The least noise that takes half of the Decision Margin, by the readout at which it is "
             "put in; bars are intervals, triangles say that no tried level does it.",
         ),
-    ]  # fmt: skip
+    ]
     phases, cost = phases_line(trace or result), cost_sentence(result)
     body = [perturbation_table(result), phases, *phase_sentences(result), cost]
     return beside_trace(View(body, figures=figures), trace)
@@ -52,32 +56,49 @@ def perturbation_table(result: Mapping[str, Any]) -> Table:
     """
     noise, shown = result["noise"], shown_levels(result["noise"])
     missing, phases = len(noise) - len(shown), result["phases"]
-    curves = [*result["decision_margin"]["mean"],
-              *(phase["decision_margin"]["mean"] for phase in phases.values())]  # fmt: skip
+    curves = [
+        *result["decision_margin"]["mean"],
+        *(phase["decision_margin"]["mean"] for phase in phases.values()),
+    ]
     halving = [*result["halving"], *(phase["halving"] for phase in phases.values())]
     transition, last = result["transition"], result["readouts"][-1]
     return Table(
         f"DM of {result['model']} on {result['task']} with noise at readout ℓ",
         [
-            Column("ℓ", [*map(str, result["readouts"]),
-                         *(Cell(PHASE_NAMES[phase], phase) for phase in phases)],
-                   page="Noise at readout", least=FIRST),
+            Column(
+                "ℓ",
+                [
+                    *map(str, result["readouts"]),
+                    *(Cell(PHASE_NAMES[phase], phase) for phase in phases),
+                ],
+                page="Noise at readout",
+                least=FIRST,
+            ),
             *(
-                Column(f"{level:g}",
-                       [Cell(short_margin(curve[number]), page=signed(curve[number]))
-                        for curve in curves],
-                       page=f"DM, σ² = {level:g}", only=None if number in shown else PAGE)
+                Column(
+                    f"{level:g}",
+                    [
+                        Cell(short_margin(curve[number]), page=signed(curve[number]))
+                        for curve in curves
+                    ],
+                    page=f"DM, σ² = {level:g}",
+                    only=None if number in shown else PAGE,
+                )
                 for number, level in enumerate(noise)
             ),
-            Column("halves at σ² [CI]", [halving_cell(one, noise[-1]) for one in halving],
-                   page="halves at σ² [95 % CI]"),
+            Column(
+                "halves at σ² [CI]",
+                [halving_cell(one, noise[-1]) for one in halving],
+                page="halves at σ² [95 % CI]",
+            ),
         ],
         "σ² in units of the variance of a token's state; 0 is the model itself",
         f"{missing} of {len(noise)} levels are not shown; perturbation.json has them"
-        if missing else "",
+        if missing
+        else "",
         page_title="Decision Margin at the output with noise",
         rules=[*([transition["readout"] - 1] if transition["found"] else []), last],
-    )  # fmt: skip
+    )
 
 
 def shown_levels(noise: Sequence[float]) -> list[int]:

@@ -110,15 +110,22 @@ def halving_figure(result: Mapping[str, Any]) -> Figure:
         claim = result["paper"][name]
         if least / 4 <= claim["noise"] <= most * 2:
             axes.axhline(
-                claim["noise"], color=style.PHASE_COLOURS[name], linewidth=0.9,
-                linestyle=(0, (1, 2)), label=f"paper, {name}",
-            )  # fmt: skip
+                claim["noise"],
+                color=style.PHASE_COLOURS[name],
+                linewidth=0.9,
+                linestyle=(0, (1, 2)),
+                label=f"paper, {name}",
+            )
             words = f"paper: {name.title()}\n{claim['finding']} {claim['noise']:g}"
             axes.text(
-                1.01, claim["noise"], words,
-                transform=axes.get_yaxis_transform(), va="center", fontsize=style.NOTE_SIZE,
+                1.01,
+                claim["noise"],
+                words,
+                transform=axes.get_yaxis_transform(),
+                va="center",
+                fontsize=style.NOTE_SIZE,
                 color=style.PHASE_COLOURS[name],
-            )  # fmt: skip
+            )
     _readout_axis(axes, result)
     style.set_labels(axes, "Readout at which the noise is put in", "Noise σ²")
     style.set_title(axes, "Noise at which the Decision Margin halves", pad=_pad(result))
@@ -148,8 +155,10 @@ def ablation_figure(result: Mapping[str, Any]) -> Figure:
     figure, axes = style.new_figure(3.5)
     axes.axhline(0, color=style.MUTED, linewidth=0.9, label="zero")
     blocks = np.array(result["blocks"])
-    shapes = (("removal_margin", "removed", style.MUTED, "x", -0.13),
-              ("decision_margin", HEADINGS[result["kind"]], style.INK, "o", 0.13))  # fmt: skip
+    shapes = (
+        ("removal_margin", "removed", style.MUTED, "x", -0.13),
+        ("decision_margin", HEADINGS[result["kind"]], style.INK, "o", 0.13),
+    )
     for name, label, colour, marker, shift in shapes:
         mean, low, high = (np.array(result[name][part]) for part in ("mean", "ci_low", "ci_high"))
         axes.errorbar(
@@ -166,9 +175,14 @@ def ablation_figure(result: Mapping[str, Any]) -> Figure:
     full = result["full"]["decision_margin"]["mean"]
     axes.axhline(full, color=style.MUTED, linewidth=0.9, linestyle=(0, (1, 2)), label="whole")
     axes.text(
-        1.01, full, f"whole model\n{full:+.2f}", transform=axes.get_yaxis_transform(), va="center",
-        fontsize=style.NOTE_SIZE, color=style.MUTED,
-    )  # fmt: skip
+        1.01,
+        full,
+        f"whole model\n{full:+.2f}",
+        transform=axes.get_yaxis_transform(),
+        va="center",
+        fontsize=style.NOTE_SIZE,
+        color=style.MUTED,
+    )
     bounds = [result[name][part] for name, *_ in shapes for part in ("ci_low", "ci_high")]
     bottom, top = style.padded(*bounds, [0.0, 0.1, full])
     axes.set_ylim(max(bottom, -1.04), min(top, 1.08))
@@ -179,9 +193,13 @@ def ablation_figure(result: Mapping[str, Any]) -> Figure:
     transition = result["transition"]
     style.phase_strip(axes, {"transition": transition, "blocks": last}, edge=0.5)
     axes.legend(
-        handles=axes.containers, loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2,
-        frameon=False, fontsize=style.NOTE_SIZE,
-    )  # fmt: skip
+        handles=axes.containers,
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.18),
+        ncols=2,
+        frameon=False,
+        fontsize=style.NOTE_SIZE,
+    )
     swapped = result["kind"] == "swap"
     style.set_labels(
         axes, "Block (swapped with the next one)" if swapped else "Block", "Decision Margin"

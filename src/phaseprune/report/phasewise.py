@@ -35,7 +35,9 @@ def phasewise_view(found: Mapping[str, Any]) -> View:
     """
     result, trace = found["result"], found["trace"]
     figure = Figure(
-        "phasewise", "phasewise_figure", (result,),
+        "phasewise",
+        "phasewise_figure",
+        (result,),
         "What is left of the accuracy above chance without so many random blocks of one phase. A "
         "pale point is a set of blocks, on the evaluation questions; large ones are means with "
         "their 95 % intervals, hollow ones are of decisions with the label prior taken off. Below, "
@@ -43,7 +45,7 @@ def phasewise_view(found: Mapping[str, Any]) -> View:
         "the transition (dotted); on the right, the difference between the phases with depth "
         "controlled. The figures that follow are of the calibration questions, on which the phases "
         "were found.",
-    )  # fmt: skip
+    )
     phases = [phases_line(trace)] if trace else []
     body = [*phases, *phasewise_tables(result), *phasewise_lines(result)]
     return beside_trace(View(body, [difference_tile(result)], [figure]), trace)
@@ -86,13 +88,15 @@ def phasewise_table(result: Mapping[str, Any], title: str | None = None) -> Tabl
                 Column(name, [_mean_of_sets(row[kind]) if kind in row else "" for row in rows])
                 for kind, name in KIND_NAMES.items()
             ),
-            Column("Decisive - Silent",
-                   [Estimate(row["difference"], row["difference_ci"]) for row in rows]),
+            Column(
+                "Decisive - Silent",
+                [Estimate(row["difference"], row["difference_ci"]) for row in rows],
+            ),
             Column("p", [p_cell(row["p_corrected"]) for row in rows]),
         ],
         "" if title else "p: corrected over the rows (Holm); * all sets there are",
         page_title=title or "Retained % of sets of removed blocks, mean over sets",
-    )  # fmt: skip
+    )
 
 
 def _mean_of_sets(of: Mapping[str, Any]) -> Estimate:
@@ -114,21 +118,29 @@ def controls_table(result: Mapping[str, Any]) -> Table:
     for title, measure in measures.items():
         found = [comparison(measure, name) for name in names]
         columns += [
-            Column(title, [Estimate(one["difference"], one["difference_ci"]) if one else DASH
-                           for one in found]),
+            Column(
+                title,
+                [
+                    Estimate(one["difference"], one["difference_ci"]) if one else DASH
+                    for one in found
+                ],
+            ),
             Column("p", [p_cell(one["p_value"]) if one else DASH for one in found]),
-        ]  # fmt: skip
+        ]
     return Table(
         "Phase or depth? Decisive - Silent, points of retained [95 % CI]",
         [
             Column("Compared", [compared_in_words(result, name) for name in names], left=True),
-            Column("m", [_span(comparison(result, name)["numbers"]) for name in names],
-                   page="Removed blocks"),
+            Column(
+                "m",
+                [_span(comparison(result, name)["numbers"]) for name in names],
+                page="Removed blocks",
+            ),
             *columns,
         ],
         "jump: beyond a straight line of depth, over the nearest blocks",
         page_title="Phase or depth? Decisive - Silent, points of retained",
-    )  # fmt: skip
+    )
 
 
 def comparison(measure: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:

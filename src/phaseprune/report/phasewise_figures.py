@@ -59,28 +59,49 @@ def _retained(axes: Axes, result: Mapping[str, Any]) -> None:
         for row in rows:
             values = row[kind]["retained_of_sets"]
             axes.plot(
-                [row["removed_blocks"] + shift] * len(values), values, linestyle="none",
-                marker=".", markersize=5, color=COLOURS[kind], alpha=0.3, label=f"{kind} sets",
-            )  # fmt: skip
+                [row["removed_blocks"] + shift] * len(values),
+                values,
+                linestyle="none",
+                marker=".",
+                markersize=5,
+                color=COLOURS[kind],
+                alpha=0.3,
+                label=f"{kind} sets",
+            )
         numbers = [row["removed_blocks"] + shift for row in rows]
         means = [row[kind]["retained"] for row in rows]
         bounds = [
             row[kind]["retained_ci"] or [mean] * 2 for row, mean in zip(rows, means, strict=True)
         ]
         axes.vlines(
-            numbers, [low for low, _ in bounds], [high for _, high in bounds],
-            color=COLOURS[kind], linewidth=1.6, label=f"{kind} interval",
-        )  # fmt: skip
+            numbers,
+            [low for low, _ in bounds],
+            [high for _, high in bounds],
+            color=COLOURS[kind],
+            linewidth=1.6,
+            label=f"{kind} interval",
+        )
         axes.plot(
-            numbers, means, color=COLOURS[kind], linewidth=1.2, marker=MARKERS[kind],
-            markersize=5.5, label=f"removed: {KIND_NAMES[kind]}",
-        )  # fmt: skip
+            numbers,
+            means,
+            color=COLOURS[kind],
+            linewidth=1.2,
+            marker=MARKERS[kind],
+            markersize=5.5,
+            label=f"removed: {KIND_NAMES[kind]}",
+        )
         if debiased:
             axes.plot(
-                [number + 0.07 for number in numbers], [row[kind]["retained"] for row in debiased],
-                color=COLOURS[kind], linewidth=1.0, linestyle=(0, (3, 2)), marker=MARKERS[kind],
-                markersize=5.5, markerfacecolor="white", label=f"debiased: {KIND_NAMES[kind]}",
-            )  # fmt: skip
+                [number + 0.07 for number in numbers],
+                [row[kind]["retained"] for row in debiased],
+                color=COLOURS[kind],
+                linewidth=1.0,
+                linestyle=(0, (3, 2)),
+                marker=MARKERS[kind],
+                markersize=5.5,
+                markerfacecolor="white",
+                label=f"debiased: {KIND_NAMES[kind]}",
+            )
     style.level_lines(axes, {"full model": 1.0, "chance": 0.0})
     axes.xaxis.set_major_locator(style.integer_ticks(result["most"]))
     axes.set_xlim(0.5, result["most"] + 0.5)
@@ -91,9 +112,12 @@ def _retained(axes: Axes, result: Mapping[str, Any]) -> None:
     named = ("removed: ", "debiased: ")
     axes.legend(
         handles=[line for line in axes.lines if line.get_label().startswith(named)],
-        loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3, frameon=False,
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.16),
+        ncols=3,
+        frameon=False,
         fontsize=style.NOTE_SIZE,
-    )  # fmt: skip
+    )
 
 
 def _costs(axes: Axes, result: Mapping[str, Any]) -> None:
@@ -103,20 +127,33 @@ def _costs(axes: Axes, result: Mapping[str, Any]) -> None:
         blocks, costs = [one["block"] for one in own], [one["cost"] for one in own]
         colour = COLOURS[phase]
         axes.vlines(
-            blocks, [one["ci"][0] for one in own], [one["ci"][1] for one in own],
-            color=colour, linewidth=1.4,
-        )  # fmt: skip
+            blocks,
+            [one["ci"][0] for one in own],
+            [one["ci"][1] for one in own],
+            color=colour,
+            linewidth=1.4,
+        )
         axes.plot(
-            blocks, costs, linestyle="none", marker=MARKERS[phase], markersize=4.5, color=colour,
+            blocks,
+            costs,
+            linestyle="none",
+            marker=MARKERS[phase],
+            markersize=4.5,
+            color=colour,
             label=f"cost: {KIND_NAMES[phase]}",
-        )  # fmt: skip
+        )
     debiased = (result["debiased"] or {}).get("regression")
     if debiased:
         axes.plot(
             [one["block"] + 0.2 for one in debiased["costs"]],
-            [one["cost"] for one in debiased["costs"]], linestyle="none", marker="o",
-            markersize=3.5, markerfacecolor="white", color=style.MUTED, label="cost: debiased",
-        )  # fmt: skip
+            [one["cost"] for one in debiased["costs"]],
+            linestyle="none",
+            marker="o",
+            markersize=3.5,
+            markerfacecolor="white",
+            color=style.MUTED,
+            label="cost: debiased",
+        )
     fit, readout = result["regression"]["fit"], result["transition"]["readout"]
     if fit:
         blocks = len(result["phases"]["silent"]) + len(result["phases"]["decisive"])
@@ -126,9 +163,12 @@ def _costs(axes: Axes, result: Mapping[str, Any]) -> None:
             depth = (ends - readout + 0.5) / (blocks - 1)
             level = fit["level"]["value"] + (phase == "silent") * fit["jump"]["value"]
             axes.plot(
-                ends, level + fit["slope"]["value"] * depth, color=COLOURS[phase], linewidth=1.3,
+                ends,
+                level + fit["slope"]["value"] * depth,
+                color=COLOURS[phase],
+                linewidth=1.3,
                 label=f"fit: {KIND_NAMES[phase]}",
-            )  # fmt: skip
+            )
     axes.axvline(readout - 0.5, color=style.MUTED, linewidth=0.9, linestyle=(0, (1, 2)))
     axes.axhline(0, color=style.MUTED, linewidth=0.9)
     axes.xaxis.set_major_locator(MaxNLocator(7, integer=True))
@@ -142,21 +182,31 @@ def _controls(axes: Axes, result: Mapping[str, Any]) -> None:
     """The differences between the phases, plain and controlled, raw and debiased."""
     measures = [(result, 0.0, style.INK, style.INK)]
     if result["debiased"]:
-        measures = [(result, -0.12, style.INK, style.INK),
-                    (result["debiased"], 0.12, style.INK, "white")]  # fmt: skip
+        measures = [
+            (result, -0.12, style.INK, style.INK),
+            (result["debiased"], 0.12, style.INK, "white"),
+        ]
     names = [name for name in COMPARISONS if comparison(result, name)]
     for measure, shift, colour, face in measures:
         found = [(place, comparison(measure, name)) for place, name in enumerate(names)]
         found = [(place + shift, one) for place, one in found if one]
         axes.hlines(
-            [place for place, _ in found], [one["difference_ci"][0] for _, one in found],
-            [one["difference_ci"][1] for _, one in found], color=colour, linewidth=1.4,
-        )  # fmt: skip
+            [place for place, _ in found],
+            [one["difference_ci"][0] for _, one in found],
+            [one["difference_ci"][1] for _, one in found],
+            color=colour,
+            linewidth=1.4,
+        )
         axes.plot(
-            [one["difference"] for _, one in found], [place for place, _ in found],
-            linestyle="none", marker="o", markersize=5, color=colour, markerfacecolor=face,
+            [one["difference"] for _, one in found],
+            [place for place, _ in found],
+            linestyle="none",
+            marker="o",
+            markersize=5,
+            color=colour,
+            markerfacecolor=face,
             label="debiased" if face == "white" else "raw",
-        )  # fmt: skip
+        )
     axes.axvline(0, color=style.MUTED, linewidth=0.9, linestyle=(0, (1, 2)))
     axes.set_yticks(range(len(names)), [_two_lines(compared_in_words(result, n)) for n in names])
     axes.set_ylim(len(names) - 0.5, -0.5)

@@ -27,11 +27,13 @@ def plan_view(result: Mapping[str, Any], trace: Mapping[str, Any] | None = None)
         Its view.
     """
     figure = Figure(
-        "plan", "plan_figure", (result,),
+        "plan",
+        "plan_figure",
+        (result,),
         "The blocks in the order in which they could go, Silent and Decisive ones in their "
         "colours. Look for where influence together climbs, or what is read off falls: a model "
         "loses its decisions about there.",
-    )  # fmt: skip
+    )
     phases = [phases_line(trace)] if trace else []
     body = [plan_table(result), *phases, *plan_lines(result)]
     return beside_trace(View(body, figures=[figure]), trace)
@@ -56,25 +58,38 @@ def plan_table(result: Mapping[str, Any]) -> Table:
         Column("Block", [str(row["block"]) for row in rows]),
         Column("Phase", [phase_cell(row["phase"]) for row in rows], left=True),
         Column("Influence", [f"{row['influence']:.3f}" for row in rows]),
-        Column("together", [f"{row['influence_together']:.3f}" for row in rows],
-               page="Influence together"),
-        Column("DM\nread off", [signed(one["decision_margin"]) for one in read],
-               only=PAGE if letters else None),
+        Column(
+            "together",
+            [f"{row['influence_together']:.3f}" for row in rows],
+            page="Influence together",
+        ),
+        Column(
+            "DM\nread off",
+            [signed(one["decision_margin"]) for one in read],
+            only=PAGE if letters else None,
+        ),
         Column(retained, [Estimate(one["retained"], one["retained_ci"]) for one in read]),
-    ]  # fmt: skip
+    ]
     if letters:
-        columns.append(Column("debiased %\nread off [CI]", [
-            Estimate(one["retained_debiased"], one["retained_debiased_ci"]) for one in read
-        ], page="retained %, debiased, read off"))  # fmt: skip
+        columns.append(
+            Column(
+                "debiased %\nread off [CI]",
+                [Estimate(one["retained_debiased"], one["retained_debiased_ci"]) for one in read],
+                page="retained %, debiased, read off",
+            )
+        )
     return Table(
         f"{result['model']} on {result['task']}: which blocks could go, in this order",
         columns,
         f"read off: what the other blocks add, as if none saw the change; together: rule of thumb "
         f"{limits}" + (f"; {DEBIASED_NOTE}" if letters else ""),
         page_title="Which blocks could go, in this order",
-        rules=[number for number, row in enumerate(rows)
-               if row["removed_blocks"] == result["budget"]["blocks"]],
-    )  # fmt: skip
+        rules=[
+            number
+            for number, row in enumerate(rows)
+            if row["removed_blocks"] == result["budget"]["blocks"]
+        ],
+    )
 
 
 def plan_lines(result: Mapping[str, Any]) -> list[str]:

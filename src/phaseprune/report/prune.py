@@ -189,19 +189,30 @@ def steps_table(steps: Steps, result: Result | None = None) -> Table:
         "Pruning steps: retained %" if several else "Pruning steps",
         [
             Column("Step", [str(step["step"]) for step in steps]),
-            Column(what, [Cell("full", page="full model") if step["removed"] is None
-                          else str(step["removed"]) for step in steps],
-                   page=f"Removed {what.lower()}"),
+            Column(
+                what,
+                [
+                    Cell("full", page="full model")
+                    if step["removed"] is None
+                    else str(step["removed"])
+                    for step in steps
+                ],
+                page=f"Removed {what.lower()}",
+            ),
             *columns,
-            Column("", [Cell("", tags=of) for of in marks], left=True,
-                   **({"least": 16, "most": 16} if several else {"fill": True})),
+            Column(
+                "",
+                [Cell("", tags=of) for of in marks],
+                left=True,
+                **({"least": 16, "most": 16} if several else {"fill": True}),
+            ),
         ],
         caption,
         notes=notes,
         name="steps",
         page_title="Steps",
         marked=[row for row, of in enumerate(marks) if {"chosen", "cliff"} & set(of)],
-    )  # fmt: skip
+    )
 
 
 def _task_columns(steps: Steps, result: Result | None) -> tuple[str, list[str], list[Column]]:
@@ -211,29 +222,50 @@ def _task_columns(steps: Steps, result: Result | None) -> tuple[str, list[str], 
     evaluations = [step["evaluation"] for step in steps]
     caption = "Accuracy, DM and retained on the evaluation questions"
     columns = [
-        Column("Phase", [phase_cell(step["phase"], none="" if step["removed"] is None else "–")
-                         for step in steps], left=True),
-        Column("Acc. %" if letters else "Accuracy % [CI]",
-               [Estimate(one["accuracy"], one.get("ci"), 1) for one in evaluations],
-               page="Accuracy %", narrow=letters),
-        Column("Calibration accuracy %",
-               [percent(step["calibration"]["accuracy"]) for step in steps], only=PAGE),
+        Column(
+            "Phase",
+            [
+                phase_cell(step["phase"], none="" if step["removed"] is None else "–")
+                for step in steps
+            ],
+            left=True,
+        ),
+        Column(
+            "Acc. %" if letters else "Accuracy % [CI]",
+            [Estimate(one["accuracy"], one.get("ci"), 1) for one in evaluations],
+            page="Accuracy %",
+            narrow=letters,
+        ),
+        Column(
+            "Calibration accuracy %",
+            [percent(step["calibration"]["accuracy"]) for step in steps],
+            only=PAGE,
+        ),
         Column("DM", [signed(one["decision_margin"]) for one in evaluations]),
-        Column("Retained %\n[95 % CI]" if letters else "Retained % [CI]",
-               [Estimate(step["retained"], step.get("retained_ci")) for step in steps]),
-    ]  # fmt: skip
+        Column(
+            "Retained %\n[95 % CI]" if letters else "Retained % [CI]",
+            [Estimate(step["retained"], step.get("retained_ci")) for step in steps],
+        ),
+    ]
     if letters:
-        columns.append(Column(
-            "debiased %\n[95 % CI]",
-            [Estimate(step.get("retained_debiased"), step.get("retained_debiased_ci"))
-             for step in steps],
-            page="Retained %, debiased",
-        ))  # fmt: skip
+        columns.append(
+            Column(
+                "debiased %\n[95 % CI]",
+                [
+                    Estimate(step.get("retained_debiased"), step.get("retained_debiased_ci"))
+                    for step in steps
+                ],
+                page="Retained %, debiased",
+            )
+        )
     columns += [
-        Column("Passes of a half" if half else "Block passes",
-               [f"{step['block_passes']:,}" for step in steps], only=PAGE),
+        Column(
+            "Passes of a half" if half else "Block passes",
+            [f"{step['block_passes']:,}" for step in steps],
+            only=PAGE,
+        ),
         Column("Seconds", [f"{step['seconds']:.1f}" for step in steps], only=PAGE),
-    ]  # fmt: skip
+    ]
     notes = ["Every interval is of the evaluation questions, on which no block is chosen, at 95 %."]
     return f"{caption}; {DEBIASED_NOTE}" if letters else caption, notes, columns
 
@@ -241,22 +273,27 @@ def _task_columns(steps: Steps, result: Result | None) -> tuple[str, list[str], 
 def _tasks_columns(steps: Steps, result: Result | None) -> tuple[str, list[str], list[Column]]:
     """Caption, notes and columns of several tasks' steps."""
     columns = [
-        Column("Objective % (calibration)", [percent(step["objective"]) for step in steps],
-               only=PAGE),
-        Column(f"{(result or {}).get('combine', 'all')} [CI]",
-               [Estimate(step["retained"], step["retained_ci"]) for step in steps],
-               page="Retained % (all)"),
+        Column(
+            "Objective % (calibration)", [percent(step["objective"]) for step in steps], only=PAGE
+        ),
+        Column(
+            f"{(result or {}).get('combine', 'all')} [CI]",
+            [Estimate(step["retained"], step["retained_ci"]) for step in steps],
+            page="Retained % (all)",
+        ),
         *(
             Column(folder, [task_cell(step["tasks"][folder]) for step in steps], part=True, most=16)
             for folder in steps[0]["tasks"]
         ),
-    ]  # fmt: skip
+    ]
     caption = (
         "Retained on the evaluation questions: of all tasks together with its 95 % interval, and "
         "of each; S or D: the removed block is Silent or Decisive for the task"
     )
-    notes = ["The objective is what is left of the objective of all tasks together on the "
-             "calibration questions, by which blocks are chosen."]  # fmt: skip
+    notes = [
+        "The objective is what is left of the objective of all tasks together on the "
+        "calibration questions, by which blocks are chosen."
+    ]
     return caption, notes, columns
 
 
@@ -299,8 +336,11 @@ def removed_line(steps: Steps, result: Result) -> str:
         by_task = _phases_by_task(result)
     else:
         phases = [step["phase"] for step in steps if step["removed"] in removed]
-        counts = [f"{phases.count(phase)} {name}" for phase, name in PHASE_NAMES.items()
-                  if phase in phases]  # fmt: skip
+        counts = [
+            f"{phases.count(phase)} {name}"
+            for phase, name in PHASE_NAMES.items()
+            if phase in phases
+        ]
         of_phases = f" ({', '.join(counts)})" if counts else ""
     return (
         f"{len(removed)} of {total} {nouns} {was} removed{of_phases}: {order}."
@@ -510,50 +550,76 @@ def _figures(pruning: Pruning) -> list[Figure]:
     both = green_line(steps[0].get("retained_debiased_ci"))
     shown = []
     if len(steps) > 1:
-        shown.append(Figure(
-            "pruning", "pruning_figure", (steps, result, trace["chance"] if trace else None),
-            f"Each point is one more {'half of a block' if halves else 'block'} removed, named by "
-            f"its index{' (a: attention, m: MLP)' if halves else ''}; squares are Silent, circles "
-            "Decisive blocks. The grey band is where accuracy falls, its pale part the 95 % "
-            f"interval of that.{both} Look for how long accuracy holds, and what makes it fall.",
-        ))  # fmt: skip
+        shown.append(
+            Figure(
+                "pruning",
+                "pruning_figure",
+                (steps, result, trace["chance"] if trace else None),
+                f"Each point is one more {'half of a block' if halves else 'block'} removed, named "
+                f"by its index{' (a: attention, m: MLP)' if halves else ''}; squares are Silent, "
+                "circles Decisive blocks. The grey band is where accuracy falls, its pale part the "
+                f"95 % interval of that.{both} Look for how long accuracy holds, and "
+                "what makes it fall.",
+            )
+        )
     if any(step.get("guard") for step in steps):
-        shown.append(Figure(
-            "guards", "guards_figure", (steps,),
-            "What the questions do not ask for. Look for steps at which accuracy still holds while "
-            "the loss on plain text has risen, or continuations begin to repeat themselves.",
-        ))  # fmt: skip
+        shown.append(
+            Figure(
+                "guards",
+                "guards_figure",
+                (steps,),
+                "What the questions do not ask for. Look for steps at which accuracy still holds "
+                "while the loss on plain text has risen, or continuations begin to repeat "
+                "themselves.",
+            )
+        )
     shown += trace_figures(trace) if trace else []
     if len(steps) > 1:
-        shown.append(Figure(
-            "heatmap", "margin_heatmap_figure", (steps, trace),
-            "A row for each step of the search, the full model on top: green readouts hold the "
-            "right option, purple ones another, struck grey cells are removed blocks. Look "
-            "for the rows where the green on the right is gone.",
-        ))  # fmt: skip
+        shown.append(
+            Figure(
+                "heatmap",
+                "margin_heatmap_figure",
+                (steps, trace),
+                "A row for each step of the search, the full model on top: green readouts hold the "
+                "right option, purple ones another, struck grey cells are removed blocks. Look "
+                "for the rows where the green on the right is gone.",
+            )
+        )
     if result and result.get("dynamics"):
-        shown.append(Figure(
-            "dynamics", "dynamics_figure", (result,),
-            "Where each pruned model decides, in readouts of the full model; corrected for the "
-            "number of steps. Below: where the transition is gone (x), and where these questions "
-            "cannot tell (?). Look for whether it is gone where the model collapses.",
-        ))  # fmt: skip
+        shown.append(
+            Figure(
+                "dynamics",
+                "dynamics_figure",
+                (result,),
+                "Where each pruned model decides, in readouts of the full model; corrected for the "
+                "number of steps. Below: where the transition is gone (x), and where these "
+                "questions cannot tell (?). Look for whether it is gone where the model collapses.",
+            )
+        )
     return shown
 
 
 def _tasks_figures(pruning: Pruning) -> list[Figure]:
     steps = pruning["steps"]
-    shown = [Figure(
-        "tasks", "tasks_figure", (steps, traces_of(pruning), pruning["result"]),
-        "What is left of each task's accuracy above chance, on evaluation questions. In the strips "
-        "below, the same block can be Silent for one task and Decisive for another; the number in "
-        "a pale cell is the place at which it was removed.",
-    )]  # fmt: skip
+    shown = [
+        Figure(
+            "tasks",
+            "tasks_figure",
+            (steps, traces_of(pruning), pruning["result"]),
+            "What is left of each task's accuracy above chance, on evaluation questions. In the "
+            "strips below, the same block can be Silent for one task and Decisive for another; the "
+            "number in a pale cell is the place at which it was removed.",
+        )
+    ]
     if any(step["guard"] for step in steps):
-        shown.append(Figure(
-            "guards", "guards_figure", ([_with_mean_accuracy(step) for step in steps],),
-            "What the questions do not ask for. Accuracy is the plain mean over the tasks.",
-        ))  # fmt: skip
+        shown.append(
+            Figure(
+                "guards",
+                "guards_figure",
+                ([_with_mean_accuracy(step) for step in steps],),
+                "What the questions do not ask for. Accuracy is the plain mean over the tasks.",
+            )
+        )
     return shown
 
 

@@ -21,8 +21,10 @@ from phaseprune.report.words import nouns_of, percent
 MARKER_NUMBERS_UP_TO = 34
 #: State of a model without a found transition -> marker and label; None in older versions' runs.
 NO_TRANSITION = {
-    "gone": ("x", "gone"), "unclear": ("$?$", "cannot be told"), None: ("x", "none found"),
-}  # fmt: skip
+    "gone": ("x", "gone"),
+    "unclear": ("$?$", "cannot be told"),
+    None: ("x", "none found"),
+}
 #: Name of a line -> its colour and dashes.
 LINES = {
     "accuracy on questions": (style.INK, "-"),
@@ -67,14 +69,22 @@ def pruning_figure(
     debiased = [step["evaluation"].get("debiased") for step in steps]
     if all(debiased):
         axes.plot(
-            numbers, [one["accuracy"] for one in debiased], color=style.DEBIASED, linewidth=1.4,
-            linestyle=(0, (4, 1.5)), label="less the label prior",
-        )  # fmt: skip
+            numbers,
+            [one["accuracy"] for one in debiased],
+            color=style.DEBIASED,
+            linewidth=1.4,
+            linestyle=(0, (4, 1.5)),
+            label="less the label prior",
+        )
         bounds = _bounds(debiased)
         axes.fill_between(
-            numbers, *bounds, color=style.DEBIASED, alpha=0.12, linewidth=0,
+            numbers,
+            *bounds,
+            color=style.DEBIASED,
+            alpha=0.12,
+            linewidth=0,
             label="debiased, 95 % interval",
-        )  # fmt: skip
+        )
         low, high = low + bounds[0], high + bounds[1]
     last = max(numbers[-1], 1)
     axes.set_xlim(-0.6, last + 0.6)
@@ -337,30 +347,51 @@ def dynamics_figure(result: Mapping[str, Any]) -> Figure:
     if fall and fall["found"]:
         low, high = fall_range(fall)
         axes.axvspan(
-            low - 1, high, color=style.INK, alpha=0.09, linewidth=0,
+            low - 1,
+            high,
+            color=style.INK,
+            alpha=0.09,
+            linewidth=0,
             label=f"{FALL_MARKS[fall.get('kind')]}, 95 % interval",
-        )  # fmt: skip
+        )
     if result["collapsed_at_step"] is not None:
         axes.axvline(
-            result["collapsed_at_step"], color=style.DECISIVE, linewidth=1.2, linestyle=(0, (2, 2)),
+            result["collapsed_at_step"],
+            color=style.DECISIVE,
+            linewidth=1.2,
+            linestyle=(0, (2, 2)),
             label="collapsed",
-        )  # fmt: skip
+        )
     steps = [one["step"] for one in found]
     axes.vlines(
-        steps, [one["ci"][0] for one in found], [one["ci"][1] for one in found],
-        color=style.INK, linewidth=1.6, label="transition, 95 % interval",
-    )  # fmt: skip
+        steps,
+        [one["ci"][0] for one in found],
+        [one["ci"][1] for one in found],
+        color=style.INK,
+        linewidth=1.6,
+        label="transition, 95 % interval",
+    )
     axes.plot(
-        steps, [one["readout"] for one in found], color=style.INK, linewidth=0.8, marker="o",
-        markersize=5, label="transition",
-    )  # fmt: skip
+        steps,
+        [one["readout"] for one in found],
+        color=style.INK,
+        linewidth=0.8,
+        marker="o",
+        markersize=5,
+        label="transition",
+    )
     for state, (marker, label) in NO_TRANSITION.items():
         at = [one["step"] for one in without if one.get("state") == state]
         if at:
             axes.plot(
-                at, [0] * len(at), linestyle="none", marker=marker, color=style.UNPHASED,
-                markersize=6, label=label,
-            )  # fmt: skip
+                at,
+                [0] * len(at),
+                linestyle="none",
+                marker=marker,
+                color=style.UNPHASED,
+                markersize=6,
+                label=label,
+            )
     axes.xaxis.set_major_locator(style.integer_ticks(last))
     axes.yaxis.set_major_locator(style.integer_ticks(blocks))
     axes.grid(axis="y", color=style.GRID, linewidth=0.7)
@@ -368,9 +399,14 @@ def dynamics_figure(result: Mapping[str, Any]) -> Figure:
     style.set_labels(axes, removed, "Readout of the transition")
     style.set_title(axes, "Transition of the pruned models")
     axes.legend(
-        loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=5, frameon=False,
-        fontsize=style.NOTE_SIZE, columnspacing=1.2, handletextpad=0.4,
-    )  # fmt: skip
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.2),
+        ncols=5,
+        frameon=False,
+        fontsize=style.NOTE_SIZE,
+        columnspacing=1.2,
+        handletextpad=0.4,
+    )
     return figure
 
 
@@ -396,14 +432,29 @@ def guards_figure(steps: Sequence[Mapping[str, Any]]) -> Figure:
         axes.xaxis.set_major_locator(style.integer_ticks(2 * last if last > 12 else last))
         axes.grid(axis="y", color=style.GRID, linewidth=0.7)
     losses = [guard["text_loss"] for guard in guards]
-    _line(left, numbers, losses, [guard["text_loss_ci"] for guard in guards], "text loss",
-          style.INK, "-")  # fmt: skip
-    left.axhline(losses[0], color=style.MUTED, linewidth=0.9, linestyle=(0, (1, 2)),
-                 label="full model")  # fmt: skip
-    left.annotate("full model", (0.98, losses[0]), xycoords=left.get_yaxis_transform(),
-                  xytext=(0, -3), textcoords="offset points", ha="right",
-                  va="top", fontsize=style.NOTE_SIZE,
-                  color=style.MUTED)  # fmt: skip
+    _line(
+        left,
+        numbers,
+        losses,
+        [guard["text_loss_ci"] for guard in guards],
+        "text loss",
+        style.INK,
+        "-",
+    )
+    left.axhline(
+        losses[0], color=style.MUTED, linewidth=0.9, linestyle=(0, (1, 2)), label="full model"
+    )
+    left.annotate(
+        "full model",
+        (0.98, losses[0]),
+        xycoords=left.get_yaxis_transform(),
+        xytext=(0, -3),
+        textcoords="offset points",
+        ha="right",
+        va="top",
+        fontsize=style.NOTE_SIZE,
+        color=style.MUTED,
+    )
     style.set_labels(left, "Removed blocks", "Loss, nats a token")
     style.set_title(left, "Loss on plain text")
     evaluations = [step["evaluation"] for step in steps]
@@ -420,10 +471,13 @@ def guards_figure(steps: Sequence[Mapping[str, Any]]) -> Figure:
     style.set_labels(right, "Removed blocks", "")
     style.set_title(right, "Questions and continuations")
     right.legend(
-        loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=1, frameon=False,
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.18),
+        ncols=1,
+        frameon=False,
         fontsize=style.NOTE_SIZE,
         handles=[line for line in right.lines if line.get_label() in LINES],
-    )  # fmt: skip
+    )
     return figure
 
 
@@ -439,8 +493,16 @@ def _line(
     both = [pair or (value, value) for value, pair in zip(values, bounds, strict=True)]
     low, high = zip(*both, strict=True)
     axes.fill_between(numbers, low, high, color=colour, alpha=0.12, linewidth=0)
-    axes.plot(numbers, values, color=colour, linestyle=dashes, linewidth=1.4, marker=".",
-              markersize=5, label=name)  # fmt: skip
+    axes.plot(
+        numbers,
+        values,
+        color=colour,
+        linestyle=dashes,
+        linewidth=1.4,
+        marker=".",
+        markersize=5,
+        label=name,
+    )
 
 
 def tasks_figure(
@@ -471,46 +533,68 @@ def tasks_figure(
 
 
 def _draw_retained(
-    axes: Axes, steps: Sequence[Mapping[str, Any]], folders: Sequence[str],
+    axes: Axes,
+    steps: Sequence[Mapping[str, Any]],
+    folders: Sequence[str],
     result: Mapping[str, Any] | None,
-) -> None:  # fmt: skip
+) -> None:
     numbers = [step["step"] for step in steps]
     last = max(numbers[-1], 1)
     for place, folder in enumerate(folders):
         own = [step["tasks"][folder] for step in steps]
         defined = own[0]["retained"] is not None
         axes.plot(
-            numbers, [one["retained" if defined else "accuracy"] for one in own],
-            label=folder if defined else f"{folder} (accuracy)", linewidth=1.3, markersize=4.5,
+            numbers,
+            [one["retained" if defined else "accuracy"] for one in own],
+            label=folder if defined else f"{folder} (accuracy)",
+            linewidth=1.3,
+            markersize=4.5,
             color=to_hex(_COLOURS[place % len(_COLOURS)]),
             marker=_MARKERS[place % len(_MARKERS)],
             linestyle=_DASHES[place // len(_COLOURS) % len(_DASHES)],
-        )  # fmt: skip
+        )
     if steps[0]["retained"] is not None:
         values = [step["retained"] for step in steps]
         bounds = [
             step["retained_ci"] or [value] * 2 for step, value in zip(steps, values, strict=True)
         ]
         low, high = zip(*bounds, strict=True)
-        axes.fill_between(numbers, low, high, color=style.INK, alpha=0.1, linewidth=0,
-                          label="95 % interval")  # fmt: skip
+        axes.fill_between(
+            numbers, low, high, color=style.INK, alpha=0.1, linewidth=0, label="95 % interval"
+        )
         axes.plot(
-            numbers, values, color=style.INK, linewidth=2.2, zorder=3,
+            numbers,
+            values,
+            color=style.INK,
+            linewidth=2.2,
+            zorder=3,
             label=f"all tasks, {result['combine']}" if result else "all tasks",
-        )  # fmt: skip
+        )
     for level in (0, 1):
         axes.axhline(level, color=style.RULE, linewidth=0.9, linestyle=(0, (1, 2)), zorder=0)
     if result:
-        axes.axvline(result["chosen_step"], color=style.INK, linewidth=1.1,
-                     linestyle=(0, (2, 2)), label="chosen step", zorder=1.5)  # fmt: skip
+        axes.axvline(
+            result["chosen_step"],
+            color=style.INK,
+            linewidth=1.1,
+            linestyle=(0, (2, 2)),
+            label="chosen step",
+            zorder=1.5,
+        )
     axes.set_xlim(-0.3, last + 0.3)
     axes.xaxis.set_major_locator(style.integer_ticks(last))
     axes.grid(axis="y", color=style.GRID, linewidth=0.7)
     style.percent_axis(axes)
     style.set_labels(axes, "Removed blocks", "Retained")
     style.set_title(axes, "Retained accuracy by task")
-    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False,
-                fontsize=style.NOTE_SIZE, handlelength=2.8, labelspacing=0.4)  # fmt: skip
+    axes.legend(
+        loc="center left",
+        bbox_to_anchor=(1.01, 0.5),
+        frameon=False,
+        fontsize=style.NOTE_SIZE,
+        handlelength=2.8,
+        labelspacing=0.4,
+    )
 
 
 def _draw_phases(
@@ -526,13 +610,24 @@ def _draw_phases(
             gone = block in places
             axes.add_patch(
                 Rectangle(
-                    (block - 0.45, row - 0.4), 0.9, 0.8, linewidth=0,
-                    color=style.PHASE_COLOURS[phase], alpha=0.3 if gone else 0.85,
+                    (block - 0.45, row - 0.4),
+                    0.9,
+                    0.8,
+                    linewidth=0,
+                    color=style.PHASE_COLOURS[phase],
+                    alpha=0.3 if gone else 0.85,
                 )
-            )  # fmt: skip
+            )
             if gone:
-                axes.text(block, row, str(places[block]), ha="center", va="center_baseline",
-                          fontsize=7 if blocks <= 40 else 5, color=style.INK)  # fmt: skip
+                axes.text(
+                    block,
+                    row,
+                    str(places[block]),
+                    ha="center",
+                    va="center_baseline",
+                    fontsize=7 if blocks <= 40 else 5,
+                    color=style.INK,
+                )
     axes.set_xlim(-0.6, blocks - 0.4)
     axes.set_ylim(len(traces) - 0.5, -0.5)
     axes.set_yticks(range(len(traces)), [_short_name(name) for name in traces])
@@ -548,8 +643,11 @@ def _draw_phases(
     ]
     axes.legend(
         handles=[Patch(color=style.PHASE_COLOURS[one], label=names[one]) for one in shown],
-        loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=style.NOTE_SIZE,
-    )  # fmt: skip
+        loc="center left",
+        bbox_to_anchor=(1.01, 0.5),
+        frameon=False,
+        fontsize=style.NOTE_SIZE,
+    )
 
 
 def _short_name(name: str) -> str:

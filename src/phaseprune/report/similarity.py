@@ -51,7 +51,9 @@ def _tile(name: str, figure: Mapping[str, float | None]) -> Tile:
 def _figures(found: Mapping[str, Any], model: Mapping[str, Any]) -> list[Figure]:
     return [
         Figure(
-            "similarity", "similarity_figure", (found,),
+            "similarity",
+            "similarity_figure",
+            (found,),
             "Hidden states (CKA) and decisions (Jensen-Shannon similarity beyond that of decisions "
             "on different questions) of the full and the pruned models at their outputs: 1 is "
             "equal, 0 unrelated."
@@ -60,13 +62,15 @@ def _figures(found: Mapping[str, Any], model: Mapping[str, Any]) -> list[Figure]
             "block they are equal.",
         ),
         Figure(
-            "matrices", "similarity_matrices_figure", (model,),
+            "matrices",
+            "similarity_matrices_figure",
+            (model,),
             f"Every readout of the full model (rows) with every one of the model without "
             f"{blocks_in_words(model['removed'])} (columns, named by the full model's readout "
             "behind the same block; dots mark these). Grey: the states there do not vary over the "
             "questions.",
         ),
-    ]  # fmt: skip
+    ]
 
 
 def with_interval(figure: Mapping[str, float | None]) -> str:
@@ -106,12 +110,14 @@ def _steps(found: Mapping[str, Any]) -> Table:
             Column("", [SIGNS[model["more_alike"]] for model in models], left=True),
             Column("JS beyond chance", shown("js_beyond_chance")),
             Column("JS", shown("js_output"), narrow=True),
-            Column("Retained %", [Estimate(model["retained"], model["retained_ci"])
-                                  for model in models]),
+            Column(
+                "Retained %",
+                [Estimate(model["retained"], model["retained_ci"]) for model in models],
+            ),
         ],
         "diag.: mean CKA behind the same blocks. The rest is of the two outputs; beyond\n"
         "chance: that of decisions on different questions; >, <: significantly higher",
-    )  # fmt: skip
+    )
 
 
 def _readouts(found: Mapping[str, Any]) -> Table:
@@ -119,8 +125,10 @@ def _readouts(found: Mapping[str, Any]) -> Table:
     readouts = model["readouts"]
 
     def shown(name: str) -> list[Estimate]:
-        return [*estimates(model[f"{name}_diagonal"], 2, decimal),
-                _estimate(model[f"{name}_output"])]  # fmt: skip
+        return [
+            *estimates(model[f"{name}_diagonal"], 2, decimal),
+            _estimate(model[f"{name}_output"]),
+        ]
 
     return Table(
         f"{found['model']} on {found['task']}: without {blocks_in_words(model['removed'])}",
@@ -133,7 +141,7 @@ def _readouts(found: Mapping[str, Any]) -> Table:
         ],
         "Behind the same block; · before the first removed one",
         rules=[len(readouts) - 1],
-    )  # fmt: skip
+    )
 
 
 def similarity_lines(found: Mapping[str, Any]) -> list[str]:
@@ -149,7 +157,7 @@ def similarity_lines(found: Mapping[str, Any]) -> list[str]:
         f"Compared on {plural(found['questions'], 'question')} in {found['minibatches']} "
         f"minibatches of {found['minibatch']} or a few more; CKA has jackknife intervals over "
         "minibatches, JS bootstrap ones over questions."
-    )  # fmt: skip
+    )
     return [where, *(_verdict(found, model, name) for model, name in _told(found))]
 
 

@@ -55,9 +55,14 @@ def _by_step(found: Mapping[str, Any]) -> Figure:
     collapsed = [step for step, model in zip(steps, models, strict=True) if model["collapsed"]]
     if collapsed:
         axes.axvspan(
-            collapsed[0] - 0.5, steps[-1] + 0.5, color=style.INK, alpha=0.06, linewidth=0,
-            label="collapsed", zorder=0,
-        )  # fmt: skip
+            collapsed[0] - 0.5,
+            steps[-1] + 0.5,
+            color=style.INK,
+            alpha=0.06,
+            linewidth=0,
+            label="collapsed",
+            zorder=0,
+        )
     axes.set_xlim(0.5, steps[-1] + 0.5)
     _finish(axes, steps[-1], "Removed blocks")
     style.set_title(axes, "Hidden states and decisions of the pruned models")
@@ -76,9 +81,14 @@ def _by_readout(model: Mapping[str, Any]) -> Figure:
         _band(axes, readouts, parts, label, colour, marker)
     for block in model["removed"]:
         axes.axvspan(
-            block, block + 1, color=style.REMOVED, alpha=0.6, linewidth=0, zorder=0,
+            block,
+            block + 1,
+            color=style.REMOVED,
+            alpha=0.6,
+            linewidth=0,
+            zorder=0,
             label="removed blocks" if block == model["removed"][0] else "_",
-        )  # fmt: skip
+        )
     blocks = len(model["cka"]) - 1
     axes.set_xlim(-0.5, blocks + 0.5)
     _finish(axes, blocks, "Readout (after so many blocks)")

@@ -38,9 +38,11 @@ from phaseprune.report.words import (
 
 #: Shape -> what it is called where there is little room.
 SHAPES = {
-    "step": "a step", "gradual": "a gradual rise", "several": "two steps",
+    "step": "a step",
+    "gradual": "a gradual rise",
+    "several": "two steps",
     "unclear": "a step or gradual",
-}  # fmt: skip
+}
 _LEVELS = "▁▂▃▄▅▆▇█"
 #: What the label prior is, where it is named for the first time.
 LABEL_PRIOR = "the label prior (how much a letter is preferred whatever the question says)"
@@ -118,37 +120,49 @@ def trace_figures(trace: Mapping[str, Any]) -> list[Figure]:
     both = green_line(trace.get("debiased"))
     shown = [
         Figure(
-            "margin", "decision_margin_figure", (trace,),
+            "margin",
+            "decision_margin_figure",
+            (trace,),
             f"How sure the full model is of the right option after each block.{both} "
             f"{_phases_caption(trace['transition'])}",
         ),
         Figure(
-            "frequency", "option_frequency_figure", (trace,),
+            "frequency",
+            "option_frequency_figure",
+            (trace,),
             "Which option each readout picks, beside the share of questions for which it is right "
             "(gold). One option that fills a bar is a readout that picks it whatever the question."
             + frequency_caption(trace),
         ),
         Figure(
-            "accuracy", "accuracy_by_readout_figure", (trace,),
+            "accuracy",
+            "accuracy_by_readout_figure",
+            (trace,),
             f"The share of questions that each readout decides rightly, against guessing.{both}",
         ),
-    ]  # fmt: skip
+    ]
     if trace.get("decision_depth"):
-        shown.append(Figure(
-            "depth", "decision_depth_figure", (trace,),
-            "At which readout the decision of each question becomes right for good. The last "
-            "bar is of the questions whose decision at the output is wrong.",
-        ))  # fmt: skip
+        shown.append(
+            Figure(
+                "depth",
+                "decision_depth_figure",
+                (trace,),
+                "At which readout the decision of each question becomes right for good. The last "
+                "bar is of the questions whose decision at the output is wrong.",
+            )
+        )
     return shown + [
         Figure(
-            name.replace("_", "-"), "group_margins_figure", (trace[name], of),
+            name.replace("_", "-"),
+            "group_margins_figure",
+            (trace[name], of),
             f"The Decision Margin of each {of}, with the questions of each; green readouts "
             "hold the right option. A mark stands where the transition is, if it is "
             "significant after the correction for the number of rows.",
         )
         for name, of in (("by_group", "group"), ("by_option_count", "number of options"))
         if trace.get(name)
-    ]  # fmt: skip
+    ]
 
 
 def green_line(debiased: Any) -> str:
@@ -186,8 +200,10 @@ def trace_table(trace: Mapping[str, Any]) -> Table:
     phases = [None if at is None else "silent" if one < at else "decisive" for one in readouts]
     if debiased:
         less = estimates(debiased["accuracy"], 0, percent)
-        pairs = [f"{percent(raw.value, 0):>3} {percent(deb.value, 0):>3}"
-                 for raw, deb in zip(accuracy, less, strict=True)]  # fmt: skip
+        pairs = [
+            f"{percent(raw.value, 0):>3} {percent(deb.value, 0):>3}"
+            for raw, deb in zip(accuracy, less, strict=True)
+        ]
         accuracies = [
             Column("Acc. %\n raw deb.", pairs + empty, only=TERMINAL),
             Column("Accuracy %", accuracy + empty, only=PAGE),
@@ -201,28 +217,42 @@ def trace_table(trace: Mapping[str, Any]) -> Table:
         [
             Column("ℓ", [*map(str, readouts), "gold"], page="Readout"),
             *([Column("DM", estimates(margin) + empty, narrow=True)] if debiased else []),
-            Column("debiased DM\n[95 % CI]" if debiased else "DM [95 % CI]",
-                   estimates(shown) + empty),
+            Column(
+                "debiased DM\n[95 % CI]" if debiased else "DM [95 % CI]", estimates(shown) + empty
+            ),
             bar_column([*shown["mean"], None]),
             *accuracies,
-            Column(_option_header(labels), [_option_shares(one, labels) for one in shares],
-                   left=True, only=TERMINAL),
+            Column(
+                _option_header(labels),
+                [_option_shares(one, labels) for one in shares],
+                left=True,
+                only=TERMINAL,
+            ),
             *(
                 Column(f"OF {label}, %", [percent(one[option]) for one in shares], only=PAGE)
                 for option, label in enumerate(labels)
             ),
-            Column("Phase", [
-                *(phase_cell(phase, " ◀" * (readout == at))
-                  for readout, phase in zip(readouts, phases, strict=True)), "",
-            ], left=True),
+            Column(
+                "Phase",
+                [
+                    *(
+                        phase_cell(phase, " ◀" * (readout == at))
+                        for readout, phase in zip(readouts, phases, strict=True)
+                    ),
+                    "",
+                ],
+                left=True,
+            ),
         ],
         caption=DEBIASED_NOTE if debiased else "",
-        notes=["OF: the share of questions that a readout decides for an option; gold: for which "
-               "it is right. Intervals are at 95 %."],
+        notes=[
+            "OF: the share of questions that a readout decides for an option; gold: for which "
+            "it is right. Intervals are at 95 %."
+        ],
         name="readouts",
         page_title="Readouts",
         rules=[*([at - 1] if at else []), readouts[-1]],
-    )  # fmt: skip
+    )
 
 
 def _option_header(labels: Sequence[str]) -> str:
@@ -511,10 +541,13 @@ def unequal_options_line(trace: Mapping[str, Any]) -> str | None:
     parts = [
         f"{label} {percent(decided, 0)} ({percent(gold, 0)}) of {count}"
         for label, decided, gold, count in zip(
-            trace["option_labels"], present["option_frequency"][-1], present["gold_frequency"],
-            present["questions"], strict=True,
+            trace["option_labels"],
+            present["option_frequency"][-1],
+            present["gold_frequency"],
+            present["questions"],
+            strict=True,
         )
-    ]  # fmt: skip
+    ]
     return "decided % (gold %) at the output, of the questions with the option: " + ", ".join(parts)
 
 

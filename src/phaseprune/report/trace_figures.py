@@ -44,9 +44,13 @@ def decision_margin_figure(trace: Mapping[str, Any]) -> Figure:
         named["plain logit lens"] = "plain logit lens"
         others.append(trace["lens"]["decision_margin"]["mean"])
         axes.plot(
-            trace["readouts"], others[-1], color=style.MUTED, linewidth=1.2,
-            linestyle=(0, (4, 2)), label="plain logit lens",
-        )  # fmt: skip
+            trace["readouts"],
+            others[-1],
+            color=style.MUTED,
+            linewidth=1.2,
+            linestyle=(0, (4, 2)),
+            label="plain logit lens",
+        )
     # Without a transition the reason stands on the left.
     _legend(axes, named, "upper left" if trace["transition"]["found"] else "upper right")
     low, high = style.padded(*others)
@@ -188,9 +192,12 @@ def _legend(axes: Axes, named: Mapping[str, str], place: str = "upper left") -> 
     lines = {line.get_label(): line for line in axes.lines}
     if named:
         axes.legend(
-            [lines[label] for label in named], list(named.values()), loc=place,
-            frameon=False, fontsize=style.NOTE_SIZE,
-        )  # fmt: skip
+            [lines[label] for label in named],
+            list(named.values()),
+            loc=place,
+            frameon=False,
+            fontsize=style.NOTE_SIZE,
+        )
 
 
 def _shade_phases(axes: Axes, trace: Mapping[str, Any]) -> None:
@@ -292,9 +299,12 @@ def decision_depth_figure(trace: Mapping[str, Any]) -> Figure:
         right = stop - 0.5 if stop < last else last + 0.5
         axes.axvspan(left, right, color=colour, alpha=0.1, linewidth=0, label=f"{name} Phase")
     axes.bar(
-        trace["readouts"], [count / total for count in depth["counts"]],
-        width=0.86, color=style.INK, label="decision depth",
-    )  # fmt: skip
+        trace["readouts"],
+        [count / total for count in depth["counts"]],
+        width=0.86,
+        color=style.INK,
+        label="decision depth",
+    )
     apart = last + 1.8
     axes.bar([apart], [wrong], width=0.86, color=style.RULE, label="wrong at the output")
     axes.bar([apart], [never], width=0.86, color=style.MUTED, label="right at no readout")
@@ -310,8 +320,10 @@ def decision_depth_figure(trace: Mapping[str, Any]) -> Figure:
     if never:
         axes.legend(
             handles=[bar for bar in axes.containers if bar.get_label() != "decision depth"],
-            loc="upper left", frameon=False, fontsize=style.NOTE_SIZE,
-        )  # fmt: skip
+            loc="upper left",
+            frameon=False,
+            fontsize=style.NOTE_SIZE,
+        )
     return figure
 
 
@@ -331,19 +343,32 @@ def group_margins_figure(groups: Mapping[str, Mapping[str, Any]], of: str) -> Fi
     figure, axes = style.new_figure(float(np.clip(1.4 + 0.21 * rows, 1.9, 14)))
     limit = max(float(np.abs(margins).max()), 0.1)
     mesh = axes.pcolormesh(
-        np.arange(columns + 1) - 0.5, np.arange(rows + 1) - 0.5, margins,
-        cmap=colormaps["PRGn"], vmin=-limit, vmax=limit, rasterized=margins.size > 3000,
-        edgecolor="white" if columns <= 48 else "none", linewidth=0.5, label="Decision Margin",
-    )  # fmt: skip
+        np.arange(columns + 1) - 0.5,
+        np.arange(rows + 1) - 0.5,
+        margins,
+        cmap=colormaps["PRGn"],
+        vmin=-limit,
+        vmax=limit,
+        rasterized=margins.size > 3000,
+        edgecolor="white" if columns <= 48 else "none",
+        linewidth=0.5,
+        label="Decision Margin",
+    )
     found = [
         (group["transition"]["readout"], row)
         for row, group in enumerate(groups.values())
         if group["transition"]["found"]
     ]
     axes.plot(
-        [at - 0.5 for at, _ in found], [row for _, row in found], linestyle="none", marker="|",
-        markersize=9, markeredgewidth=2, color=style.INK, label="transition",
-    )  # fmt: skip
+        [at - 0.5 for at, _ in found],
+        [row for _, row in found],
+        linestyle="none",
+        marker="|",
+        markersize=9,
+        markeredgewidth=2,
+        color=style.INK,
+        label="transition",
+    )
     axes.set_ylim(rows - 0.5, -0.5)
     axes.set_xlim(-0.5, columns - 0.5)
     axes.xaxis.set_major_locator(style.integer_ticks(columns - 1))

@@ -25,9 +25,15 @@ PAGE, TERMINAL = "page", "terminal"
 WIDTH = 80
 #: Kind of a cell -> how the terminal shows it; the page has a class of that name.
 STYLES = {
-    "": "", "strong": "bold", "silent": "blue", "decisive": "dark_orange3", "agrees": "green",
-    "partly": "yellow", "disagrees": "red", "undecided": "dim",
-}  # fmt: skip
+    "": "",
+    "strong": "bold",
+    "silent": "blue",
+    "decisive": "dark_orange3",
+    "agrees": "green",
+    "partly": "yellow",
+    "disagrees": "red",
+    "undecided": "dim",
+}
 # Rules under the head and between sections, nothing else.
 _RULES = Box("    \n    \n ── \n    \n ── \n    \n    \n    \n")
 _BAR_HALF = 5
@@ -52,8 +58,7 @@ class Cell:
 
     def short(self, narrow: bool) -> Text:
         """As the terminal shows it."""
-        return Text(", ".join([*([self.text] if self.text else []), *self.tags]),
-                    STYLES[self.kind])  # fmt: skip
+        return Text(", ".join([*([self.text] if self.text else []), *self.tags]), STYLES[self.kind])
 
     def long(self) -> tuple[str, str]:
         """As the page shows it: the text, and what stands small behind it."""
@@ -98,9 +103,10 @@ class Estimate:
 
 
 def estimates(
-    series: Mapping[str, Sequence[float | None]], digits: int = 2,
+    series: Mapping[str, Sequence[float | None]],
+    digits: int = 2,
     write: Callable[[float | None, int], str] = signed,
-) -> list[Estimate]:  # fmt: skip
+) -> list[Estimate]:
     """The numbers and intervals of a series: its ``mean``, ``ci_low`` and ``ci_high``."""
     bounds = zip(series["ci_low"], series["ci_high"], strict=True)
     return [
@@ -363,10 +369,13 @@ def _rich(table: Table, columns: Sequence[Column], last: bool) -> RichTable:
     for column in columns:
         wraps = column.wrap or column.fill or column.most is not None
         made.add_column(
-            Text(column.head), justify="left" if column.left else "right", no_wrap=not wraps,
-            min_width=column.least, max_width=WIDTH - taken if column.fill else column.most,
+            Text(column.head),
+            justify="left" if column.left else "right",
+            no_wrap=not wraps,
+            min_width=column.least,
+            max_width=WIDTH - taken if column.fill else column.most,
             overflow="fold",
-        )  # fmt: skip
+        )
     for number, row in enumerate(zip(*(column.shown() for column in columns), strict=True)):
         made.add_row(*row, end_section=number in table.rules)
     return made

@@ -185,18 +185,17 @@ class RunDirectory:
             if not others:
                 return
             holds = f" (it holds {others[0]})"
-        raise UserError(
-            f"{self.path} exists and is not a run directory{holds}; give another --out"
-        )
+        raise UserError(f"{self.path} exists and is not a run directory{holds}; give another --out")
 
     def _write_manifest(self, identity: dict[str, Any], extra: dict[str, Any]) -> None:
         versions = {name: _version(name) for name in RECORDED}
         versions["python"] = sys.version.split()[0]
         write_json(
             self.manifest_path,
-            identity | extra | {"versions": versions, "timings": {}, "status": "running",
-                                "result": None},
-        )  # fmt: skip
+            identity
+            | extra
+            | {"versions": versions, "timings": {}, "status": "running", "result": None},
+        )
 
     def update(self, **parts: Any) -> None:
         """Replace parts of the manifest."""

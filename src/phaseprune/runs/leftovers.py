@@ -12,13 +12,32 @@ from phaseprune.runs.lock import LOCK
 
 #: Every file that a command writes into a run directory. A temporary one of another name
 #: (``runs.atomic``) is not ours.
-FILES = frozenset({
-    "manifest.json", "trace.json", "scores.parquet", "scores_logit.parquet", "lens.safetensors",
-    "steps.jsonl", "candidates.jsonl", "plan.json", "perturbation.json", "ablation.json",
-    "similarity.json", "compare.json", "rankings.jsonl", "guards.jsonl", "state.pt",
-    "measured.safetensors", "heal.json", "ladder.json", "paper.json", "claims.md", "report.html",
-    "check.json",
-})  # fmt: skip
+FILES = frozenset(
+    {
+        "manifest.json",
+        "trace.json",
+        "scores.parquet",
+        "scores_logit.parquet",
+        "lens.safetensors",
+        "steps.jsonl",
+        "candidates.jsonl",
+        "plan.json",
+        "perturbation.json",
+        "ablation.json",
+        "similarity.json",
+        "compare.json",
+        "rankings.jsonl",
+        "guards.jsonl",
+        "state.pt",
+        "measured.safetensors",
+        "heal.json",
+        "ladder.json",
+        "paper.json",
+        "claims.md",
+        "report.html",
+        "check.json",
+    }
+)
 #: Folders of measured parts, whose files are named by numbers.
 PARTS = ("parts", "minibatches")
 #: How the folder is called in which healing keeps the pruned model that it trains, while it does.

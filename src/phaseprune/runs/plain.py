@@ -28,11 +28,13 @@ def rebuilt(kind: Any, value: Any) -> Any:
         return rebuilt(next(one for one in inner if one is not type(None)), value)
     if is_dataclass(kind):
         hints = _hints(kind)
-        return kind(**{
-            field.name: rebuilt(hints[field.name], value[field.name])
-            for field in fields(kind)
-            if field.name in value or field.default is MISSING
-        })  # fmt: skip
+        return kind(
+            **{
+                field.name: rebuilt(hints[field.name], value[field.name])
+                for field in fields(kind)
+                if field.name in value or field.default is MISSING
+            }
+        )
     if kind is np.ndarray:
         return np.array(value, dtype=float) if _has_none(value) else np.array(value)
     if origin is tuple:

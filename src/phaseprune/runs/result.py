@@ -103,8 +103,11 @@ def transition_line(transition: Mapping[str, Any], blocks: int) -> str:
     if shape == "step":
         return f"decides at readout {at} of {blocks} (95 %: {low} to {high})"
     rise = " to ".join(map(str, transition["rise"]))
-    words = {"gradual": "rises gradually, over readouts", "several": "rises in several steps, at",
-             "unclear": "rises, unclear in what shape, over readouts"}  # fmt: skip
+    words = {
+        "gradual": "rises gradually, over readouts",
+        "several": "rises in several steps, at",
+        "unclear": "rises, unclear in what shape, over readouts",
+    }
     return f"{words[shape]} {rise} of {blocks}"
 
 

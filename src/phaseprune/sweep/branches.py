@@ -114,16 +114,30 @@ def branch_scores(
         born: Born | None = None
         for here in walk(decoder, shard, room=room, progress=tell):
             number = here.number
-            read_into(decoder, shard, here.at_reads(slice(1)), needs_vocabulary,
-                      base_sums[number : number + 1], [here.block], options)  # fmt: skip
+            read_into(
+                decoder,
+                shard,
+                here.at_reads(slice(1)),
+                needs_vocabulary,
+                base_sums[number : number + 1],
+                [here.block],
+                options,
+            )
             born = born or births.begin(here.walker)
             base[number] = [one[:1].clone() for one in here.states]
             base.pop(number - births.back - 1, None)
             if room[number]:
                 here.join(born(number, base, here.reads, tell))
             if here.last and names:
-                read_into(decoder, shard, here.at_reads(slice(1, None)), needs_vocabulary, sums,
-                          names, options)  # fmt: skip
+                read_into(
+                    decoder,
+                    shard,
+                    here.at_reads(slice(1, None)),
+                    needs_vocabulary,
+                    sums,
+                    names,
+                    options,
+                )
     return Branches(
         rows.scores(base_sums).transpose(1, 0, 2),
         rows.scores(sums).transpose(1, 0, 2),
@@ -184,10 +198,13 @@ def noise_births(blocks: int, variances: Sequence[float], draws: int, seed: int)
         At each readout, draw by draw and in each by variance.
     """
     names = [
-        [f"noise of sigma^2 {variance:g} at readout {readout}"
-         for _ in range(draws) for variance in variances]
+        [
+            f"noise of sigma^2 {variance:g} at readout {readout}"
+            for _ in range(draws)
+            for variance in variances
+        ]
         for readout in range(blocks + 1)
-    ]  # fmt: skip
+    ]
 
     def begin(walker: Walker) -> Born:
         keys = token_keys(walker.shard)
@@ -275,8 +292,11 @@ def ablation_births(kind: str, blocks: int, means: Sequence[torch.Tensor] = ()) 
     Returns:
         Births of the removals and ablations in the order of ``ablation_order``.
     """
-    words = {"mean": "block {} replaced by its mean", "swap": "block {} swapped with the next one",
-             "repeat": "block {} repeated"}[kind]  # fmt: skip
+    words = {
+        "mean": "block {} replaced by its mean",
+        "swap": "block {} swapped with the next one",
+        "repeat": "block {} repeated",
+    }[kind]
     names: list[list[str]] = [[] for _ in range(blocks + 1)]
     for ablation, block in ablation_order(kind, blocks):
         readout = block + 2 if ablation == "swap" else block + 1

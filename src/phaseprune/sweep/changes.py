@@ -103,14 +103,21 @@ def _laid_out(decoder: Decoder, put: Sequence[Sequence[tuple[int, ...]]], unit: 
     for unit_number, sequences in enumerate(put):
         first = unit_number * options.max()
         lengths[unit_number, : len(sequences)] = [len(tokens) for tokens in sequences]
-        read.append([
-            (tokens, [(place, place, first + number) for place in range(len(tokens))])
-            for number, tokens in enumerate(sequences)
-        ])  # fmt: skip
+        read.append(
+            [
+                (tokens, [(place, place, first + number) for place in range(len(tokens))])
+                for number, tokens in enumerate(sequences)
+            ]
+        )
     rows = lay_out(
-        read, options, np.ones_like(options), batch_tokens(decoder), decoder.device,
-        packed_length(decoder), shard_tokens(decoder),
-    )  # fmt: skip
+        read,
+        options,
+        np.ones_like(options),
+        batch_tokens(decoder),
+        decoder.device,
+        packed_length(decoder),
+        shard_tokens(decoder),
+    )
     refuse_unfit(decoder, rows)
     return Sequences(rows, lengths, unit)
 
@@ -136,11 +143,13 @@ def draw_examples(sequences: Sequences, seed: int) -> np.ndarray:
     rounds = max(1, min(ROUNDS, EXAMPLES // len(chosen)))
     drawn = []
     for unit in chosen:
-        tokens = np.array([
-            (unit * width + number, place)
-            for number, length in enumerate(sequences.lengths[unit])
-            for place in range(length)
-        ])  # fmt: skip
+        tokens = np.array(
+            [
+                (unit * width + number, place)
+                for number, length in enumerate(sequences.lengths[unit])
+                for place in range(length)
+            ]
+        )
         order = np.random.default_rng([seed, int(unit)]).permutation(len(tokens))
         drawn.append(tokens[np.resize(order, rounds)])
     return np.stack(drawn, axis=1)

@@ -73,9 +73,10 @@ def measure_rates(decoder: Decoder, evaluation: Prepared) -> Rates:
         vocabulary: _seconds(
             lambda vocabulary=vocabulary: add_scores(decoder, shard, states, vocabulary, sums),
             decoder,
-        ) / shard.reads
+        )
+        / shard.reads
         for vocabulary in {needs, True}
-    }  # fmt: skip
+    }
     return Rates(a_token, reads[needs], reads[True])
 
 
@@ -96,7 +97,8 @@ def estimate(
     return Cost(
         trace_block_passes=blocks,
         step_block_passes=step_passes,
-        memory_bytes=decoder.weight_bytes + WORKING_BYTES
+        memory_bytes=decoder.weight_bytes
+        + WORKING_BYTES
         + 2 * (blocks + 1) * stream_bytes(decoder, calibration.rows.largest_shard),
         trace_seconds=rates.token * blocks * evaluation.rows.padded_tokens
         + rates.read * (blocks + 1) * _reads(evaluation),
@@ -155,8 +157,10 @@ def faster_matmul_dtype(decoder: Decoder, rows: Rows) -> tuple[torch.dtype | Non
             return None, 1.0
         own.run(block, states)
         # Turn by turn, as other programs may run beside it.
-        pairs = [(_block_seconds(own, block, states), _block_seconds(other, block, states))
-                 for _ in range(RUNS)]  # fmt: skip
+        pairs = [
+            (_block_seconds(own, block, states), _block_seconds(other, block, states))
+            for _ in range(RUNS)
+        ]
     gain = min(first for first, _ in pairs) / min(second for _, second in pairs)
     return (torch.bfloat16 if gain >= GAIN else None), gain
 

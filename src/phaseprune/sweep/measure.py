@@ -53,9 +53,13 @@ class Prepared:
         scores = raw_scores * scale[:, None, :]
         given = np.exp(raw_scores) if self.task.probability == "vocabulary" else None
         return Decisions(
-            scores, self.task.gold, self.task.options, given, self.task.scoring == "letter",
+            scores,
+            self.task.gold,
+            self.task.options,
+            given,
+            self.task.scoring == "letter",
             self.task.exchangeable,
-        )  # fmt: skip
+        )
 
 
 def prepare(decoder: Decoder, task: Task, *, streams: int | None = None) -> Prepared:

@@ -58,9 +58,14 @@ def sides_counted(
 
 
 def tasks_identity(
-    command: str, decoder: Decoder, tasks: Sequence[Task], folders: Sequence[str],
-    sides: Sequence[tuple[Task, Task]], seed: int, options: dict[str, Any],
-) -> dict[str, Any]:  # fmt: skip
+    command: str,
+    decoder: Decoder,
+    tasks: Sequence[Task],
+    folders: Sequence[str],
+    sides: Sequence[tuple[Task, Task]],
+    seed: int,
+    options: dict[str, Any],
+) -> dict[str, Any]:
     """The same of a run of several tasks, each with calibration and evaluation questions."""
     counts = {
         f"{side} questions of {folder}": len(part.questions)

@@ -73,9 +73,12 @@ class Residuals:
         for shard, states in self.parts:
             for number, one in enumerate(wanted):  # one at a time: states of all take much memory
                 add_scores(
-                    self.decoder, shard, states_of(states, one)[None],
-                    self.prepared.needs_vocabulary, sums[number : number + 1],
-                )  # fmt: skip
+                    self.decoder,
+                    shard,
+                    states_of(states, one)[None],
+                    self.prepared.needs_vocabulary,
+                    sums[number : number + 1],
+                )
                 done += 1
                 progress("readouts of the trace", done, len(wanted) * len(self.parts))
         return self.prepared.rows.scores(sums)
@@ -106,12 +109,17 @@ def take_residuals(
             distinct, entries = np.unique(found, return_inverse=True)
             device = states.device
             reads.append(distinct)
-            parts.append((replace(
-                shard,
-                entry_reads=torch.as_tensor(entries, device=device),
-                entry_targets=torch.as_tensor(targets[here], device=device),
-                entry_slots=torch.as_tensor(slots[here], device=device),
-            ), []))  # fmt: skip
+            parts.append(
+                (
+                    replace(
+                        shard,
+                        entry_reads=torch.as_tensor(entries, device=device),
+                        entry_targets=torch.as_tensor(targets[here], device=device),
+                        entry_slots=torch.as_tensor(slots[here], device=device),
+                    ),
+                    [],
+                )
+            )
         parts[-1][1].append(states[reads[-1]])
 
     changes = block_changes(

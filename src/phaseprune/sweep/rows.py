@@ -227,8 +227,9 @@ def make_shard(
             plain.setdefault(tokens, []).extend(scored)
     batches, entries, reads = [], [], 0
     for packing, input_ids, length, scored in (
-        *_packed(packed, batch_tokens, device), *_padded(plain, batch_tokens, device)
-    ):  # fmt: skip
+        *_packed(packed, batch_tokens, device),
+        *_padded(plain, batch_tokens, device),
+    ):
         places = sorted({place for place, _, _ in scored})
         number = {place: reads + read for read, place in enumerate(places)}
         entries += [(number[place], target, slot) for place, target, slot in scored]
@@ -405,8 +406,7 @@ def _unit(root: Node, position: int, trunk: tuple[int, ...]) -> Unit:
         parents += [parent, *range(start, len(tokens) - 1)][: len(node.tokens)]
         end = len(tokens) - 1 if node.tokens else parent
         waiting += [
-            (child, position + len(node.tokens), end)
-            for child in reversed(node.children.values())
+            (child, position + len(node.tokens), end) for child in reversed(node.children.values())
         ]
     return Unit(tuple(tokens), tuple(positions), tuple(parents), tuple(scored), trunk)
 

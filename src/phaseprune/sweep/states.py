@@ -51,9 +51,14 @@ class Walker:
 
     @torch.no_grad()
     def run(
-        self, block: int, states: States, *, room: int = 0, reads: bool = False,
+        self,
+        block: int,
+        states: States,
+        *,
+        room: int = 0,
+        reads: bool = False,
         progress: Callable[[int], None] = lambda streams: None,
-    ) -> States:  # fmt: skip
+    ) -> States:
         """Run a block on all streams.
 
         Args:

@@ -70,10 +70,14 @@ def text_windows(
 def text_rows(decoder: Decoder, windows: Sequence[Sequence[int]]) -> Rows:
     """Rows whose scores ``[W, 1]`` are each window's log-likelihood (without its first token)."""
     put = [
-        [(tuple(window[:-1]), [(place, window[place + 1], slot)
-                               for place in range(len(window) - 1)])]
+        [
+            (
+                tuple(window[:-1]),
+                [(place, window[place + 1], slot) for place in range(len(window) - 1)],
+            )
+        ]
         for slot, window in enumerate(windows)
-    ]  # fmt: skip
+    ]
     return lay_out(
         put,
         np.ones(len(windows), dtype=int),

@@ -121,18 +121,26 @@ def open_trace(run: RunDirectory) -> Trace:
 
 
 def _trace(
-    run: RunDirectory | None, decoder: Decoder, fitted: Task | None, prepared: Prepared, seed: int,
+    run: RunDirectory | None,
+    decoder: Decoder,
+    fitted: Task | None,
+    prepared: Prepared,
+    seed: int,
     progress: Progress,
-) -> Trace:  # fmt: skip
+) -> Trace:
     if fitted is None:
         return recorded_trace(run, decoder, prepared, seed, progress)
     return _tuned_trace(run, decoder, fitted, prepared, seed, progress)
 
 
 def _tuned_trace(
-    run: RunDirectory | None, decoder: Decoder, fitted: Task, prepared: Prepared, seed: int,
+    run: RunDirectory | None,
+    decoder: Decoder,
+    fitted: Task,
+    prepared: Prepared,
+    seed: int,
     progress: Progress,
-) -> Trace:  # fmt: skip
+) -> Trace:
     """A trace under a tuned lens: read back where the run has it, else measured and written.
 
     The maps are kept in ``lens.safetensors`` as soon as they are fitted.
@@ -165,18 +173,25 @@ def _fit(
     if not path.exists():
         began = time.perf_counter()
         fit = fit_lens(decoder, task, seed=seed, progress=progress)
-        write_arrays(path, {
-            "weight": fit.lens.weight.numpy(), "bias": fit.lens.bias.numpy(),
-            "kl_logit": fit.kl_logit.numpy(), "kl_tuned": fit.kl_tuned.numpy(),
-            "questions": np.array([fit.questions, fit.held_questions]),
-        })  # fmt: skip
+        write_arrays(
+            path,
+            {
+                "weight": fit.lens.weight.numpy(),
+                "bias": fit.lens.bias.numpy(),
+                "kl_logit": fit.kl_logit.numpy(),
+                "kl_tuned": fit.kl_tuned.numpy(),
+                "questions": np.array([fit.questions, fit.held_questions]),
+            },
+        )
         run.add_timings(lens=time.perf_counter() - began)
     kept = read_arrays(path)
     tensors = {name: torch.from_numpy(array) for name, array in kept.items()}
     return LensFit(
-        TunedLens(tensors["weight"], tensors["bias"]), *map(int, kept["questions"]),
-        kl_logit=tensors["kl_logit"], kl_tuned=tensors["kl_tuned"],
-    )  # fmt: skip
+        TunedLens(tensors["weight"], tensors["bias"]),
+        *map(int, kept["questions"]),
+        kl_logit=tensors["kl_logit"],
+        kl_tuned=tensors["kl_tuned"],
+    )
 
 
 def _summarize(
@@ -191,7 +206,11 @@ def _summarize(
     trace = summarize_scores(decoder, prepared, tuned, seed)
     other = summarize_scores(decoder, prepared, plain, seed)
     compared = compare_lenses(
-        trace, other, calibration_questions=fit.questions + fit.held_questions,
-        kl_logit=fit.kl_logit.double().numpy(), kl_tuned=fit.kl_tuned.double().numpy(), seed=seed,
-    )  # fmt: skip
+        trace,
+        other,
+        calibration_questions=fit.questions + fit.held_questions,
+        kl_logit=fit.kl_logit.double().numpy(),
+        kl_tuned=fit.kl_tuned.double().numpy(),
+        seed=seed,
+    )
     return replace(trace, lens=compared)

@@ -90,8 +90,15 @@ def scores_under_both(
         for here in walk(decoder, shard, progress=tell):
             plain = here.at_reads()
             both = torch.cat([plain, lens(here.number, plain)])
-            read_into(decoder, shard, both, needs_vocabulary, sums[:, here.number],
-                      [here.block] * 2, options)  # fmt: skip
+            read_into(
+                decoder,
+                shard,
+                both,
+                needs_vocabulary,
+                sums[:, here.number],
+                [here.block] * 2,
+                options,
+            )
     scores = sums.numpy().reshape(2, count + 1, questions, options).transpose(0, 2, 1, 3)
     # In the order in which scores are read back, so that means of them are rounded alike.
     scores = np.ascontiguousarray(scores) / rows.repeats[:, None, None]
@@ -160,18 +167,25 @@ def fit_lens(
     )
     states, held = (
         token_states(
-            decoder, prepare(decoder, task.with_questions(side), streams=1).rows, most, seed,
-            progress=progress, label=label,
+            decoder,
+            prepare(decoder, task.with_questions(side), streams=1).rows,
+            most,
+            seed,
+            progress=progress,
+            label=label,
         ).float()
         for side, most, label in sides
-    )  # fmt: skip
+    )
     fitting = _Fitting(decoder, states, held)
     fitting.begin(progress)
     fitting.train(seed, progress)
     return LensFit(
-        fitting.folded(), len(task.questions) - held_count, held_count, fitting.kl_logit,
+        fitting.folded(),
+        len(task.questions) - held_count,
+        held_count,
+        fitting.kl_logit,
         fitting.kl_best,
-    )  # fmt: skip
+    )
 
 
 class _Fitting:
@@ -343,10 +357,14 @@ def token_states(
             torch.as_tensor(next(drawn), device=decoder.device, dtype=torch.long)
             for _ in shard.batches
         ]
-        found.append(torch.stack([
-            _taken(shard.batches, here.states, places)
-            for here in walk(decoder, shard, whole=True, progress=tell)
-        ]))  # fmt: skip
+        found.append(
+            torch.stack(
+                [
+                    _taken(shard.batches, here.states, places)
+                    for here in walk(decoder, shard, whole=True, progress=tell)
+                ]
+            )
+        )
     together = torch.cat(found, dim=1)
     if together.dim() != 3:
         raise UserError(

@@ -98,10 +98,15 @@ class Units:
         nouns = "blocks" if self.halves is None else "halves"
         with self.running() as view:
             found = sweep_scores(
-                view, rows, needs_vocabulary, live, kept=kept, progress=progress,
+                view,
+                rows,
+                needs_vocabulary,
+                live,
+                kept=kept,
+                progress=progress,
                 candidates=[row.index(item) for item in candidates],
                 label=f"{label}: sweep over {len(live)} {nouns}",
-            )  # fmt: skip
+            )
         return replace(found, blocks=tuple(row[place] for place in found.blocks))
 
     def trace(
@@ -118,9 +123,15 @@ class Units:
         """``walk.trace_scores`` of the model without some units, at the readouts of its blocks."""
         with self.without(removed):
             return trace_scores(
-                self.decoder, rows, needs_vocabulary, removed=whole_blocks(removed),
-                output_only=output_only, known=known, progress=progress, label=label,
-            )  # fmt: skip
+                self.decoder,
+                rows,
+                needs_vocabulary,
+                removed=whole_blocks(removed),
+                output_only=output_only,
+                known=known,
+                progress=progress,
+                label=label,
+            )
 
 
 def open_units(decoder: Decoder, granularity: str = "block") -> Units:

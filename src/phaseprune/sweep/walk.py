@@ -109,9 +109,12 @@ def walk(
         last = block == live[-1]  # whoever skips it was seen before
         running, skipping = sources[: len(run)], [] if last else sources[len(run) :]
         after = walker.run(
-            block, _chosen(states, running), room=len(skipping) + room[block + 1],
-            reads=last and not whole, progress=progress,
-        )  # fmt: skip
+            block,
+            _chosen(states, running),
+            room=len(skipping) + room[block + 1],
+            reads=last and not whole,
+            progress=progress,
+        )
         if skipping:
             for new, old in zip(after, states, strict=True):
                 new[len(run) : len(run) + len(skipping)] = old[skipping]
@@ -210,8 +213,9 @@ def trace_scores(  # noqa: C901
         for here in walk(decoder, shard, [gone], progress=tell):
             if here.last if output_only else here.number >= given:
                 out = sums[:1] if output_only else sums[here.number : here.number + 1]
-                read_into(decoder, shard, here.at_reads(), needs_vocabulary, out, [here.block],
-                          options)  # fmt: skip
+                read_into(
+                    decoder, shard, here.at_reads(), needs_vocabulary, out, [here.block], options
+                )
     # Laid out as scores are when read back, so that means over them are the same to the last bit.
     raw = np.ascontiguousarray(rows.scores(sums).transpose(1, 0, 2))
     if not output_only:
@@ -270,13 +274,24 @@ def set_scores(
     tell = PassCounter(progress, label, block_passes(count, different) * len(rows.batches))
     for shard in rows.shards:
         for here in walk(decoder, shard, different, progress=tell):
-            ended = [(place, number) for place, numbers in enumerate(here.streams)
-                     for number in numbers if last_run[number] == here.block]  # fmt: skip
+            ended = [
+                (place, number)
+                for place, numbers in enumerate(here.streams)
+                for number in numbers
+                if last_run[number] == here.block
+            ]
             if ended:
                 places, numbers = map(list, zip(*ended, strict=True))
                 part = torch.zeros(len(ended), sums.shape[1], dtype=torch.float64)
-                read_into(decoder, shard, here.at_reads()[places], needs_vocabulary, part,
-                          [here.block] * len(ended), options)  # fmt: skip
+                read_into(
+                    decoder,
+                    shard,
+                    here.at_reads()[places],
+                    needs_vocabulary,
+                    part,
+                    [here.block] * len(ended),
+                    options,
+                )
                 sums[numbers] += part
     scores = rows.scores(sums)
     places = [different.index(frozenset(blocks)) for blocks in sets]
