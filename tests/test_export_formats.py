@@ -223,7 +223,7 @@ def test_a_checkpoint_with_code_of_its_own(tmp_path):
         },
     }
     (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(UserError, match="trust-remote-code"):
+    with pytest.raises(UserError, match="trust_remote_code"):
         load_model(str(folder))
     export(load_model(str(folder), trust_remote_code=True), [1], tmp_path / "out")
     again = load_model(str(tmp_path / "out"), trust_remote_code=True)

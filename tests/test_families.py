@@ -98,7 +98,7 @@ def test_where_blocks_are(family, path, tmp_path):
         ("reformer", "reformer.encoder.layers cannot be run one by one"),
         ("inkling2_text", "readout after the last block of model.layers differs"),
         ("xlm", "readout after the last block of transformer.ffns differs"),
-        ("hrm_text", r"no list of 48 blocks.*model.L_module.layers \(6 x .*--blocks PATH"),
+        ("hrm_text", r"no list of 48 blocks.*model.L_module.layers \(6 x .*blocks PATH"),
         ("emu3", "emu3_text_model is none that transformers' AutoModelForCausalLM loads"),
     ],
 )

@@ -113,7 +113,9 @@ def _two_steps(curves: np.ndarray, pairs: np.ndarray) -> tuple[np.ndarray, np.nd
     levels = parts / counts[:, None]
     gains = (parts * levels).sum(axis=0) - total**2 / points
     rises = np.diff(levels, axis=0)
-    fits = (rises >= PART * rises.sum(axis=0)).all(axis=0) & (rises > 0).all(axis=0)
+    # "At least" but for rounding.
+    least = PART * rises.sum(axis=0) - 1e-12
+    fits = (rises >= least).all(axis=0) & (rises > 0).all(axis=0)
     gains = np.where(fits, gains, 0.0)
     best = np.argmax(gains, axis=-1)
     return pairs[best], np.take_along_axis(gains, best[:, None], axis=-1)[:, 0]
