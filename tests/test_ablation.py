@@ -111,6 +111,7 @@ def slow_scores(decoder, task, kind, block, means):
     return hooked(decoder, task, block, {"mean": mean, "repeat": repeat}[kind])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_ablation_scores_as_the_whole_model_with_hooks(tiny, family, kind, small_task):
@@ -184,6 +185,7 @@ def test_means_do_not_depend_on_the_rows(tiny, question_file):
             np.testing.assert_allclose(a, b, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_streamed_model_gives_the_same(tiny, tiny_dirs, small_task, kind):
     streamed = load_model(str(tiny_dirs["llama"]), stream=True)
@@ -229,6 +231,7 @@ def run(capsys, monkeypatch, tmp_path):
     return call
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_command_on_the_bundled_model(run, tmp_path, kind):
     words = ("ablate", "demo", "--kind", kind, "--limit", 90, "--evaluation", 40, "--out", "a")
@@ -246,6 +249,7 @@ def test_the_command_on_the_bundled_model(run, tmp_path, kind):
     assert code == 0 and json.loads(out) == held and "finished before" in err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "says"),
     [

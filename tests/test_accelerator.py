@@ -20,6 +20,7 @@ from second_device import further_devices
 BLOCKS = 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["llama", "gemma2", "falcon"])
 def test_a_model_on_another_device_scores_as_on_the_processor(tiny_dirs, small_task, family):
     name = str(tiny_dirs[family])
@@ -42,6 +43,7 @@ def test_a_model_on_another_device_scores_as_on_the_processor(tiny_dirs, small_t
         assert np.abs(ours[present] - theirs[present]).max() < 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("budget, parts", [(None, 1), ("8GB", 10)])
 def test_the_head_is_read_in_few_parts(tiny_dirs, monkeypatch, budget, parts):
     monkeypatch.setattr(scoring, "LOGIT_ELEMENTS", scoring.READS * 32)

@@ -40,6 +40,7 @@ def lines_of(pruning):
     return findings([step.to_dict() for step in pruning.steps])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protect", [(), (9, 13)])
 def test_only_decisive_blocks_of_each_model_go_and_the_best_of_them(
     demo, demo_task, tmp_path, protect
@@ -78,6 +79,7 @@ def test_only_decisive_blocks_of_each_model_go_and_the_best_of_them(
     assert "Only Decisive blocks could go" in pruning.chosen_by["in_words"]
 
 
+@pytest.mark.slow
 def test_an_interrupted_search_goes_on(demo, demo_task, tmp_path, monkeypatch):
     common = dict(remove=12, among="decisive", out=tmp_path / "run", **COUNTS)
     whole = prune(demo, demo_task, **common | {"out": None})
@@ -118,6 +120,7 @@ def test_without_a_transition_it_is_refused(tiny, small_task, tmp_path):
         prune(tiny["llama"], small_task, remove=1, among="decisive", calibration=4)
 
 
+@pytest.mark.slow
 def test_plan_offers_it(tmp_path, capsys):
     with pytest.raises(SystemExit) as end:
         main(["plan", "demo", "--limit", "100", "--out", str(tmp_path / "plan")])

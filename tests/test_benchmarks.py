@@ -37,6 +37,7 @@ def offline(monkeypatch, tmp_path_factory):
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_every_entry_reads_the_hubs_schema(name, tmp_path):
     entry, folder = BENCHMARKS[name], write_hub(tmp_path, name)
@@ -58,6 +59,7 @@ def test_every_entry_reads_the_hubs_schema(name, tmp_path):
             load_task(name, data_dir=folder, shots=2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_where_golds_in_one_place_mean_nothing(name, tmp_path):
     """In texts that are not shown, unless one text is right whatever is asked, as in these rows."""
@@ -84,6 +86,7 @@ def manager():
     return TaskManager()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not HAS_LM_EVAL, reason="lm_eval is not installed")
 @pytest.mark.parametrize("name", WITH_LM_EVAL)
 def test_prompts_are_lm_evals(name, tmp_path, manager, monkeypatch):
@@ -144,6 +147,7 @@ def test_subjects_and_groups(tmp_path):
     assert "mmlu_pro_law" in task_names() and "ceval_law" in task_names()
 
 
+@pytest.mark.slow
 def test_micro_and_macro_average(demo, tmp_path, monkeypatch, capsys):
     write_hub(tmp_path, "mmlu", rows=5)
     task = load_task("mmlu", data_dir=tmp_path)

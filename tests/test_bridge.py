@@ -96,6 +96,7 @@ def offline(monkeypatch, tmp_path):
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "shots"),
     [
@@ -117,6 +118,7 @@ def test_parity_with_lm_eval(demo, folder, name, shots):
     assert_same(compare(demo, task, lm_eval_samples(demo, folder, name, shots)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "shots"),
     [("own_described", 2), ("own_begun", 1), ("own_mutual", 0), ("own_blanks", 1)],
@@ -173,6 +175,7 @@ BAD = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BAD)
 def test_bad_input_is_one_sentence(folder, name):
     task, options, says = BAD[name]
@@ -181,6 +184,7 @@ def test_bad_input_is_one_sentence(folder, name):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_other_mistakes(monkeypatch, question_file, folder):
     with pytest.raises(UserError, match="lm_eval_path is for tasks lm_eval:NAME"):
         load_task(str(question_file), lm_eval_path=folder)
@@ -191,6 +195,7 @@ def test_other_mistakes(monkeypatch, question_file, folder):
         load_task("lm_eval:sciq")
 
 
+@pytest.mark.slow
 def test_at_the_command_line(folder, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["phaseprune"])

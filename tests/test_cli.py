@@ -45,6 +45,7 @@ def sentence(err):
     return lines[0]
 
 
+@pytest.mark.slow
 def test_help_of_every_command(run):
     code, out, _ = run("--help")
     assert code == 0
@@ -57,6 +58,7 @@ def panels(text):
     return re.findall(r"^╭─ (.+?) ─+╮$", text, re.M)
 
 
+@pytest.mark.slow
 def test_commands_stand_in_groups_and_options_in_panels(run):
     code, out, _ = run("--help")
     assert code == 0 and panels(out) == ["Options", *GROUPS]
@@ -121,6 +123,7 @@ def test_questions_are_put_alike_by_the_next_command():
     assert o.QuestionOptions().words(None) == []
 
 
+@pytest.mark.slow
 def test_version_and_short_flags(run, tiny_dirs, question_file, tmp_path):
     assert run("--version")[:2] == (0, f"phaseprune {phaseprune.__version__}\n")
     code, _, _ = run("trace", tiny_dirs["llama"], "-t", question_file, "-o", "short", "--quiet")
@@ -143,6 +146,7 @@ def test_a_shell_completes_commands_and_options():
         assert done.returncode == 0 and done.stdout.split() == [found], done
 
 
+@pytest.mark.slow
 def test_trace_prune_export_report_end_to_end(run, tiny_dirs, question_file, tmp_path):
     model, files = tiny_dirs["llama"], ("--task", question_file)
     code, out, _ = run("trace", model, *files, "--out", "t")
@@ -167,6 +171,7 @@ def test_trace_prune_export_report_end_to_end(run, tiny_dirs, question_file, tmp
     assert code == 0 and json.loads(out)["kept"] == [1, 2, 4]
 
 
+@pytest.mark.slow
 def test_json_is_all_there_is_on_stdout(run, tiny_dirs, question_file):
     model, files = tiny_dirs["gpt2"], ("--task", question_file, "--scoring", "text")
     code, out, _ = run("trace", model, *files, "--json")
@@ -205,6 +210,7 @@ def test_json_is_all_there_is_on_stdout(run, tiny_dirs, question_file):
     assert "demo" in json.loads(run("tasks", "--json")[1])["tasks"]
 
 
+@pytest.mark.slow
 def test_check_says_what_is_wrong(run, tiny_dirs, question_file):
     code, out, _ = run("check", tiny_dirs["llama"], "--task", question_file, "--full")
     assert code == 0 and "✗" not in out
@@ -260,6 +266,7 @@ def test_bad_rows_exit_2(run, tmp_path):
     assert code == 2 and "line 1: a question needs at least 2 choices" in sentence(err)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
@@ -316,6 +323,7 @@ def test_labels_that_do_not_tokenise_apart_exit_2(run, tmp_path):
     assert code == 2 and "labels are not single distinct tokens" in sentence(err)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_exported_is_refused_before_the_search(
     run, tmp_path, question_file, monkeypatch
 ):
@@ -337,6 +345,7 @@ def test_what_cannot_be_exported_is_refused_before_the_search(
     assert run(*words, "--no-export", "--out", "r")[0] == 0
 
 
+@pytest.mark.slow
 def test_removals_that_could_not_be_exported_are_told_before_the_search(
     run, tmp_path, question_file
 ):

@@ -98,6 +98,7 @@ def lasting(result):
     return copied
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["llama", "gemma2"])
 def test_cells_are_of_the_model_without_the_blocks(tiny, tiny_task, text_file, tmp_path, family):
     decoder, run = tiny[family], tmp_path / "run"
@@ -153,6 +154,7 @@ def test_cells_are_of_the_model_without_the_blocks(tiny, tiny_task, text_file, t
     )
 
 
+@pytest.mark.slow
 def test_equal_sets_are_scored_once_and_all_walk_together(demo, demo_task, tmp_path):
     got = compare(demo, [demo_task], methods=FREE + ["angular"], out=tmp_path / "run", **OPTIONS)
     (task,) = got.result["tasks"]
@@ -166,6 +168,7 @@ def test_equal_sets_are_scored_once_and_all_walk_together(demo, demo_task, tmp_p
     assert task["scored"]["naive_block_passes"] == sum(14 - len(one) for one in sets)
 
 
+@pytest.mark.slow
 def test_walks_of_few_sets_share_most(demo, demo_task, tmp_path, monkeypatch):
     monkeypatch.setattr(compare_task, "SETS_A_WALK", 4)
     apart = compare(demo, [demo_task], methods=FREE, out=tmp_path / "a", **OPTIONS).result
@@ -176,6 +179,7 @@ def test_walks_of_few_sets_share_most(demo, demo_task, tmp_path, monkeypatch):
     assert many < few < whole["tasks"][0]["scored"]["naive_block_passes"]
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_cell_by_cell(demo, demo_task, tmp_path, monkeypatch):
     names = ["decision_margin", "block_influence", "tail", "reverse"]
     whole = compare(demo, [demo_task], methods=names, **OPTIONS)
@@ -219,6 +223,7 @@ def test_a_killed_run_goes_on_cell_by_cell(demo, demo_task, tmp_path, monkeypatc
     assert mended.state == "resumed" and lasting(mended.result) == lasting(whole.result)
 
 
+@pytest.mark.slow
 def test_methods_are_added_to_a_finished_run(demo, demo_task, tmp_path):
     run, labels = tmp_path / "run", set()
     compare(demo, [demo_task], methods=["loss", "tail"], out=run, **OPTIONS)
@@ -237,6 +242,7 @@ def test_methods_are_added_to_a_finished_run(demo, demo_task, tmp_path):
     assert json.loads((run / "compare.json").read_text()) == added.result
 
 
+@pytest.mark.slow
 def test_a_ranking_by_text_is_made_once_for_all_tasks(tiny, text_file, tmp_path):
     decoder, tasks, labels = tiny["llama"], [], []
     for place, name in enumerate(["first", "second"]):
@@ -272,6 +278,7 @@ def test_a_ranking_by_text_is_made_once_for_all_tasks(tiny, text_file, tmp_path)
         assert one | {"folder": ""} == expected | {"folder": ""}
 
 
+@pytest.mark.slow
 def test_what_cannot_run_is_left_out_with_the_reason(tiny_dirs, tiny_task, text_file, tmp_path):
     streamed = load_model(str(tiny_dirs["llama"]), stream=True)
     notes, run = [], tmp_path / "run"
@@ -318,6 +325,7 @@ def test_another_run_is_refused_by_name(demo, demo_task, tmp_path_factory, chang
         compare(demo, [demo_task], methods=["tail"], out=run, **OPTIONS | changed)
 
 
+@pytest.mark.slow
 def test_other_questions_and_models_are_refused(demo, tiny, demo_task, tmp_path):
     compare(demo, [demo_task], methods=["tail"], out=tmp_path / "run", **OPTIONS)
     with pytest.raises(UserError, match="its task demo questions was 72 and now is 73"):
@@ -440,6 +448,7 @@ def test_draws_are_tested_by_the_median():
     assert mcnemar(0, 30) < 1e-6 and paired_p(level, both[1:]) == 1.0
 
 
+@pytest.mark.slow
 def test_nothing_is_found_where_nothing_is():
     """Methods of one accuracy, 200 times: at most about 5 % runs with any false finding."""
     false = steps = 0
@@ -516,6 +525,7 @@ def test_gains_are_corrected_over_all_pairs():
     assert mean_p(0.0, np.zeros(5)) == 1.0 and mean_p(0.1, np.full(5, 0.1)) == 0.0
 
 
+@pytest.mark.slow
 def test_the_result_by_hand(demo, demo_task, tmp_path):
     got = compare(
         demo,
@@ -631,6 +641,7 @@ def printed(tables, width=80):
     return console.export_text(clear=False), console.export_text(styles=True)
 
 
+@pytest.mark.slow
 def test_tables_fit_and_mark_the_best(everything):
     _, task = everything
     assert task["numbers"] == list(range(1, 14))
@@ -659,6 +670,7 @@ def test_tables_fit_and_mark_the_best(everything):
     assert max(map(len, printed([retained_table(long)], 200)[0].splitlines())) <= 80
 
 
+@pytest.mark.slow
 def test_figures_can_be_read(everything):
     _, task = everything
     names = [one["method"] for one in task["methods"]]
@@ -734,6 +746,7 @@ def test_claims_are_no_more_than_the_tests_allow(everything):
     assert numbers_in_words([1, 2, 3]) == "1 to 3" and numbers_in_words([2, 4]) == "2, 4"
 
 
+@pytest.mark.slow
 def test_the_page_is_offline_and_whole(everything):
     run, task = everything
     page = write_report(run).read_text()
@@ -747,6 +760,7 @@ def test_the_page_is_offline_and_whole(everything):
     assert page.count('<td class="words">block_influence</td>') == 2  # as it answers, debiased
 
 
+@pytest.mark.slow
 def test_a_model_at_chance(tiny, tiny_task, tmp_path):
     got = compare(
         tiny["llama"],
@@ -764,6 +778,7 @@ def test_a_model_at_chance(tiny, tiny_task, tmp_path):
     write_report(tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_the_command_on_two_tasks(capsys, tmp_path, monkeypatch, demo_task):
     monkeypatch.setenv("COLUMNS", "80")
     rows = [

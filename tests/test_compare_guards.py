@@ -47,6 +47,7 @@ def cells(result, method, task=0):
     return found["cells"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["llama", "gemma2"])
 def test_cells_have_the_guards_of_prune(tiny, task, tmp_path, family):
     decoder = tiny[family]
@@ -69,6 +70,7 @@ def test_cells_have_the_guards_of_prune(tiny, task, tmp_path, family):
     assert len(losses) >= 3  # else this compares nothing
 
 
+@pytest.mark.slow
 def test_guards_look_at_what_follows_the_text_chosen_by(tiny, task, tmp_path):
     decoder = tiny["llama"]
     text, _ = read_text_file()
@@ -88,6 +90,7 @@ def test_guards_look_at_what_follows_the_text_chosen_by(tiny, task, tmp_path):
         compare(decoder, [task], methods=["sleb"], text=path, guard=SMALL, **OPTIONS)
 
 
+@pytest.mark.slow
 def test_what_is_drawn_is_a_mean_over_draws(tiny, task):
     got = compare(tiny["gemma2"], [task], methods=["random"], text="none", guard=SMALL, **OPTIONS)
     for cell in cells(got.result, "random"):
@@ -124,6 +127,7 @@ def test_intervals_of_draws():
     assert high - low > 1.5 * np.diff(drawn[0]["text_loss_rise_ci"])[0]  # draws differ too
 
 
+@pytest.mark.slow
 def test_guards_are_added_to_a_finished_run_and_shared_between_tasks(tiny, task, tmp_path):
     decoder, run = tiny["llama"], tmp_path / "run"
     rows = [
@@ -172,6 +176,7 @@ def test_guards_are_added_to_a_finished_run_and_shared_between_tasks(tiny, task,
     assert RunDirectory(run).manifest["status"] == "finished"
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_guard_by_guard(tiny, task, tmp_path):
     decoder, run = tiny["gemma2"], tmp_path / "run"
     common = dict(methods=["magnitude", "tail"], text="none", guard=SMALL, **OPTIONS)
@@ -195,6 +200,7 @@ def test_a_killed_run_goes_on_guard_by_guard(tiny, task, tmp_path):
 # The text that methods choose by.
 
 
+@pytest.mark.slow
 def test_a_bundled_text_is_the_default(tiny, task, tmp_path, monkeypatch):
     decoder, run = tiny["llama"], tmp_path / "run"
     monkeypatch.setattr(compare_text, "guessing_loss", lambda decoder: 1e9)
@@ -227,6 +233,7 @@ def test_half_of_a_short_text_is_left_to_guards(tiny, monkeypatch):
     assert len(read_windows(decoder, "a file").windows) == 7
 
 
+@pytest.mark.slow
 def test_the_bundled_text_gives_way(tiny, task, tmp_path):
     """To what a model does not know, and to a text that was given before."""
     decoder, run, labels = tiny["llama"], tmp_path / "run", []
@@ -309,6 +316,7 @@ def test_tables_and_words(guarded):
     assert ">999" in printed(View(guarded_tables(entry)).terminal(), 200)[0]
 
 
+@pytest.mark.slow
 def test_the_figure_and_the_page(guarded):
     run, entry = guarded
     figure = guarded_figure(entry)
@@ -323,6 +331,7 @@ def test_the_figure_and_the_page(guarded):
     assert "greedy tokens equal to the full model" in page and "tells nothing of it" in page
 
 
+@pytest.mark.slow
 def test_the_command(capsys, tmp_path):
     words = [
         "compare",

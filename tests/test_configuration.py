@@ -157,6 +157,7 @@ def test_every_option_of_a_configuration_has_a_type():
     assert {*option_types(load_task)} <= {*kinds}
 
 
+@pytest.mark.slow
 @given(
     st.one_of(
         st.none(),

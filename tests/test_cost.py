@@ -128,6 +128,7 @@ def reported(folder, name, file):
     return json.loads((folder / name / file).read_text())
 
 
+@pytest.mark.slow
 def test_experiments_take_what_is_stated(demo, task, counts, tmp_path):
     settings = resolve(SMALL, len(demo.blocks))
     learned = training_questions(task)
@@ -178,6 +179,7 @@ def test_experiments_take_what_is_stated(demo, task, counts, tmp_path):
     assert sets["block_passes"] > 0.3 * found["phasewise"].block_passes  # it is no idle bound
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["swap", "repeat"])
 def test_other_ablations(demo, task, counts, tmp_path, kind):
     settings = resolve(replace(SMALL, ablation=kind), len(demo.blocks))
@@ -190,6 +192,7 @@ def test_other_ablations(demo, task, counts, tmp_path, kind):
     assert (counts.tokens, counts.reads) == (found["ablate"].token_passes, found["ablate"].reads)
 
 
+@pytest.mark.slow
 def test_sides_are_those_of_the_experiments(demo):
     """With permuted options, texts and less than all questions."""
     for scoring, permute in (("letter", True), ("text", False)):
@@ -247,6 +250,7 @@ def test_no_draw_of_sets_takes_more_than_the_bound():
     assert phasewise_passes(4, 10, 1)[0] < phasewise_passes(4, 10, 2)[0]
 
 
+@pytest.mark.slow
 def test_operations_and_seconds_are_those_of_passes_and_reads(demo, task):
     settings = resolve(replace(SMALL, skip=("heal",)), 14)
     found, sides, shape = stated(demo, task, settings)
@@ -298,6 +302,7 @@ def check(monkeypatch, capsys):
     return run
 
 
+@pytest.mark.slow
 def test_check_tells_it(check, demo):
     code, out = check("demo", "--limit", 40, "--calibration", 12, "--json")
     told = json.loads(out)

@@ -52,6 +52,7 @@ def scored_questions(draw):
     return scores, gold, options
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(scored_questions())
 def test_representation_is_scipys_softmax(case):
@@ -62,6 +63,7 @@ def test_representation_is_scipys_softmax(case):
     assert (p[np.isneginf(scores)] == 0).all()
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(scored_questions())
 def test_margin_by_hand(case):
@@ -79,6 +81,7 @@ def test_margin_by_hand(case):
                 assert decisions(scores)[q, r] != right
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(scored_questions())
 def test_margin_does_not_see_a_shift_of_the_scores(case):
@@ -89,6 +92,7 @@ def test_margin_does_not_see_a_shift_of_the_scores(case):
     )
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(scored_questions())
 def test_option_frequency_counts(case):
@@ -149,6 +153,7 @@ def population(at, readouts=12, lead=3.0):
     return Population(step(at, lead, readouts=readouts))
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(st.integers(1, 11), st.integers(0, 100))
 def test_a_clear_step_is_found_where_it_is(at, seed):
@@ -218,6 +223,7 @@ def test_what_explains_little_of_the_curve_is_no_transition():
     assert not found.found and "explains" in found.reason
 
 
+@pytest.mark.slow
 def test_shapes():
     rng = np.random.default_rng(0)
     sharp = population(8, 16).sample(300, rng)
@@ -232,6 +238,7 @@ def test_shapes():
     assert begin[0] <= 3 <= begin[1] and end[0] <= 12 <= end[1]
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=30)
 @given(hnp.arrays(np.float64, st.integers(3, 9), elements=st.floats(-1, 1)))
 @example(np.array([0.0, 0.0, 0.75, 0.0, 0.0, 0.0, 0.0, 0.75]))  # the smaller step is a fifth
@@ -315,6 +322,7 @@ def test_what_texts_with_golds_in_one_place_know_is_found():
     assert find_transition(permuted, 0).informed is False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [None, np.linspace(0.1, 3, READOUTS)], ids=["even", "growing"])
 def test_texts_with_golds_in_one_place_that_know_nothing(scale):
     """Of 300 samples no more than 2 in 100 are informed, or rise."""
@@ -342,6 +350,7 @@ def test_retained_is_undefined_at_chance():
     assert retained(at_chance, at_chance, np.full(100, 0.25)) == Retained(None, None)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.integers(2, 60), st.integers(0, 10_000))
 def test_fiellers_interval_is_where_a_t_test_does_not_reject(questions, seed):

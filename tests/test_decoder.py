@@ -237,6 +237,7 @@ def test_no_blocks_found_names_what_was_found():
         find_blocks(model, 5)
 
 
+@pytest.mark.slow
 def test_half_precision_traces_alike(tiny_dirs, question_file):
     import numpy as np
 

@@ -57,6 +57,7 @@ def test_questions_are_not_in_each_other(demo):
     assert len(set(contents)) == len(contents)
 
 
+@pytest.mark.slow
 def test_the_demo_command(tmp_path):
     began = time.monotonic()
     done = subprocess.run(

@@ -120,6 +120,7 @@ def test_one_group_is_no_comparison():
     assert group_trajectories(decisions, [None] * 60, seed=0) == ()
 
 
+@pytest.mark.slow
 def test_a_transition_that_the_correction_takes_away():
     """A step that is significant alone is not called a transition among fifty others."""
     weak, questions = None, 24
@@ -137,6 +138,7 @@ def test_a_transition_that_the_correction_takes_away():
     assert not weak.transition.found and "Holm" in weak.transition.reason
 
 
+@pytest.mark.slow
 def test_many_groups_can_all_be_significant():
     """The smallest possible p-value stays below the level after the correction."""
     found = group_trajectories(*grouped([(5, 5.0)] * 40, questions=40), seed=0)

@@ -110,6 +110,7 @@ def compare(one, other, atol):
         np.testing.assert_allclose(ours, theirs, atol=atol, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("how", ["memory and disk", "all on disk"])
 def test_figures_and_export_are_those_of_the_resident_model(
@@ -137,6 +138,7 @@ def test_figures_and_export_are_those_of_the_resident_model(
     assert files[0] == files[1]
 
 
+@pytest.mark.slow
 def test_half_precision_is_what_loading_makes_of_it(directories, question_file):
     name = str(directories["qwen3"])
     one, two = (
@@ -177,6 +179,7 @@ def test_each_kept_block_stays_where_it_was(places, data):
     assert pruned_map("map", "m.h", kept) == "map"
 
 
+@pytest.mark.slow
 def test_a_walk_fetches_a_block_once_and_the_head_once_a_readout(
     directories, question_file, monkeypatch
 ):
@@ -208,6 +211,7 @@ def test_weights_are_let_go_where_a_block_fails(directories):
     assert all(p.is_meta for p in decoder.blocks[2].parameters())
 
 
+@pytest.mark.slow
 def test_a_family_that_uses_weights_without_calling_their_module(question_file, tmp_path):
     name = str(save_family("dbrx", tmp_path / "dbrx"))
     resident = load_model(name)
@@ -215,6 +219,7 @@ def test_a_family_that_uses_weights_without_calling_their_module(question_file, 
     compare(figures(spread, question_file), figures(resident, question_file), atol=0)
 
 
+@pytest.mark.slow
 def test_the_map_that_accelerate_makes_keeps_to_the_budget(directories, question_file, monkeypatch):
     name = str(directories["qwen3"])
     resident = load_model(name)
@@ -231,6 +236,7 @@ def test_the_map_that_accelerate_makes_keeps_to_the_budget(directories, question
     assert result.removed == expected.removed
 
 
+@pytest.mark.slow
 def test_weights_that_loading_changed_are_deleted_with_the_model(
     directories, tmp_path, monkeypatch
 ):
@@ -288,6 +294,7 @@ def test_the_device_that_most_runs_on():
     assert main_device({"a": "cpu", "b": torch.device("cuda:2")}, "cuda") == "cuda:2"
 
 
+@pytest.mark.slow
 def test_the_commands_give_the_same_with_a_map(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(mapped, "_room", lambda most: {"cpu": 1_200_000})
     common = ["demo", "--limit", "60", "--json"]
@@ -337,6 +344,7 @@ def played(monkeypatch):
         yield
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["llama", "qwen3", "gemma2", "falcon"])
 def test_nothing_assumes_one_device(directories, question_file, tmp_path, played, family):
     name = str(directories[family])
@@ -355,6 +363,7 @@ def test_nothing_assumes_one_device(directories, question_file, tmp_path, played
     assert ours.max_abs_logit_difference <= 1e-5 and ours.generated_tokens == 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["block_influence", "angular", "cka", "magnitude", "loss"])
 def test_rankings_are_those_of_the_resident_model(directories, question_file, played, method):
     name, task = str(directories["qwen3"]), load_task(str(question_file), scoring="text")
@@ -375,6 +384,7 @@ def test_a_spread_model_gives_no_gradients(directories, tmp_path):
         rank_blocks(spread, tmp_path / "text.txt", method="taylor")
 
 
+@pytest.mark.slow
 def test_plain_rows_are_run_where_a_map_lets_no_packed_ones(directories, question_file, played):
     """The model's own code wants the positions that we give where its embeddings are."""
     name = str(directories["qwen3"])

@@ -113,6 +113,7 @@ def test_a_cliff_is_fitted():
     assert cliff.r2 > 0.95 > cliff.line_r2 and cliff.span == (3, 4)
 
 
+@pytest.mark.slow
 def test_a_slope_is_told_from_a_cliff():
     """A straight decline over 12 steps is a slope: in 40 samples never a cliff."""
     kinds = []
@@ -128,6 +129,7 @@ def test_a_slope_is_told_from_a_cliff():
     assert wide == pytest.approx(stats.linregress(removed, means).rvalue ** 2) != slope.line_r2
 
 
+@pytest.mark.slow
 def test_a_cliff_is_never_a_slope():
     kinds = []
     for seed in range(40):
@@ -138,6 +140,7 @@ def test_a_cliff_is_never_a_slope():
     assert "slope" not in kinds and kinds.count("cliff") >= 38
 
 
+@pytest.mark.slow
 def test_no_fall_where_nothing_falls():
     found = 0
     for seed in range(50):
@@ -151,6 +154,7 @@ def test_no_fall_where_nothing_falls():
     assert not same.found and same.step is None and same.kind is None
 
 
+@pytest.mark.slow
 def test_the_cliffs_interval_holds_it():
     """A cliff before step 5 of ten, in 200 samples of few questions that guess once lost."""
     held = found = exact = 0
@@ -289,6 +293,7 @@ def test_the_figure_shows_the_state_of_each_model(told):
         assert drawn.get(label, []) == at
 
 
+@pytest.mark.slow
 def test_a_prune_run_tells_its_dynamics(demo, tmp_path):
     task = load_task("demo", limit=90)
     pruning = prune(demo, task, remove=13, calibration=12, out=tmp_path / "run")

@@ -136,6 +136,7 @@ def test_the_same_export_again_is_only_compared_again(tiny, tmp_path):
         export(tiny["llama"], [1, 2], tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_a_process_without_phaseprune_loads_it(tiny, tmp_path):
     export(tiny["llama"], [1], tmp_path / "out")
     code = (

@@ -63,6 +63,7 @@ def rewrite(folder, change):
     save_file(change(weights), folder / "model.safetensors", metadata={"format": "pt"})
 
 
+@pytest.mark.slow
 def test_a_vision_towers_layers_are_not_the_blocks(tmp_path):
     config = tiny_config("gemma3")
     torch.manual_seed(0)
@@ -82,6 +83,7 @@ def test_a_vision_towers_layers_are_not_the_blocks(tmp_path):
     assert json.loads((tmp_path / "out/preprocessor_config.json").read_text()) == {"size": 8}
 
 
+@pytest.mark.slow
 def test_the_text_part_of_a_multimodal_checkpoint_is_exported_alone(tmp_path):
     torch.manual_seed(0)
     model = Qwen3_5ForConditionalGeneration(tiny_config("qwen3_5"))
@@ -132,6 +134,7 @@ def test_only_what_transformers_loads_is_exported(tmp_path):
     assert not set(other) & set(tensors(tmp_path / "out"))
 
 
+@pytest.mark.slow
 def test_heads_that_predict_further_tokens_are_left_out(tmp_path):
     config = DeepseekV3Config(
         vocab_size=320,
@@ -233,6 +236,7 @@ def test_a_checkpoint_with_code_of_its_own(tmp_path):
     assert len(again.blocks) == 4 and type(again.model).__name__ == "OwnForCausalLM"
 
 
+@pytest.mark.slow
 def test_a_model_that_could_no_longer_generate_is_refused(tmp_path):
     """transformers' cache of a hybrid model needs one block that attends."""
     config = tiny_config("lfm2")
@@ -339,6 +343,7 @@ def write_llama_gguf(path, kind: str):
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["Q8_0", "F16"])
 def test_gguf(tmp_path, kind):
     path = write_llama_gguf(tmp_path / f"tiny.{kind}.gguf", kind)

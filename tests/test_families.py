@@ -53,6 +53,7 @@ def removal_sets(family: str, layer_types) -> list[list[int]]:
     return [chance.sample(blocks, len(blocks)) for blocks in sets if blocks]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_family(family, tmp_path):
     decoder = load_model(str(save_family(family, tmp_path / "model")))
@@ -70,6 +71,7 @@ def test_there_are_enough_families():
     assert len(set(FAMILIES)) >= 40
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "path"),
     [
@@ -88,6 +90,7 @@ def test_where_blocks_are(family, path, tmp_path):
     check_sweep(decoder, tmp_path, [0, 2, 5])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "reason"),
     [
@@ -181,6 +184,7 @@ def test_blocks_that_are_called_twice_are_refused(tiny_dirs, monkeypatch):
         load_model(str(tiny_dirs["llama"]))
 
 
+@pytest.mark.slow
 def test_blocks_named_by_the_user(tmp_path):
     """A model that states no count, and one whose list is another than the stated count's."""
     save_tiny(tmp_path, "llama")
@@ -198,6 +202,7 @@ def test_a_wrong_list_named_by_the_user_is_refused(tmp_path):
         load_model(str(tmp_path), blocks="model.H_module.layers")
 
 
+@pytest.mark.slow
 def test_blocks_named_on_the_command_line(tmp_path):
     save_tiny(tmp_path / "model", "llama")
     task = write_jsonl(tmp_path / "questions.jsonl", QUESTIONS)

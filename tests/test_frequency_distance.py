@@ -52,6 +52,7 @@ def decided_questions(draw):
     return np.array(decided), np.array(gold), options, draw(st.integers(1, readouts - 1))
 
 
+@pytest.mark.slow
 @given(decided_questions(), st.integers(0, 99))
 @settings(max_examples=8, deadline=None)
 def test_distance_and_bounds_by_plain_counting(case, seed):
@@ -119,6 +120,7 @@ REGIMES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REGIMES)
 def test_intervals_cover_the_true_distance(name):
     silent, decisive, gold, right, questions = REGIMES[name]
@@ -154,6 +156,7 @@ def test_percentiles_of_resampled_distances_would_not_cover_equal_shares():
     assert held < 30
 
 
+@pytest.mark.slow
 def test_a_difference_is_found_and_none_is_made_up():
     rng = np.random.default_rng(7)
     apart = [population(rng, 150, [0.7, 0.1, 0.1, 0.1], EVEN, EVEN, 0.6) for _ in range(60)]
@@ -167,6 +170,7 @@ def test_a_difference_is_found_and_none_is_made_up():
     assert share(same) <= 1 / 60
 
 
+@pytest.mark.slow
 def test_noise_is_what_equal_shares_show():
     rng = np.random.default_rng(11)
     found = [
@@ -247,6 +251,7 @@ def test_groups_have_a_distance_of_their_own():
                 assert entry[key] == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_words_of_a_trace():
     told = traced([None] * 200).to_dict()
     assert told["transition"]["readout"] == 3
@@ -263,6 +268,7 @@ def test_words_of_a_trace():
     assert frequency_caption(told).strip() in page
 
 
+@pytest.mark.slow
 def test_words_without_a_transition():
     told = traced([None] * 200, decisive=0.0).to_dict()
     distance = told["option_frequency_distance"]
@@ -274,6 +280,7 @@ def test_words_without_a_transition():
     assert finding.verdict == "undecided" and "no phases" in finding.text
 
 
+@pytest.mark.slow
 def test_an_older_trace_is_still_reported():
     told = traced(["x", "y"] * 100).to_dict()
     page = render_report(RunFiles(Path(), {}, told, []))
@@ -287,6 +294,7 @@ def test_an_older_trace_is_still_reported():
     assert finding.verdict == "undecided" and "older version" in finding.text
 
 
+@pytest.mark.slow
 def test_the_demo_model_is_one_sided_before_its_transition(demo):
     told = trace(demo, load_task("demo")).to_dict()
     distance = told["option_frequency_distance"]
@@ -299,6 +307,7 @@ def test_the_demo_model_is_one_sided_before_its_transition(demo):
     assert finding.verdict == "agrees" and "in the Silent Phase and 0.05" in finding.text
 
 
+@pytest.mark.slow
 def test_the_command_says_it(tmp_path):
     run = tmp_path / "run"
     done = CliRunner().invoke(app, ["trace", "demo", "--limit", "60", "--out", str(run)])

@@ -69,6 +69,7 @@ def loaded(files):
     return load
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*families(), *scaled()])
 def test_a_file_is_the_model_that_it_was_made_of(files, loaded, name):
     _, model, _ = files[name]
@@ -179,6 +180,7 @@ def tokenizer_of(path: Path):
     return load_tokenizer(find_source(str(path)))
 
 
+@pytest.mark.slow
 @pytest.mark.llama_cpp
 def test_texts_become_llama_cpps_tokens(tmp_path):
     """With BOS and without, with a space before the text and without, however they are split."""
@@ -208,6 +210,7 @@ def test_bos_is_put_where_the_file_does_not_say(tmp_path, pre):
     assert (ids[0] == 300) == KINDS[pre] == tokenizer.add_bos_token
 
 
+@pytest.mark.slow
 def test_whether_bos_is_put_is_told(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "300")
     for pre, more, told in (
@@ -282,6 +285,7 @@ TENSORS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TENSORS)
 def test_a_tensor_that_becomes_no_weight_is_refused_by_its_name(tmp_path, name):
     path = write_small(tmp_path / "m.gguf", tensors={name: TENSORS[name]})
@@ -291,6 +295,7 @@ def test_a_tensor_that_becomes_no_weight_is_refused_by_its_name(tmp_path, name):
         load_model(str(path))
 
 
+@pytest.mark.slow
 def test_a_tensor_that_is_read_in_another_shape_is_refused_by_its_name(tmp_path):
     """Newer converters keep the gate of shared experts as a matrix, which transformers misreads."""
     model, family, keys, _ = make("qwen2moe")
@@ -351,6 +356,7 @@ def test_a_scaled_file_is_exported_with_its_scaling(files, loaded, tmp_path):
         assert float((following(model, ids) - following(plain, ids)).abs().max()) < 1e-4
 
 
+@pytest.mark.slow
 def test_other_frequencies_than_the_files_are_noticed(files, monkeypatch):
     """Where transformers built other ones than it was told to, nothing is run."""
     from phaseprune.decoder import gguf_rope

@@ -154,6 +154,7 @@ def difference(model, said: np.ndarray) -> float:
     return float(np.abs(said - np.array(ours)).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", READ)
 def test_a_converted_file_is_what_llama_cpp_makes_of_it(said, name):
     folders, answers = said
@@ -176,6 +177,7 @@ def test_an_export_of_linear_attention_needs_no_pattern(said, name):
     assert difference(plain, answers[f"{folder}|llama.cpp"]) < 1e-4
 
 
+@pytest.mark.slow
 def test_a_model_of_experts_is_exported_from_its_file(said, tmp_path):
     decoder = load_model(str(said[0]["qwen3moe"] / "model.gguf"))
     made = export(decoder, [1], tmp_path / "out")

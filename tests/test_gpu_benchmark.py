@@ -52,6 +52,7 @@ def gpu(monkeypatch):
     return gpu
 
 
+@pytest.mark.slow
 def test_the_trial_on_the_processor_has_every_figure(tmp_path):
     path = os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
@@ -92,6 +93,7 @@ def make_bench(gpu, tmp_path, seconds=60.0):
     return bench
 
 
+@pytest.mark.slow
 def test_a_section_that_fails_is_recorded_and_the_next_goes_on(gpu, tmp_path, monkeypatch):
     def broken(bench):
         bench.note(before=1)
@@ -115,6 +117,7 @@ def test_a_section_that_fails_is_recorded_and_the_next_goes_on(gpu, tmp_path, mo
     assert "- broken: failed" in (tmp_path / "gpu.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_step_that_takes_too_long_is_run_on_fewer_questions(gpu, tmp_path, monkeypatch):
     bench = make_bench(gpu, tmp_path)
     gpu.make_model(bench, "float32")
@@ -133,6 +136,7 @@ def test_a_step_that_takes_too_long_is_run_on_fewer_questions(gpu, tmp_path, mon
     assert "fewer_questions" in bench.here and bench.here["agree"]
 
 
+@pytest.mark.slow
 def test_a_loop_without_memory_takes_smaller_batches(gpu, tmp_path, monkeypatch):
     bench = make_bench(gpu, tmp_path)
     bench.shape = replace(gpu.TINY, loop_tokens=1024)

@@ -170,6 +170,7 @@ def test_parallel_blocks_are_refused(loaded, family):
         find_halves(loaded(family))
 
 
+@pytest.mark.slow
 def test_blocks_without_halves_are_refused(loaded):
     """Mamba has one mixer a block, and Bloom's modules add the hidden state themselves."""
     for family in ("mamba", "bloom"):
@@ -201,6 +202,7 @@ def test_a_half_that_adds_something_at_zero_weights_is_refused(loaded, tmp_path)
         find_halves(decoder)
 
 
+@pytest.mark.slow
 def test_a_model_whose_halves_are_zeros_already_has_halves(loaded, task, tmp_path):
     decoder = loaded("llama")
     export(decoder, ["0.attention", "2.mlp"], tmp_path / "first")
@@ -212,6 +214,7 @@ def test_a_model_whose_halves_are_zeros_already_has_halves(loaded, task, tmp_pat
     assert_scores(plain_scores(twice, task), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "scoring"), [*((family, "text") for family in ADDED), ("llama", "letter")]
 )
@@ -240,6 +243,7 @@ def _path_of(task):
     return next(v for k, v in task.identity.items() if str(v).endswith(".jsonl"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2"])
 def test_readouts_without_halves(loaded, task, family):
     """The last block's attention among them, whose block then cannot be left half-way."""
@@ -258,6 +262,7 @@ def test_readouts_without_halves(loaded, task, family):
     assert all("forward" not in vars(module) for module in decoder.model.modules())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("granularity", "objective"),
     [("sublayer", name) for name in OBJECTIVES if name not in OF_ALL]  # texts have no label prior
@@ -292,6 +297,7 @@ def test_each_step_removes_the_best_half(loaded, task, granularity, objective):
     assert pruning.result["stopped_by"].startswith("2 ")
 
 
+@pytest.mark.slow
 def test_text_chooses_halves_and_guards_look_at_them(loaded, task, tmp_path):
     """Guards of a step against those of the checkpoint that it is exported as."""
     decoder = loaded("gemma2")
@@ -332,6 +338,7 @@ class Stopped(Exception):
     pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", ["full model", "step 2: sweep", "step 2: evaluation"])
 def test_an_interrupted_run_goes_on(loaded, task, tmp_path, when):
     decoder = loaded("llama")
@@ -364,6 +371,7 @@ def test_an_interrupted_run_goes_on(loaded, task, tmp_path, when):
         prune(decoder, task, out=tmp_path / "run", **OPTIONS | {"granularity": "mlp"})
 
 
+@pytest.mark.slow
 def test_protected_blocks_keep_both_halves(loaded, task):
     pruning = prune(loaded("llama"), task, **OPTIONS | {"remove": 4}, protect=[0, 1, 2, 5])
     assert sorted(pruning.removed) == all_items("sublayer", 6)[6:10]
@@ -372,6 +380,7 @@ def test_protected_blocks_keep_both_halves(loaded, task):
     assert pruning.chosen_by["in_words"].startswith("Halves of blocks were chosen by")
 
 
+@pytest.mark.slow
 def test_the_rules_count_halves(loaded, task):
     decoder = loaded("llama")
     pruning = prune(decoder, task, granularity="attention", ratio=0.34, calibration=4)
@@ -385,6 +394,7 @@ def test_the_rules_count_halves(loaded, task):
         prune(decoder, task, granularity="mlp", ratio=0.9, protect=[0, 1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ADDED)
 def test_an_export_is_the_model_without_the_halves(loaded, family, tmp_path):
     decoder = loaded(family)
@@ -414,6 +424,7 @@ def test_an_export_is_the_model_without_the_halves(loaded, family, tmp_path):
     assert not (tmp_path / "out" / "mergekit.yaml").exists()
 
 
+@pytest.mark.slow
 def test_the_same_export_again_and_its_saving(loaded, tmp_path):
     decoder, remove = loaded("llama"), ["0.mlp", 3]
     first = export(decoder, remove, tmp_path / "out")
@@ -445,6 +456,7 @@ def test_skipping_undoes_itself(loaded):
         assert torch.equal(decoder.model(input_ids=tokens).logits, before)
 
 
+@pytest.mark.slow
 def test_what_does_not_go_with_halves(loaded, task, tmp_path):
     decoder = loaded("llama")
     for options, words in (
@@ -466,6 +478,7 @@ def test_what_does_not_go_with_halves(loaded, task, tmp_path):
         read_ladder(tmp_path / "run", decoder, task)
 
 
+@pytest.mark.slow
 def test_the_report_speaks_of_halves(loaded, task, tmp_path):
     prune(loaded("llama"), task, **OPTIONS | {"remove": 11}, out=tmp_path / "run")
     run = RunDirectory(tmp_path / "run")
@@ -497,6 +510,7 @@ def test_the_report_speaks_of_halves(loaded, task, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_the_command(loaded, task, tmp_path):
     name, questions = loaded("llama").name, str(_path_of(task))
     common = ["prune", name, "--task", questions, "--scoring", "text", "--calibration", "4"]
@@ -535,6 +549,7 @@ def test_the_command(loaded, task, tmp_path):
     assert step.exit_code == 0 and removed[0] in step.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
@@ -554,6 +569,7 @@ def test_the_command_refuses_before_it_loads(words, sentence, tmp_path):
     assert not (tmp_path / "r").exists()
 
 
+@pytest.mark.slow
 def test_halves_go_where_no_block_could_be_deleted(loaded, tmp_path):
     """Jamba's periods bind its blocks to their places; zeros leave them there."""
     decoder = loaded("jamba")

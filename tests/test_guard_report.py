@@ -117,6 +117,7 @@ def test_the_figure_holds_the_guards_beside_accuracy(recwarn):
     assert not recwarn.list
 
 
+@pytest.mark.slow
 def test_the_page_shows_guards_where_there_are_any(tmp_path):
     trace, steps, result = guarded()
     steps[3]["guard"] = None
@@ -136,6 +137,7 @@ def test_the_page_shows_guards_where_there_are_any(tmp_path):
     assert 'id="guards"' not in text and "Text loss" not in page.text
 
 
+@pytest.mark.slow
 def test_the_saving_is_that_of_the_two_models(tiny, tmp_path):
     decoder = tiny["qwen3"]
     export(decoder, [1, 2], tmp_path / "short")
@@ -204,6 +206,7 @@ def test_what_cannot_be_measured_is_one_sentence(tiny, tiny_dirs, tmp_path):
         measure_saving(streamed, tmp_path / "short")
 
 
+@pytest.mark.slow
 def test_the_command_line(run, tiny_dirs, question_file, tmp_path):  # noqa: F811
     model, files = tiny_dirs["gemma2"], ("--task", question_file)
     common = ("prune", model, *files, "--calibration", 4, "--out", "p")

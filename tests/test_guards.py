@@ -78,6 +78,7 @@ def generated(model, prompts, count):
     return made[:, prompts.shape[1] :].numpy()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["llama", "qwen3", "gemma2", "gpt2", "gpt_neox", "falcon"])
 def test_loss_and_tokens_are_those_of_the_shortened_model(tiny, tmp_path, family):
     decoder, removed = tiny[family], [0, 3]
@@ -100,6 +101,7 @@ def test_loss_and_tokens_are_those_of_the_shortened_model(tiny, tmp_path, family
     assert full["continuations"] != found["continuations"]  # else this compares nothing
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["mamba2", "lfm2", "qwen3_moe", "bloom", "gemma3_text"])
 def test_families_of_other_kinds(tmp_path, family):
     """State spaces, convolutions, experts, other positions: the continuations of the export."""
@@ -112,6 +114,7 @@ def test_families_of_other_kinds(tmp_path, family):
     assert found["text_loss"] == pytest.approx(plain_loss(loaded, opened.windows), abs=1e-3)
 
 
+@pytest.mark.slow
 def test_a_streamed_model_has_the_same_figures(tiny, tiny_dirs):
     streamed = load_model(str(tiny_dirs["llama"]), stream=True)
     told = [guard_model(one, [0, 2], guard=SMALL) for one in (streamed, tiny["llama"])]
@@ -185,6 +188,7 @@ def test_prompts_are_pieces_of_the_text_by_seed(tiny):
     assert len({tuple(prompt) for prompt in drawn[0]}) == 4
 
 
+@pytest.mark.slow
 def test_steps_have_the_figures_of_their_models(tiny, question_file, tmp_path):
     decoder, task = tiny["gemma2"], load_task(str(question_file))
     pruning = prune(decoder, task, out=tmp_path / "run", **OPTIONS)
@@ -204,6 +208,7 @@ def test_steps_have_the_figures_of_their_models(tiny, question_file, tmp_path):
     assert options["guard_windows"] == 9 and options["keep_text_loss"] is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "when", ["full model: text", "step 2: without", "step 2: without block .: continuations"]
 )
@@ -226,6 +231,7 @@ def test_an_interrupted_run_goes_on(tiny, question_file, tmp_path, when):
     )
 
 
+@pytest.mark.slow
 def test_the_search_ends_before_the_loss_has_risen_too_far(tiny, question_file, tmp_path):
     decoder, task = tiny["gemma2"], load_task(str(question_file))
     whole = prune(decoder, task, remove=4, calibration=4, guard=SMALL)
@@ -265,6 +271,7 @@ def test_which_rule_ends_a_search():
     assert both.reason(2, 0.7, 0.1) and both.reason(2, 0.9, 0.3) and both.reason(4, 0.9, 0.1)
 
 
+@pytest.mark.slow
 def test_blocks_are_not_chosen_and_judged_by_the_same_text(tiny, question_file, tmp_path):
     decoder = tiny["llama"]
     text, _ = read_text_file()

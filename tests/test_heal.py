@@ -171,6 +171,7 @@ def test_logits_at_some_places_are_the_models_own_with_their_gradients(tiny_dirs
     assert "forward" not in vars(decoder.head)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scoring", ["letter", "text"])
 def test_a_step_in_parts_is_the_step_in_one(
     tiny_dirs, training_file, tmp_path, monkeypatch, scoring
@@ -244,6 +245,7 @@ def test_overlapping_questions_are_refused_or_dropped(question_file):
         disjoint_training(task, task.questions, drop=True)
 
 
+@pytest.mark.slow
 def test_the_bundled_training_questions_are_the_generators_and_none_is_held_out():
     training = training_questions(load_task("demo"))
     assert len(training.questions) == 6000
@@ -286,6 +288,7 @@ def test_a_benchmark_is_trained_on_its_own_split(monkeypatch):
 # Healing
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["lora", "full"])
 @pytest.mark.parametrize("scoring", ["letter", "text"])
 def test_healing_lowers_the_held_out_loss_and_the_checkpoint_is_what_was_measured(
@@ -323,6 +326,7 @@ def test_healing_lowers_the_held_out_loss_and_the_checkpoint_is_what_was_measure
     np.testing.assert_allclose(decisions.margins[numbers], healing.after.margins, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_plain_transformers_loads_the_healed_checkpoint(run, training_file, tmp_path):
     healing = heal(run, step=3, train=training_file, **QUICK)
     code = (
@@ -355,6 +359,7 @@ def test_merged_adapters_are_the_model_that_was_trained(tiny_dirs):
     assert not any("lora" in name for name, _ in decoder.model.named_parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["lora", "full"])
 def test_sixteen_bits(tiny_dirs, training_file, tmp_path, method):
     decoder = load_model(str(tiny_dirs["llama"]), dtype="bfloat16")
@@ -367,6 +372,7 @@ def test_sixteen_bits(tiny_dirs, training_file, tmp_path, method):
     assert min(losses) < losses[0]
 
 
+@pytest.mark.slow
 def test_text_and_distillation(run, tmp_path):
     text = tmp_path / "text.txt"
     text.write_text(TEXT)
@@ -380,6 +386,7 @@ def test_text_and_distillation(run, tmp_path):
     assert healing.training["best_step"] == 0 and healing.removed == []
 
 
+@pytest.mark.slow
 def test_early_stopping_keeps_the_best_weights(run, training_file):
     healing = heal(run, train=training_file, steps=200, batch=4, lr=0.5, check_every=1, patience=3)
     training = healing.training
@@ -389,6 +396,7 @@ def test_early_stopping_keeps_the_best_weights(run, training_file):
     assert training["steps"] - training["best_step"] == 3
 
 
+@pytest.mark.slow
 def test_a_time_budget_ends_training(run, training_file):
     healing = heal(run, train=training_file, steps=10**6, batch=4, minutes=0.01, patience=10**6)
     assert "minutes are over" in healing.training["stopped_by"]
@@ -398,6 +406,7 @@ def test_a_time_budget_ends_training(run, training_file):
 # Killed and gone on with
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["lora", "full"])
 def test_kill_minus_nine_and_the_same_command_again(run, training_file, tmp_path, method):
     other = Path(shutil.copytree(run, tmp_path / "undisturbed"))
@@ -445,6 +454,7 @@ def test_kill_minus_nine_and_the_same_command_again(run, training_file, tmp_path
     assert told[0]["training"]["evaluations"] == told[1]["training"]["evaluations"]
 
 
+@pytest.mark.slow
 def test_a_finished_healing_is_read_back_and_another_one_refused(run, training_file, monkeypatch):
     first = heal(run, train=training_file, name="mine", **QUICK)
     monkeypatch.setattr("phaseprune.healing.heal.load_full", None)  # nothing may be loaded
@@ -455,6 +465,7 @@ def test_a_finished_healing_is_read_back_and_another_one_refused(run, training_f
         heal(run, train=training_file, name="mine", **QUICK | {"lr": 0.1})
 
 
+@pytest.mark.slow
 def test_an_interrupted_export_is_made_anew(run, training_file, monkeypatch):
     def broken(*args, **kwargs):
         (run / "heal/mine/model").mkdir()
@@ -468,6 +479,7 @@ def test_an_interrupted_export_is_made_anew(run, training_file, monkeypatch):
     assert healing.state == "resumed" and healing.training["steps"] == 6
 
 
+@pytest.mark.slow
 def test_a_damaged_state_is_one_sentence(run, training_file):
     def stop(label, done, total):
         if done == 5:
@@ -488,6 +500,7 @@ def _manifest(run, **parts):
     path.write_text(json.dumps(json.loads(path.read_text()) | parts))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "says"),
     [
@@ -521,6 +534,7 @@ def test_another_base_model_is_refused_by_its_fingerprint(run, training_file, tm
     assert not (run / "heal").exists()
 
 
+@pytest.mark.slow
 def test_a_model_that_moved_is_found_by_model(run, training_file, tiny_dirs, tmp_path):
     manifest = RunDirectory(run).manifest
     _manifest(run, model=manifest["model"] | {"name": str(tmp_path / "gone")})
@@ -570,6 +584,7 @@ def test_the_runs_own_questions_are_refused_as_training_questions(run, runs):
         heal(run, train=runs["letter"].parent / "questions.jsonl")
 
 
+@pytest.mark.slow
 def test_the_settings_of_the_task_are_the_runs(tiny_dirs, tmp_path, training_file):
     """Questions are put as the run put them, whatever ``load_task`` was told."""
     path = write_jsonl(tmp_path / "q.jsonl", QUESTIONS)
@@ -582,6 +597,7 @@ def test_the_settings_of_the_task_are_the_runs(tiny_dirs, tmp_path, training_fil
     assert healing.training["examples"] == 32 - 2  # the shots are not trained on
 
 
+@pytest.mark.slow
 def test_without_peft_the_sentence_says_what_to_install(run, training_file, monkeypatch):
     monkeypatch.setattr(trainable_module, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install 'phaseprune\[heal\]', or give method='full'"):
@@ -592,6 +608,7 @@ def test_without_peft_the_sentence_says_what_to_install(run, training_file, monk
 # The command
 
 
+@pytest.mark.slow
 def test_the_command(run, training_file, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     words = ["heal", str(run), "--train", str(training_file), "--steps", "4", "--batch", "4"]
@@ -636,6 +653,7 @@ def test_text_loss_is_a_plain_cross_entropy(tiny):
     assert weight("text", part) == window.shape[1] - 1
 
 
+@pytest.mark.slow
 def test_the_function_has_the_name_of_its_package():
     code = (
         "import phaseprune\n"

@@ -71,6 +71,7 @@ def _begin(decoder, method):
     assert (method == "lora") == any("lora_B" in name for name in trained_weights(decoder))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("objective", "how"), CASES, ids=str)
 @pytest.mark.parametrize("method", ["lora", "full"])
 @pytest.mark.parametrize("family", PACKED)
@@ -121,6 +122,7 @@ def test_a_read_counts_for_each_sequence_that_it_stands_in(tiny, question_file):
     assert part.times.tolist() == [1] * sum(expected) and weight("distill", part) == sum(expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["lora", "full"])
 @pytest.mark.parametrize("family", ["llama", "gemma2"])
 def test_products_in_bfloat16(tiny_dirs, question_file, small_batches, family, method):
@@ -176,6 +178,7 @@ def _raising(*arguments):
     raise RuntimeError("one of the variables needed for gradient computation was modified")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["lora", "full"])
 @pytest.mark.parametrize("instead", [_cut_off, _raising])
 def test_gradients_are_tried_and_not_supposed(tiny_dirs, monkeypatch, method, instead):
@@ -222,6 +225,7 @@ def _train(folder, question_file, path, progress=lambda *a: None, other=None, **
         return train(trainer, path, progress)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["lora", "full"])
 def test_the_same_seed_gives_the_same_bytes_and_so_does_a_run_gone_on_with(
     tiny_dirs, question_file, tmp_path, monkeypatch, method
@@ -250,6 +254,7 @@ def test_the_same_seed_gives_the_same_bytes_and_so_does_a_run_gone_on_with(
         assert all(torch.equal(other.weights[name], whole.weights[name]) for name in whole.weights)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ["task", "distill"])
 def test_training_goes_the_way_of_plain_rows(
     tiny_dirs, question_file, tmp_path, monkeypatch, objective
@@ -267,6 +272,7 @@ def test_training_goes_the_way_of_plain_rows(
     )
 
 
+@pytest.mark.slow
 def test_a_pruned_model_is_healed_on_packed_rows(tiny_dirs, question_file, tmp_path, monkeypatch):
     task = load_task(str(question_file), scoring="text")
     prune(load_model(str(tiny_dirs["llama"])), task, remove=2, calibration=3, out=tmp_path / "run")

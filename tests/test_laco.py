@@ -154,6 +154,7 @@ def pairs(merges):
     return [(merge.into, merge.blocks) for merge in merges]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", TEN)
 def test_the_search_is_the_plain_one(ten, samples, family):
     decoder = ten[family]
@@ -179,6 +180,7 @@ def test_the_search_is_the_plain_one(ten, samples, family):
     assert nested  # a block that took others in is taken in
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 @pytest.mark.parametrize("number", [1, 2, 5])
 def test_the_threshold_is_the_largest(ten, samples, family, number):
@@ -191,6 +193,7 @@ def test_the_threshold_is_the_largest(ten, samples, family, number):
     assert sum(len(blocks) for _, blocks in above) < number
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", TEN)
 def test_so_many_of_the_merges(ten, samples, family):
     """A prefix takes in the first blocks of the merge that is cut short."""
@@ -337,6 +340,7 @@ def test_what_is_looked_at(eight, task, text_file, scoring):  # noqa: F811
     assert sample_tokens(eight, None, [[1, 2], [3]]) == [(1, 2), (3,)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("on_text", [False, True])
 def test_a_ranking(eight, task, text_file, on_text):  # noqa: F811
     given = text_file if on_text else task
@@ -372,6 +376,7 @@ def plain_of_step(decoder, run, number):
     return model
 
 
+@pytest.mark.slow
 def test_steps_are_of_the_merged_models(eight, task, tmp_path):  # noqa: F811
     before = copy.deepcopy(eight.model.state_dict())
     pruning = prune(eight, task, method="laco", remove=4, calibration=8, out=tmp_path / "run")
@@ -395,6 +400,7 @@ def test_steps_are_of_the_merged_models(eight, task, tmp_path):  # noqa: F811
     assert [step.block_passes > 0 for step in pruning.steps] == [False, True, False, False, False]
 
 
+@pytest.mark.slow
 def test_a_run_that_is_stopped_goes_on(eight, task, tmp_path):  # noqa: F811
     options = dict(method="laco", remove=3, calibration=8)
     whole = prune(eight, task, **options)
@@ -525,6 +531,7 @@ def test_what_compares_models_without_blocks_refuses(eight, task, merged_run):  
         read_ladder(merged_run.path, eight, task)
 
 
+@pytest.mark.slow
 def test_the_command_says_what_was_merged(eight_dir, tmp_path, capsys):  # noqa: F811
     questions = write_jsonl(tmp_path / "questions.jsonl", QUESTIONS)
     code, shown = run_command(
@@ -557,6 +564,7 @@ def test_the_command_says_what_was_merged(eight_dir, tmp_path, capsys):  # noqa:
 SMALL = Guard(windows=2, window_tokens=32, prompts=2, prompt_tokens=8, tokens=8)
 
 
+@pytest.mark.slow
 def test_a_comparison_has_the_merged_models(eight, task, tmp_path):  # noqa: F811
     common = dict(remove=[2, 4, 5], protect=[5], calibration=8, seed=1, guard=SMALL)
     first = compare(eight, [task], methods=["laco"], out=tmp_path / "run", **common)

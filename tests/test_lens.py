@@ -97,6 +97,7 @@ def test_states_are_those_of_all_tokens_of_the_model(tiny, family, small_task):
     torch.testing.assert_close(few, again, atol=0, rtol=0)
 
 
+@pytest.mark.slow
 def test_the_fit_lowers_the_divergence_on_questions_it_has_not_seen(demo, sides, fit):
     states = token_states(demo, prepare(demo, sides[1]).rows, 4096, 0)
     before = [divergence(demo, states[at], states[-1]) for at in range(14)]
@@ -119,6 +120,7 @@ def test_the_folded_maps_are_those_that_were_measured(demo, sides, fit):
         assert plain == pytest.approx(float(fit.kl_logit[readout]), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_training_lowers_it_also_without_least_squares(demo, sides, monkeypatch):
     monkeypatch.setattr(tuned, "RIDGES", ())
     monkeypatch.setattr(tuned, "STEP_TIMES_WIDTH", 0.6)
@@ -130,6 +132,7 @@ def test_training_lowers_it_also_without_least_squares(demo, sides, monkeypatch)
     assert not untrained.lens.weight.any() and not untrained.lens.bias.any()
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes(demo, tmp_path):
     task = load_task("demo", limit=60)
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
@@ -139,6 +142,7 @@ def test_the_same_seed_gives_the_same_bytes(demo, tmp_path):
         assert a == b != c, name
 
 
+@pytest.mark.slow
 def test_a_stopped_run_reads_its_lens_back(demo, tmp_path, monkeypatch):
     task = load_task("demo", limit=60)
     really = trace_module.scores_under_both
@@ -158,6 +162,7 @@ def test_a_stopped_run_reads_its_lens_back(demo, tmp_path, monkeypatch):
             trace(demo, task, out=tmp_path / "r", **other)
 
 
+@pytest.mark.slow
 def test_a_trace_has_the_chosen_lens_and_the_other_one_beside_it(demo, tmp_path):
     task = load_task("demo", limit=90)
     traced = trace(demo, task, out=tmp_path / "r", lens="tuned", calibration=30)
@@ -218,6 +223,7 @@ def test_holm_by_hand():
     np.testing.assert_allclose(holm([0.01, 0.04, 0.03, 0.5]), [0.04, 0.09, 0.09, 0.5])
 
 
+@pytest.mark.slow
 def test_the_command(run, tmp_path):  # noqa: F811
     words = ("trace", "demo", "--limit", 90, "--lens", "tuned", "--out", "t")
     code, out, _ = run(*words)

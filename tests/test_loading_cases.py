@@ -97,6 +97,7 @@ def test_an_adapter_alone_is_named_as_such(model, monkeypatch, capsys):
 # -- files of weights --------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     ["consolidated.safetensors", "adapter_model.safetensors", "model-00001-of-00001.safetensors"],
@@ -189,6 +190,7 @@ ODD = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("field", "value"), [(f, v) for f, vs in ODD.items() for v in vs])
 def test_a_field_of_another_kind_is_refused_by_its_name(model, monkeypatch, capsys, field, value):
     change_json(model / "config.json", **{field: value})

@@ -170,6 +170,7 @@ def same(one, other):
         assert getattr(one, name) == pytest.approx(getattr(other, name), abs=2e-5), name
 
 
+@pytest.mark.slow
 def test_the_same_packed_plain_in_shards_and_streamed(tiny, tiny_dirs, small_task, monkeypatch):
     decoder = tiny["llama"]
     packed = task_sequences(decoder, small_task)
@@ -210,6 +211,7 @@ def test_block_influence_one_shot_and_again(tiny, small_task):
     assert again.block_passes == 5 + 4 + 3
 
 
+@pytest.mark.slow
 def test_the_window_of_the_least_angle(eight, text_file):
     states = [
         plain_states(eight.model, eight.blocks_path, window)[:, -1]
@@ -351,6 +353,7 @@ def test_positions_and_chance(eight):
     assert len({order("random", seed=seed, remove=1) for seed in range(60)}) == BLOCKS
 
 
+@pytest.mark.slow
 def test_costs_are_what_is_counted(eight, question_file, text_file):
     task = load_task(str(question_file), limit=5)
     for name, method in METHODS.items():

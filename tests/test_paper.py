@@ -188,6 +188,7 @@ def test_every_claim_is_judged_once_and_shown_once():
         assert claim.find({}).verdict == "undecided"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "shape, sharpness, bounds, verdict",
     [
@@ -514,6 +515,7 @@ def test_all_experiments_have_the_phases_of_the_trace(run):
         assert step["phase"] == ("silent" if silent else "decisive")
 
 
+@pytest.mark.slow
 def test_each_experiment_is_what_its_own_command_gives(run, demo, tmp_path):
     """But for the phases, the run of a single experiment has the same figures."""
     from phaseprune.pruning.prune import prune
@@ -543,6 +545,7 @@ def test_other_settings_are_refused(run, demo):
         )
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_and_experiments_can_be_added(demo, tmp_path, monkeypatch):
     """Stopped in pruning; then without some; then with one of these more."""
     task, out = load_task("demo", limit=150), tmp_path / "run"
@@ -577,6 +580,7 @@ def test_a_stopped_run_goes_on_and_experiments_can_be_added(demo, tmp_path, monk
     assert found.tasks[0].findings["phases_differ"].verdict == "undecided"
 
 
+@pytest.mark.slow
 def test_what_cannot_be_done_is_left_out_with_the_reason(demo, tmp_path):
     """A file has no training questions, and too few of these are right for a transition."""
     file = write_jsonl(tmp_path / "other.jsonl", QUESTIONS * 5)
@@ -654,6 +658,7 @@ def test_names_of_models_in_titles():
     assert shown_name("models/Small.Q4_1.gguf") == "Small.Q4_1"
 
 
+@pytest.mark.slow
 def test_the_same_run_gives_the_same_page(run):
     before = (run.path / "report.html").read_bytes()
     write_paper_report(run.path)
@@ -680,6 +685,7 @@ def call(capsys, *words):
     return ended.value.code or 0, capsys.readouterr()
 
 
+@pytest.mark.slow
 def test_the_command_and_its_configuration(tmp_path, capsys):
     """Two tasks with sizes of their own; what is typed goes first; report writes the page again."""
     config = tmp_path / "c.yaml"

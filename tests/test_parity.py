@@ -80,6 +80,7 @@ def test_a_real_model(real_model, tmp_path, name, scoring, shots, count):
     assert_same(parity(real_model, SHARED, name, scoring, shots, count, tmp_path))
 
 
+@pytest.mark.slow
 def test_the_exported_model_in_lm_eval_has_the_accuracy_that_the_run_claims(demo, tmp_path):
     """On every evaluation question, after pruning and reloading from disk."""
     task = load_task("demo", limit=60)

@@ -115,6 +115,7 @@ def gemma(tmp_path_factory):
     return save_tiny(tmp_path_factory.mktemp("gemma") / "m", "gemma2")
 
 
+@pytest.mark.slow
 def test_an_export_says_it_at_once_and_in_its_card(gemma, tmp_path):
     decoder = load_model(str(gemma))
     assert "layer_types of gemma2" in taken_by_position(decoder)
@@ -128,6 +129,7 @@ def test_an_export_says_it_at_once_and_in_its_card(gemma, tmp_path):
     assert "by position" not in (tmp_path / "kept/README.md").read_text()
 
 
+@pytest.mark.slow
 def test_prune_keeps_the_period(gemma, tmp_path):
     questions = write_jsonl(tmp_path / "q.jsonl", QUESTIONS * 3)
     decoder, task = load_model(str(gemma)), load_task(str(questions))
@@ -140,6 +142,7 @@ def test_prune_keeps_the_period(gemma, tmp_path):
         assert "every 2 blocks" in found.chosen_by["in_words"]
 
 
+@pytest.mark.slow
 def test_a_search_that_ends_amid_a_period_chooses_the_step_before_it(gemma, tmp_path, monkeypatch):
     from phaseprune.pruning.stopping import Stop
 
@@ -163,6 +166,7 @@ def run(arguments):
     return ended.value.code or 0
 
 
+@pytest.mark.slow
 def test_command_line(gemma, tmp_path, capsys):
     questions = write_jsonl(tmp_path / "q.jsonl", QUESTIONS * 3)
     code = run(

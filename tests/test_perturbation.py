@@ -84,6 +84,7 @@ def hooked_scores(decoder, task, readout, draw, variance):
     return scores
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2", "falcon"])  # falcon: plain rows
 def test_noisy_streams_score_as_the_whole_model_with_hooks(tiny, family, small_task):
     decoder = tiny[family]
@@ -102,6 +103,7 @@ def test_noisy_streams_score_as_the_whole_model_with_hooks(tiny, family, small_t
     np.testing.assert_allclose(found.base, plain, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_noise_does_not_depend_on_rows_batches_or_shards(tiny, small_task, monkeypatch):
     """Packed, plain, in parts and in shards: a token has one noise."""
     decoder = tiny["llama"]
@@ -219,6 +221,7 @@ def test_the_cost_is_bounded_by_levels_times_seeds_pruning_steps(tiny, small_tas
     assert found.block_passes <= most_passes(len(LEVELS), DRAWS, 5) == (branches + 1) * 15
 
 
+@pytest.mark.slow
 def test_a_streamed_model_and_a_small_budget_give_the_same(
     tiny, tiny_dirs, small_task, monkeypatch
 ):
@@ -236,6 +239,7 @@ def test_a_streamed_model_and_a_small_budget_give_the_same(
     np.testing.assert_allclose(found.margins, whole.margins, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_figures_are_means_over_draws_and_questions(tiny, small_task):
     decoder = tiny["qwen3"]
     found = perturb(decoder, small_task, noise=[0.5, 0, 0.02, 0.5], noise_seeds=2, seed=SEED)
@@ -264,6 +268,7 @@ def test_the_figures_are_means_over_draws_and_questions(tiny, small_task):
     assert found.block_passes == 5 + 4 * 15 <= most_passes(2, 2, 5)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes_and_a_killed_run_goes_on(
     tiny, question_file, tmp_path, monkeypatch
 ):
@@ -356,6 +361,7 @@ def test_a_known_halving_is_found_with_its_interval():
     assert 0.15 < found.ci_low < found.value < found.ci_high < 0.9
 
 
+@pytest.mark.slow
 def test_the_interval_of_a_halving_covers_the_true_one():
     """500 samples of 50 questions from a population whose mean curve is known."""
     noise = np.array([0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1])
@@ -475,6 +481,7 @@ def run(capsys, monkeypatch, tmp_path):
     return call
 
 
+@pytest.mark.slow
 def test_the_command_on_the_bundled_model(run, tmp_path):
     words = ("perturb", "demo", "--limit", 40, "--noise", "0.02,0.1,1", "--noise-seeds", 1)
     code, out, _ = run(*words, "--out", "a")
@@ -500,6 +507,7 @@ def test_the_command_on_the_bundled_model(run, tmp_path):
     assert code == 0 and out == ""
 
 
+@pytest.mark.slow
 def test_without_a_transition_there_are_no_phases(run, tiny_dirs, question_file, tmp_path):
     words = ("perturb", tiny_dirs["llama"], "--task", question_file, "--noise", "0.1,0.4")
     code, out, _ = run(*words, "--out", "a")
@@ -510,6 +518,7 @@ def test_without_a_transition_there_are_no_phases(run, tiny_dirs, question_file,
         assert entry["value"] is not None or entry["reason"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "says"),
     [

@@ -45,6 +45,7 @@ from test_sweep import count_tokens, naive_scores, without
 SETS = [(), (0,), (0, 1), (1, 4), (4,), (0, 1, 2, 3), (2, 3, 4), (0, 4), (1, 2, 3, 4), (0, 1)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2", "falcon"])
 def test_every_set_scores_as_the_model_without_its_blocks(tiny, family, small_task):
     decoder = tiny[family]
@@ -89,6 +90,7 @@ def test_many_small_shards_give_the_same(tiny, small_task, monkeypatch):
     assert one.block_passes == two.block_passes
 
 
+@pytest.mark.slow
 def test_a_streamed_model_gives_the_same(tiny, tiny_dirs, small_task):
     streamed = load_model(str(tiny_dirs["llama"]), stream=True)
     assert not streamed.placement.in_place
@@ -190,6 +192,7 @@ def test_sets_that_differ_make_the_interval_wider_unless_they_are_all():
     assert some.differences[1].estimate.value == every.differences[1].estimate.value
 
 
+@pytest.mark.slow
 def test_intervals_cover_and_nothing_is_found_where_nothing_is():
     """Sets of both phases from one population, 300 times: at most about 5 % false findings."""
     covered = false = 0
@@ -268,6 +271,7 @@ def costs_of(values, questions=4000):
     return block_costs(range(len(values)), ~lost, full, chances, 0)
 
 
+@pytest.mark.slow
 def test_the_jump_by_hand():
     depth = (np.arange(14) - 7.5) / 13  # readout 8 is between blocks 7 and 8
     values = 0.2 - 0.3 * depth + 0.1 * (np.arange(14) < 8)
@@ -317,6 +321,7 @@ def test_verdicts(plain, changed, verdict):
     assert phase_verdict(difference, controls) == verdict
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name, (_, right, _) in truths(14, 8).items() if right])
 def test_phase_or_depth(name):
     """Few samples of each truth; benchmarks/phase_or_depth.py takes many."""
@@ -362,6 +367,7 @@ def demo_task():
     return load_task("demo", limit=72)
 
 
+@pytest.mark.slow
 def test_a_run_and_its_figures(demo, demo_task, tmp_path):
     got = phasewise(demo, demo_task, out=tmp_path / "run", **OPTIONS)
     calibration, evaluation = split(demo_task, 32, None, 0)
@@ -420,6 +426,7 @@ def test_a_run_and_its_figures(demo, demo_task, tmp_path):
     json.dumps(got.to_dict(), allow_nan=False)
 
 
+@pytest.mark.slow
 def test_protected_blocks_are_in_no_set(demo, demo_task, tmp_path):
     got = phasewise(demo, demo_task, out=tmp_path / "run", protect=(2, 0, 1), **OPTIONS)
     assert not {0, 1, 2} & {block for line in got.lines for block in line["blocks"]}
@@ -436,6 +443,7 @@ class Stopped(Exception):
     pass
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on(demo, demo_task, tmp_path):
     def interrupt(label, done, total):
         if label.startswith("2 of 2"):
@@ -508,6 +516,7 @@ def test_no_transition_is_one_sentence_and_exit_2(tiny_dirs, question_file, caps
     assert not (tmp_path / "run/candidates.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_the_command(capsys, tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     words = [

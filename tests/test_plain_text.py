@@ -34,6 +34,7 @@ def plain_loss(model, windows):
     return sum(losses) / sum(len(window) - 1 for window in windows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["llama", "gemma2", "falcon"])
 def test_every_candidate_has_the_loss_of_the_model_without_it(
     tiny, question_file, text_file, tmp_path, family
@@ -68,6 +69,7 @@ def test_every_candidate_has_the_loss_of_the_model_without_it(
         assert np.isfinite(step.calibration["decision_margin"])
 
 
+@pytest.mark.slow
 def test_racing_over_windows_chooses_as_the_exact_search(tiny, question_file, text_file, tmp_path):
     common = dict(remove=3, calibration=4, objective="text_loss", text=text_file)
     task, decoder = load_task(str(question_file)), tiny["llama"]

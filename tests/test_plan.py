@@ -188,6 +188,7 @@ def test_all_parts_of_a_plan_tell_how_far_they_are(eight, small_task):  # noqa: 
     assert order == [(done, BLOCKS - 1) for done in range(BLOCKS)]
 
 
+@pytest.mark.slow
 def test_a_run_is_read_back_and_another_is_refused(demo, tmp_path):
     task = load_task("demo", limit=60)
     first = plan(demo, task, out=tmp_path)
@@ -210,6 +211,7 @@ def test_a_model_at_chance_gets_no_budget(eight, small_task):  # noqa: F811
     assert not planned.result["transition"]["found"]
 
 
+@pytest.mark.slow
 def test_the_command_says_the_budget_and_what_to_type(tmp_path, capsys):
     command = ["plan", "demo", "--limit", "100", "--out", str(tmp_path / "run")]
     with pytest.raises(SystemExit) as end:

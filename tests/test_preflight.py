@@ -80,6 +80,7 @@ def big(tmp_path_factory):
     return write_big(tmp_path_factory.mktemp("big") / "model")
 
 
+@pytest.mark.slow
 def test_eight_billion_parameters_in_two_seconds_and_little_memory(big):
     seen(big)  # the first call imports
     tracemalloc.start()
@@ -347,6 +348,7 @@ def never(*args, **kwargs):
     raise AssertionError("the weights were loaded")
 
 
+@pytest.mark.slow
 def test_the_command_reads_no_weights_unless_asked(
     big, tiny_dirs, question_file, monkeypatch, capsys
 ):
@@ -399,6 +401,7 @@ def test_what_would_be_refused_is_told_beside_what_is_fine(
         assert code == 2 and words[0] in err
 
 
+@pytest.mark.slow
 def test_which_removals_could_be_exported_is_told(tmp_path, monkeypatch, capsys):
     """The first block of this family is built otherwise than the others."""
     monkeypatch.setenv("COLUMNS", "300")
@@ -442,6 +445,7 @@ def test_of_a_hub_model_only_small_files_are_wanted(tiny_dirs, tmp_path, monkeyp
     assert "*.safetensors" not in wanted and "*.safetensors.index.json" in wanted
 
 
+@pytest.mark.slow
 def test_a_hub_model_is_told_from_its_headers_else_its_index(big, tmp_path, monkeypatch):
     from huggingface_hub import HfApi
     from huggingface_hub.errors import NotASafetensorsRepoError

@@ -304,6 +304,7 @@ def test_bad_questions_are_one_sentence(question_file):
         )
 
 
+@pytest.mark.slow
 def test_options_that_stand_twice_are_counted(tmp_path, monkeypatch, capsys):
     rows = [*QUESTIONS, dict(QUESTIONS[0], choices=["red", "blue", "red"])]
     path = write_jsonl(tmp_path / "q.jsonl", rows)
@@ -320,6 +321,7 @@ def test_options_that_stand_twice_are_counted(tmp_path, monkeypatch, capsys):
     assert json.loads(capsys.readouterr().out)["duplicated_options"] == 1
 
 
+@pytest.mark.slow
 def test_what_changes_the_prompt_is_another_run(tmp_path, monkeypatch, capsys, examples):
     """Each option by itself makes a finished run refuse to be gone on with."""
     monkeypatch.chdir(tmp_path)
@@ -333,6 +335,7 @@ def test_what_changes_the_prompt_is_another_run(tmp_path, monkeypatch, capsys, e
     assert "prompt_format" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_next_command_has_the_same_prompt(tmp_path, monkeypatch, capsys, examples):
     monkeypatch.chdir(tmp_path)
     path = write_jsonl(tmp_path / "q.jsonl", QUESTIONS)

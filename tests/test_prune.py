@@ -149,6 +149,7 @@ def test_an_interrupted_run_goes_on(tiny, small_task, tmp_path, when):
     assert again.state == "finished" and again.to_dict() == resumed.to_dict()
 
 
+@pytest.mark.slow
 def test_kill_minus_nine_and_the_same_command_again(tiny_dirs, question_file, tmp_path):
     command = [
         sys.executable,
@@ -274,6 +275,7 @@ def test_stop_rules():
     assert both.reason(4, 0.9) and both.reason(2, 0.7) and not both.reason(2, 0.9)
 
 
+@pytest.mark.slow
 def test_keep_accuracy_chooses_the_last_step_that_keeps_it(demo):
     task = load_task("demo", limit=300)
     pruning = prune(demo, task, keep_accuracy=0.9, calibration=48, evaluation=120)
@@ -324,6 +326,7 @@ def test_only_pruning_runs_are_exported(tiny, small_task, tmp_path):
         run_to_export(tmp_path / "nowhere")
 
 
+@pytest.mark.slow
 def test_an_exported_model_measures_as_the_run_said(tiny, small_task, tmp_path):
     """The reloaded checkpoint gives every evaluation question the same decision."""
     from phaseprune.decoder.load import load_model

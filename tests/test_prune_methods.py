@@ -68,6 +68,7 @@ def figures_without(decoder, task, removed):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", SKIPPING)
 def test_a_ranking_gives_the_order(eight, task, text_file, tmp_path, method):  # noqa: F811
     text = text_file if TEXT in METHODS[method].needs else None
@@ -108,6 +109,7 @@ def test_a_ranking_gives_the_order(eight, task, text_file, tmp_path, method):  #
     )
 
 
+@pytest.mark.slow
 def test_hidden_states_may_be_of_text(eight, task, text_file):  # noqa: F811
     common = dict(method="block_influence", remove=3, calibration=8)
     by_text = prune(eight, task, text=text_file, **common)
@@ -141,6 +143,7 @@ def test_a_search_by_its_method_is_the_same_run(tiny, small_task, text_file, tmp
     assert options["objective"] == objective and "method" not in options
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", ["hidden states", "step 1: calib", "step 1: eval", "step 2: eval"])
 def test_an_interrupted_run_ranks_once(eight, task, tmp_path, when):  # noqa: F811
     options = dict(method="block_influence", remove=3, calibration=8)
@@ -170,6 +173,7 @@ def test_an_interrupted_run_ranks_once(eight, task, tmp_path, when):  # noqa: F8
     assert again.result == whole.result
 
 
+@pytest.mark.slow
 def test_stop_rules_end_a_ranking(demo):
     task = load_task("demo", limit=300)
     pruning = prune(
@@ -198,6 +202,7 @@ def slow_order(decoder, judge, objective, protect, number):
     return removed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("search", ["exact", "racing"])
 def test_what_is_protected_stays_in_a_search(demo, tmp_path, search):
     task = load_task("demo", limit=150)
@@ -228,6 +233,7 @@ def test_what_is_protected_stays_in_a_search(demo, tmp_path, search):
         assert two.block_passes + two.race["block_passes_saved"] == one.block_passes
 
 
+@pytest.mark.slow
 def test_a_race_in_reduced_precision_looks_again_at_its_best_two(demo):
     seen = set()
 
@@ -250,6 +256,7 @@ def test_a_race_in_reduced_precision_looks_again_at_its_best_two(demo):
     assert not seen & set("012348")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", ["step 3: race", "step 3: eval"])
 def test_an_interrupted_race_with_protected_blocks_goes_on(demo, tmp_path, when):
     task = load_task("demo", limit=150)
@@ -291,6 +298,7 @@ def test_every_free_block_may_go(tiny, small_task, search):
     assert stop_rule(5, free=[1, 2, 4]).most == 3 and stop_rule(5, free=range(5)).most == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("search", ["exact", "racing"])
 def test_what_is_protected_stays_in_a_search_by_text(tiny, small_task, text_file, search):  # noqa: F811
     common = dict(calibration=4, text=text_file, objective="text_loss", search=search)
@@ -311,6 +319,7 @@ def test_what_is_protected_stays_with_a_method(eight, task, text_file, method): 
     assert pruning.chosen_by["protect"] == protect
 
 
+@pytest.mark.slow
 def test_protections_and_method_are_part_of_a_run_only_if_given(tiny, small_task, tmp_path):
     common = dict(remove=2, calibration=4, out=tmp_path / "run")
     prune(tiny["llama"], small_task, **common)
@@ -327,6 +336,7 @@ def test_protections_and_method_are_part_of_a_run_only_if_given(tiny, small_task
         prune(tiny["llama"], small_task, method="tail", **common)
 
 
+@pytest.mark.slow
 def test_the_model_card_says_what_chose(eight, task, tmp_path):  # noqa: F811
     common = dict(remove=2, calibration=8, out=tmp_path / "run", protect=[7])
     pruning = prune(eight, task, method="cka", **common)
@@ -344,6 +354,7 @@ def run_command(words, capsys):
     return ended.value.code, capsys.readouterr()
 
 
+@pytest.mark.slow
 def test_the_command_says_what_chose(tiny_dirs, question_file, tmp_path, capsys):
     words = [
         "prune",
@@ -394,6 +405,7 @@ BAD = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BAD)
 def test_bad_input_is_one_sentence(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

@@ -159,6 +159,7 @@ def slow_steps(decoder, tasks, objective, weights, how, steps, calibration):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "objective", "how", "weights"),
     [
@@ -181,6 +182,7 @@ def test_each_step_is_the_slow_obvious_one(tiny, two, family, objective, how, we
     )
 
 
+@pytest.mark.slow
 def test_each_step_of_the_bundled_model(demo, kinds):
     got = prune(demo, kinds, combine="worst", weights=[1, 2], remove=2, calibration=6)
     wanted = slow_steps(demo, kinds, "decision_margin", [1, 2], "worst", 2, 6)
@@ -190,6 +192,7 @@ def test_each_step_of_the_bundled_model(demo, kinds):
     )
 
 
+@pytest.mark.slow
 def test_tasks_can_want_other_blocks(demo, kinds):
     """Else the tests above could not tell a search by both from a search by one."""
     each = [tuple(prune(demo, task, remove=4, calibration=9).removed) for task in kinds]
@@ -199,6 +202,7 @@ def test_tasks_can_want_other_blocks(demo, kinds):
     assert both.steps[-1].objective == pytest.approx(min(one["left"] for one in last.values()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", [0, 1])
 def test_one_weight_above_all_is_the_search_by_that_task(tiny, two, tmp_path, place):
     weights = [1e9 if at == place else 1 for at in range(2)]
@@ -246,6 +250,7 @@ def test_the_files_of_a_run(tiny, two, tmp_path):
     assert json.dumps(again.to_dict()) == json.dumps(got.to_dict())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "when",
     [
@@ -287,6 +292,7 @@ def test_an_interrupted_run_goes_on(tiny, two, tmp_path, when):
     assert results[0] == results[1]
 
 
+@pytest.mark.slow
 def test_another_run_is_refused(tiny, two, tmp_path):
     prune(tiny["llama"], two, out=tmp_path / "run", **OPTIONS)
     for changed, part in (
@@ -329,6 +335,7 @@ def test_what_does_not_go_together_is_refused(tiny, two, changed, told):
     assert told in str(refused.value)
 
 
+@pytest.mark.slow
 def test_tasks_that_do_not_go_together_are_refused(tiny, two):
     first, second = two
     decoder = tiny["llama"]
@@ -357,6 +364,7 @@ def test_a_folder_has_a_name_of_its_own(tiny, two, tmp_path):
     assert RunDirectory(tmp_path / "run").manifest["tasks"] == ["model-2", "model-3"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["mean", "worst"])
 def test_the_search_stops_by_what_is_retained_of_all(demo, kinds, how):
     got = prune(demo, kinds, combine=how, weights=[1, 3], keep_accuracy=0.9, calibration=12)
@@ -372,6 +380,7 @@ def test_the_search_stops_by_what_is_retained_of_all(demo, kinds, how):
         assert one.result["stopped_by"] == got.result["stopped_by"]
 
 
+@pytest.mark.slow
 def test_a_share_of_what_is_not_above_chance_cannot_be_kept(tiny, two):
     decoder, wrong = tiny["llama"], two[0]
     raw = naive_scores(decoder.model, decoder.tokenizer, wrong)
@@ -390,6 +399,7 @@ def test_a_share_of_what_is_not_above_chance_cannot_be_kept(tiny, two):
     assert "acc." in printed(steps_table([s.to_dict() for s in got.steps], got.result))
 
 
+@pytest.mark.slow
 def test_guards_look_once_a_step(tiny, two, tmp_path):
     words = WORDS.split()
     text = tmp_path / "text.txt"
@@ -444,6 +454,7 @@ def test_memory_for_kept_states_is_shared(tiny_dirs, two):
     assert shares[0] / tokens[0] == pytest.approx(shares[1] / tokens[1], rel=0.01)
 
 
+@pytest.mark.slow
 def test_states_are_kept_for_each_task(tiny, two):
     got = prune(tiny["llama"], two, **OPTIONS)
     assert got.steps[1].block_passes == 2 * 15  # n (n + 1) / 2 for either
@@ -456,6 +467,7 @@ def test_states_are_kept_for_each_task(tiny, two):
     assert all(one.steps[1].block_passes == 15 for one in alone.values())
 
 
+@pytest.mark.slow
 def test_the_chosen_model_is_exported(tiny, tiny_dirs, two, tmp_path):
     got = prune(tiny["llama"], two, combine="worst", out=tmp_path / "run", **OPTIONS)
     exported = export_run(tiny["llama"], run_to_export(tmp_path / "run"))
@@ -503,6 +515,7 @@ def tasks_lines(steps, traces, result, chosen_by):
     return [line for line in report.tasks_lines(told) if line]
 
 
+@pytest.mark.slow
 def test_the_command_line(two, tiny_dirs, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = ",".join(task.name for task in two)
@@ -550,6 +563,7 @@ def test_the_command_line(two, tiny_dirs, tmp_path, capsys, monkeypatch):
         assert ended.value.code == 2 and told in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_file_with_a_comma_is_one_task(tiny_dirs, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_jsonl(tmp_path / "a,b.jsonl", QUESTIONS)

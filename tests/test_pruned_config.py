@@ -95,6 +95,7 @@ def test_lists_tables_and_patterns():
     }
 
 
+@pytest.mark.slow
 def test_a_count_from_the_start():
     config = deepseek(first_k_dense_replace=3)
     for kept, dense in (([0, 2, 4, 5], 2), ([3, 4], 0), ([0, 1, 2], 3), ([7], 0)):
@@ -112,6 +113,7 @@ def test_heads_that_predict_further_tokens_are_not_promised():
     assert (pruned.num_nextn_predict_layers, pruned.mtp_num_hidden_layers) == (0, 0)
 
 
+@pytest.mark.slow
 def test_a_count_from_the_end():
     """The last blocks of Gemma 3n use the keys and values of earlier ones."""
     config = Gemma3nTextConfig(
@@ -146,6 +148,7 @@ def test_a_count_from_the_end():
     assert some and "0, 1, 4, 5 can be removed" in words
 
 
+@pytest.mark.slow
 def test_a_period_becomes_a_list():
     config = Qwen3MoeConfig(
         **EXPERTS, num_hidden_layers=6, decoder_sparse_step=2, mlp_only_layers=[3]
@@ -156,6 +159,7 @@ def test_a_period_becomes_a_list():
     assert export_limits(read_original(config)) == (True, None)
 
 
+@pytest.mark.slow
 def test_a_period_with_an_offset():
     config = JambaConfig(
         **SMALL,
@@ -178,6 +182,7 @@ def test_a_period_with_an_offset():
         prune(original, [0, 1, 2, 4, 5, 6, 7])
 
 
+@pytest.mark.slow
 def test_a_start_an_end_and_an_interval():
     config = Ernie4_5_MoeConfig(
         **SMALL,
@@ -237,6 +242,7 @@ def test_a_factor_that_contains_the_number_of_blocks():
     assert pruned_config(config, [0, 3]).scale_depth == pytest.approx(0.7)
 
 
+@pytest.mark.slow
 def test_what_no_field_can_say_is_refused():
     """DiffLlama computes a factor from the block's number."""
     original = read_original(tiny_config("diffllama"))
@@ -271,6 +277,7 @@ def test_the_blocks_of_a_nested_configuration(family):
         assert vision.to_dict() == config.vision_config.to_dict()
 
 
+@pytest.mark.slow
 def test_a_large_model_is_judged_by_building_it_a_few_times(monkeypatch):
     """Each time takes a tenth of a second or so, and all single blocks would be 61 times."""
     built = []

@@ -139,6 +139,7 @@ def decoder(parts):
     return load_model(*parts)
 
 
+@pytest.mark.slow
 def test_a_model_in_memory_is_traced_like_one_by_name(decoder):
     task = load_task("demo", limit=12)
     by_name = phaseprune.trace(load_model("demo"), task)
@@ -163,6 +164,7 @@ def test_its_fingerprint_is_of_its_weights(parts, decoder):
     assert other["tokenizer"] == before["tokenizer"]
 
 
+@pytest.mark.slow
 def test_an_export_of_it_has_the_weights_of_one_by_name(decoder, tmp_path):
     from safetensors.torch import load_file
 
@@ -181,6 +183,7 @@ def test_an_export_of_it_has_the_weights_of_one_by_name(decoder, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_its_run_goes_on_and_cannot_be_healed(decoder, tmp_path):
     task = load_task("demo", limit=40)
     settings = {"remove": 1, "out": tmp_path / "run"}
@@ -197,6 +200,7 @@ def test_its_run_goes_on_and_cannot_be_healed(decoder, tmp_path):
         phaseprune.heal(tmp_path / "given")
 
 
+@pytest.mark.slow
 def test_what_needs_files_is_refused_in_a_sentence(decoder, tmp_path):
     exported = phaseprune.export(decoder, [12], tmp_path / "one")
     with pytest.raises(UserError, match="there are no files for this; save model and tokenizer"):

@@ -82,6 +82,7 @@ def test_kept_states_of_some_candidates_change_nothing(tiny, small_task, family,
         live.remove(chosen[-1])
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(st.data())
 def test_any_schedule_runs_each_stream_from_where_it_begins(data):
@@ -127,6 +128,7 @@ def margins(rng, means, questions, spread=0.35, shared=0.6):
     return values
 
 
+@pytest.mark.slow
 def test_differences_are_unbiased_with_and_without_what_was_known_before():
     """Over samples drawn without replacement; the error that is stated is the one that is made."""
     rng = np.random.default_rng(0)
@@ -159,6 +161,7 @@ def test_all_questions_seen_leaves_no_doubt():
     np.testing.assert_allclose(found.upper, values.mean(axis=1) - values[1].mean())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("means", "tolerance"),
     [
@@ -206,6 +209,7 @@ def noted(lines):
     return [{k: line[k] for k in ("block", "questions", "dropped")} for line in lines]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", sorted(set(OBJECTIVES) - OF_ALL))
 def test_without_tolerance_and_error_a_race_ends_as_the_exact_search(demo, objective):
     task = load_task("demo", limit=150)
@@ -218,6 +222,7 @@ def test_without_tolerance_and_error_a_race_ends_as_the_exact_search(demo, objec
         assert two.objective == pytest.approx(one.objective, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_what_a_race_writes_down(demo, tmp_path):
     pruning = prune(demo, load_task("demo", limit=150), out=tmp_path / "run", **RACING)
     run = RunDirectory(tmp_path / "run")
@@ -252,6 +257,7 @@ def test_exact_is_the_default_and_says_nothing_of_races(tiny, small_task, tmp_pa
     assert "dropped" not in run.candidates()[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("matmul_dtype", [None, torch.bfloat16])
 def test_block_passes_are_those_run(demo, matmul_dtype):
     """Weighted by the chunk's share of the tokens; the exact search's are counted beside it."""
@@ -277,6 +283,7 @@ def test_block_passes_are_those_run(demo, matmul_dtype):
         live.remove(best["block"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["own", "bfloat16"])
 def test_the_same_seed_gives_the_same_bytes(demo, tmp_path, dtype):
     task = load_task("demo", limit=150)
@@ -309,6 +316,7 @@ def test_products_in_reduced_precision_change_scores_a_little(tiny, small_task, 
         assert (np.isfinite(rough) == finite).all()
 
 
+@pytest.mark.slow
 def test_a_race_in_reduced_precision_says_what_that_changed(demo, tmp_path):
     task, options = load_task("demo", limit=150), RACING | {"race_dtype": "bfloat16"}
     exact = prune(demo, task, **(options | {"search": "exact", "race_dtype": None}))
@@ -325,6 +333,7 @@ def test_a_race_in_reduced_precision_says_what_that_changed(demo, tmp_path):
         assert scored[first.removed]["decision_margin"] == pytest.approx(first.objective, abs=0.01)
 
 
+@pytest.mark.slow
 def test_where_reduced_precision_changes_too_much_the_race_is_run_again(demo, tmp_path):
     """With almost no tolerance: this step and all later ones in full precision, resumed or not."""
     task = load_task("demo", limit=150)
@@ -347,6 +356,7 @@ def test_where_reduced_precision_changes_too_much_the_race_is_run_again(demo, tm
         assert two.objective == pytest.approx(one.objective, abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("times", "expected"), [(2.0, torch.bfloat16), (1.1, None)])
 def test_reduced_precision_are_taken_where_they_are_faster(demo, monkeypatch, times, expected):
     rows = prepare(demo, load_task("demo", limit=20)).rows
@@ -363,6 +373,7 @@ def test_a_model_in_reduced_precision_is_not_measured(demo, monkeypatch):
     assert estimate.faster_matmul_dtype(demo, rows) == (None, 1.0)
 
 
+@pytest.mark.slow
 def test_what_questions_share_is_not_run_once_a_chunk(demo):
     """With long examples in front of them all questions are one look."""
     task = load_task("demo", limit=100)
@@ -388,6 +399,7 @@ class Stopped(Exception):
     pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", ["step 1: race", "step 3: race", "step 2: eval"])
 def test_an_interrupted_race_goes_on(demo, tmp_path, when):
     task = load_task("demo", limit=150)
@@ -451,6 +463,7 @@ def test_what_is_said_of_a_race():
     assert "7 more than the 63 block passes of an exact search" in line
 
 
+@pytest.mark.slow
 def test_the_command_line(tmp_path, capsys):
     run = str(tmp_path / "run")
     command = [

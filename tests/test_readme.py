@@ -26,6 +26,7 @@ def commands(page):
                 yield shlex.split(line.removeprefix("$ phaseprune "), comments=True)
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_readme_and_the_guide(tmp_path, monkeypatch, capsys):
     """In order, in one directory; the bundled model stands in for the hub's."""
     demo = Path(phaseprune.__file__).parent / "demo" / "model"
@@ -49,6 +50,7 @@ def test_the_commands_of_the_readme_and_the_guide(tmp_path, monkeypatch, capsys)
         assert not ended.value.code, f"phaseprune {shlex.join(words)}: {captured.err}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_python_blocks_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

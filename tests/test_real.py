@@ -33,6 +33,7 @@ def task(arc_easy):
     return load_task(str(arc_easy), scoring="text", limit=30)
 
 
+@pytest.mark.slow
 def test_it_is_found_and_read_out(decoder):
     assert (decoder.family, len(decoder.blocks), decoder.blocks_path) == (
         "llama",
@@ -42,6 +43,7 @@ def test_it_is_found_and_read_out(decoder):
     assert decoder.readout_difference < 1e-3 and packed_length(decoder) == ANY_LENGTH
 
 
+@pytest.mark.slow
 def test_sweep_equals_skipping_and_running_the_whole_model(decoder, task):
     """Three candidates of the first step, against plain forwards of the model without the block."""
     from test_sweep import naive_scores
@@ -56,6 +58,7 @@ def test_sweep_equals_skipping_and_running_the_whole_model(decoder, task):
         np.testing.assert_allclose(sweep.scores[block], expected, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_prune_export_and_measure_in_a_process_without_phaseprune(decoder, task, tmp_path):
     pruning = prune(decoder, task, remove=2, calibration=6, evaluation=20, out=tmp_path / "run")
     exported = export_run(decoder, run_to_export(tmp_path / "run"))
@@ -77,6 +80,7 @@ def test_prune_export_and_measure_in_a_process_without_phaseprune(decoder, task,
     assert said["accuracy"] == pruning.steps[-1].evaluation["accuracy"]
 
 
+@pytest.mark.slow
 def test_the_readout_at_the_end_is_the_models_answer(decoder, task):
     prepared = prepare(decoder, task.head(6))
     raw = trace_scores(decoder, prepared.rows, prepared.needs_vocabulary)

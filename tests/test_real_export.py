@@ -50,6 +50,7 @@ def plain_copy(decoder, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_a_process_with_nothing_but_transformers(exported):
     assert exported.kept == KEPT and exported.max_abs_logit_difference <= 1e-3
     code = (
@@ -84,11 +85,13 @@ def test_the_size_falls_by_the_removed_blocks(decoder, exported):
     assert written == exported.weight_bytes and on_disk - written < 100_000
 
 
+@pytest.mark.slow
 def test_it_generates_faster(decoder, exported):
     saving = measure_saving(decoder, exported.path, repeats=3, prompt_tokens=16, new_tokens=24)
     assert saving.decode.median > 1
 
 
+@pytest.mark.slow
 def test_lm_eval_scores_it_as_phaseprune_does(exported, arc_easy, tmp_path):
     pytest.importorskip("lm_eval")
     from harness import parity
@@ -99,6 +102,7 @@ def test_lm_eval_scores_it_as_phaseprune_does(exported, arc_easy, tmp_path):
     assert (found.normalised == found.our_normalised).all()
 
 
+@pytest.mark.slow
 @pytest.mark.mergekit
 def test_mergekit_makes_the_same_tensors(plain_copy, tmp_path):
     export(load_model(str(plain_copy)), REMOVED, tmp_path / "ours")

@@ -61,6 +61,7 @@ def test_several_seeds_widen_the_interval_where_they_disagree():
     np.testing.assert_allclose(same.draws, one.draws)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("form", "knot", "flat"),
     [
@@ -80,6 +81,7 @@ def test_a_knot_is_found_and_bounded(form, knot, flat):
     assert stats.binomtest(sum(covered), 20, 0.95).pvalue > 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", [lambda d: 0.06 * d, lambda d: 0.5], ids=["line", "constant"])
 def test_a_straight_curve_has_no_knot(form):
     found = [find_levelling(DEPTHS, curve_of(form, seed)) for seed in range(15)]
@@ -155,6 +157,7 @@ def demo_run(demo, tmp_path_factory):
 QUICK = dict(method="full", lr=1e-3, steps=4, batch=16, check_every=4)
 
 
+@pytest.mark.slow
 def test_a_ladder(demo_run):
     told = []
     ladder = heal_ladder(
@@ -178,6 +181,7 @@ def test_a_ladder(demo_run):
     first.plot().savefig(demo_run / "plot.png")
 
 
+@pytest.mark.slow
 def test_an_interrupted_ladder_goes_on_with_the_model_that_is_missing(demo_run, monkeypatch):
     def stop(label, done, total):
         if done > 4:
@@ -201,6 +205,7 @@ def test_an_interrupted_ladder_goes_on_with_the_model_that_is_missing(demo_run, 
         heal_ladder(demo_run, [10, 12], name="mine", **options)
 
 
+@pytest.mark.slow
 def test_the_command_of_a_ladder(demo_run, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     words = [

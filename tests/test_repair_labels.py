@@ -41,6 +41,7 @@ def exported(demo, task, tmp_path_factory):
     return pruning, run, export_run(demo, run, repair_labels=True)
 
 
+@pytest.mark.slow
 def test_the_best_debiased_margin_is_chosen(demo, task, exported):
     pruning, run, _ = exported
     calibration = prepare(demo, split(task, 40, 60, 0)[0])
@@ -106,6 +107,7 @@ def test_without_being_asked_for_it_is_not_there(demo, exported, tmp_path):
     assert figures["debiased"]["retained_ci"][0] <= figures["debiased"]["retained"]
 
 
+@pytest.mark.slow
 def test_each_of_several_tasks_is_corrected_by_its_own_label_prior(demo, task, tmp_path):
     """As a run by that task alone corrects it, whose model is the same."""
     tasks = [
@@ -185,6 +187,7 @@ def test_a_run_of_an_older_version_says_so(demo, exported, tmp_path):
     export_run(demo, old, out=tmp_path / "model")
 
 
+@pytest.mark.slow
 def test_a_model_that_was_exported_before_stays_and_this_is_said(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     words = ["prune", "demo", "--limit", "60", "--calibration", "20", "--out", "run"]

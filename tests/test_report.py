@@ -338,6 +338,7 @@ def assert_self_contained(page, text):
 # ---------------------------------------------------------------- the page
 
 
+@pytest.mark.slow
 def test_page_holds_the_run_and_loads_nothing(tmp_path, run):
     trace, steps, result = run
     path = write_report(write_run(tmp_path / "run", trace, steps, make_manifest(trace, result)))
@@ -378,6 +379,7 @@ def test_page_holds_the_run_and_loads_nothing(tmp_path, run):
     assert "3f9a" * 16 not in text
 
 
+@pytest.mark.slow
 def test_page_says_where_the_model_decides_and_falls(tmp_path):
     trace, steps, result = four_options()
     page, _ = page_of(write_report(write_run(tmp_path, trace, steps, make_manifest(trace, result))))
@@ -408,6 +410,7 @@ def test_page_says_where_the_model_decides_and_falls(tmp_path):
         assert word in page.text, word
 
 
+@pytest.mark.slow
 def test_page_without_a_transition_says_why(tmp_path):
     trace, steps, result = no_transition()
     page, _ = page_of(write_report(write_run(tmp_path, trace, steps, make_manifest(trace, result))))
@@ -426,6 +429,7 @@ def test_trace_alone(tmp_path):
     assert f"<td>{100 * trace['option_frequency'][3][1]:.1f}</td>" in text
 
 
+@pytest.mark.slow
 def test_unfinished_run_shows_what_there_is(tmp_path):
     trace, steps, _ = four_options()
     manifest = make_manifest(trace, status="running")
@@ -459,6 +463,7 @@ def test_steps_without_a_trace(tmp_path):
     assert page.tags.count("svg") == 2
 
 
+@pytest.mark.slow
 def test_hostile_names_are_only_text(tmp_path):
     trace, steps, result = four_options(
         model=HOSTILE, task=HOSTILE + "\ud800", labels=(HOSTILE, "B", "$x_{$", "</svg>")
@@ -479,6 +484,7 @@ def test_hostile_names_are_only_text(tmp_path):
     assert "img" not in page.tags
 
 
+@pytest.mark.slow
 def test_same_run_same_page(tmp_path):
     trace, steps, result = four_options()
     run = write_run(tmp_path, trace, steps, make_manifest(trace, result))
@@ -717,6 +723,7 @@ def test_heatmap_holds_the_margins_and_greys_removed_blocks(make):
     assert "full" in texts(figure)
 
 
+@pytest.mark.slow
 def test_every_size_draws_without_a_warning(recwarn):
     for blocks, at, labels in ((12, 1, "AB"), (80, 46, "ABCDE"), (80, 80, "ABCDEFGHIJKLMNOP")):
         trace = make_trace(blocks, at, labels=tuple(labels))
@@ -735,6 +742,7 @@ def test_every_size_draws_without_a_warning(recwarn):
     assert [str(one.message) for one in recwarn.list] == []
 
 
+@pytest.mark.slow
 def test_drawing_leaves_no_global_trace():
     before = dict(matplotlib.rcParams)
     inline_svg(figures.decision_margin_figure(make_trace()), "margin", 'a "quoted" <figure>')
@@ -886,6 +894,7 @@ def shaped(trace, shape, rise, rise_ci, **more):
     return trace | {"transition": of}
 
 
+@pytest.mark.slow
 def test_a_model_decides_at_a_readout_only_in_a_step():
     trace = make_trace(14, 7)
     phases = "Silent blocks 0-6, Decisive blocks 7-13."
@@ -1172,6 +1181,7 @@ def test_figures_of_letters_show_both():
     assert drawn[3] == 0.123
 
 
+@pytest.mark.slow
 def test_the_page_of_letters_shows_both(tmp_path):
     trace, steps, result = four_options()
     trace, steps = lettered(trace), with_debiased(steps)
@@ -1194,6 +1204,7 @@ def test_the_page_of_letters_shows_both(tmp_path):
     assert "Label prior, debiased" in page.text and "knowledge lost" in page.text
 
 
+@pytest.mark.slow
 def test_runs_of_older_versions_are_told_with_less(tmp_path):
     """Their cliff was the largest loss, the fit stood in the dynamics, shapes were not known."""
     trace, steps, result = four_options()

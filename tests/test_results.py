@@ -148,6 +148,7 @@ def assert_same(one, other, place="result"):
 BY_LENGTH = "trace, texts by length"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
 def test_a_run_is_read_back_as_what_its_command_returned(runs, name):
     returned, out = runs(name)
@@ -165,6 +166,7 @@ def test_a_run_is_read_back_as_what_its_command_returned(runs, name):
     assert open_run(str(out)).to_dict() == opened.to_dict()
 
 
+@pytest.mark.slow
 def test_healed_models_are_read_back(healed):
     one, ladder, out = healed
     assert_same(one, open_run(out / "heal" / "one"))

@@ -123,6 +123,7 @@ WORK = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WORK)
 def test_a_directory_in_which_another_process_works_is_left_alone(tiny, task, tmp_path, hold, name):
     process = hold(tmp_path / "run")
@@ -137,6 +138,7 @@ def test_a_directory_in_which_another_process_works_is_left_alone(tiny, task, tm
     assert not (tmp_path / "run/.lock").exists()
 
 
+@pytest.mark.slow
 def test_the_folder_of_one_of_several_tasks(tiny, task, tmp_path, hold):
     other = load_task(
         str(
@@ -159,6 +161,7 @@ def test_the_folder_of_one_of_several_tasks(tiny, task, tmp_path, hold):
     assert state == "resumed" and not list((tmp_path / "run").rglob(".lock"))
 
 
+@pytest.mark.slow
 def test_a_run_inside_of_one_of_paper(demo, tmp_path, hold):
     """The process that works in the whole run has every run in it while that goes on."""
     settings = Settings(
@@ -174,6 +177,7 @@ def test_a_run_inside_of_one_of_paper(demo, tmp_path, hold):
     assert RunDirectory(tmp_path / "run").manifest["status"] == "failed"
 
 
+@pytest.mark.slow
 def test_healing_is_locked_by_its_own_folder(tiny_dirs, task, tmp_path, hold):
     model = load_model(str(tiny_dirs["llama"]))
     prune(model, task, out=tmp_path / "run", **OPTIONS)
@@ -191,6 +195,7 @@ def test_healing_is_locked_by_its_own_folder(tiny_dirs, task, tmp_path, hold):
     assert heal(tmp_path / "run", name="one", **recipe).state == "new"
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_read_and_only_read(tiny, task, tmp_path, hold):
     run = tmp_path / "run"
     done = prune(tiny["llama"], task, out=run, **OPTIONS)
@@ -284,6 +289,7 @@ def start(words, **options):
     )
 
 
+@pytest.mark.slow
 def test_the_same_command_twice_at_once(tmp_path):
     both = [start([*C, tmp_path / "run"]) for _ in range(2)]
     told = [process.communicate(timeout=300)[1] for process in both]
@@ -318,6 +324,7 @@ def removed(run):
     return [step["removed"] for step in run.steps()]
 
 
+@pytest.mark.slow
 def test_a_killed_run_leaves_no_lock_that_holds(tmp_path, undisturbed):
     run = RunDirectory(tmp_path / "run")
     kill_after(start([*C, run.path]), run.path / "steps.jsonl", 3)
@@ -411,6 +418,7 @@ def test_runs_inside_of_a_run_keep_theirs(tmp_path):
     assert not strangers(inner) and not list(inner.iterdir())
 
 
+@pytest.mark.slow
 def test_every_file_of_a_run_is_known(tiny, task, tmp_path):
     """Or its temporary file would be taken for somebody's own."""
     for name in ("trace", "lens", "prune", "perturb", "ablate", "similarity", "plan", "compare"):
@@ -446,6 +454,7 @@ m.main(sys.argv[1:])
 """
 
 
+@pytest.mark.slow
 def test_a_killed_healing_leaves_nothing_for_ever(tiny_dirs, task, tmp_path):
     prune(load_model(str(tiny_dirs["llama"])), task, out=tmp_path / "run", **OPTIONS)
     train = training_file(tmp_path)
@@ -476,6 +485,7 @@ def test_a_killed_healing_leaves_nothing_for_ever(tiny_dirs, task, tmp_path):
     assert not any(path.name.startswith(".") for path in folder.iterdir())
 
 
+@pytest.mark.slow
 def test_the_demo_replaces_only_former_demos(capsys, tmp_path):
     made = tmp_path / "mine"
     words = ("prune", "demo", "--remove", 1, "--limit", 60, "--calibration", 20, "--no-export")
@@ -531,6 +541,7 @@ TOKENIZERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TOKENIZERS)
 def test_a_run_goes_on_only_with_the_tokenizer_it_began_with(tiny_dirs, task, tmp_path, name):
     change, differs = TOKENIZERS[name]
@@ -568,6 +579,7 @@ def test_a_run_of_an_older_version_goes_on(tiny, task, tmp_path):
     assert run.manifest["model"] == whole
 
 
+@pytest.mark.slow
 def test_what_works_on_a_run_needs_its_tokenizer_too(tiny_dirs, task, tmp_path):
     folder, run = tmp_path / "m", tmp_path / "run"
     save_tiny(folder)
@@ -583,6 +595,7 @@ def test_what_works_on_a_run_needs_its_tokenizer_too(tiny_dirs, task, tmp_path):
             work()
 
 
+@pytest.mark.slow
 def test_a_killed_run_with_another_tokenizer_is_refused(tmp_path):
     """The case that was found, from the command line."""
     shutil.copytree(str(files("phaseprune.demo") / "model"), tmp_path / "m")

@@ -91,6 +91,7 @@ def test_a_beam_of_one_is_iterative_pruning(eight, task, judge, protect):  # noq
     assert passes == greedy.block_passes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [2, 3, 5])
 def test_a_beam_is_the_slow_one(eight, slow, judge, width):  # noqa: F811
     free = [0, 2, 3, 4, 5, 6, 7]
@@ -112,6 +113,7 @@ def test_a_beam_by_a_loss_takes_the_least(eight, judge):  # noqa: F811
     assert best[0].order == (int(np.argmin(losses)),)
 
 
+@pytest.mark.slow
 def test_what_a_beam_keeps_changes_its_cost_alone(eight, judge, monkeypatch):  # noqa: F811
     kept, passes = beam_search(eight, judge, "decision_margin", range(BLOCKS), 5, 3)
     monkeypatch.setattr(beam, "kept_budget", lambda decoder, rows: 0)
@@ -147,6 +149,7 @@ def test_rankings_by_a_beam_have_all_numbers(eight, task, slow):  # noqa: F811
 # The pairwise surrogate.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["llama", "gemma2"])
 def test_one_and_two_blocks_are_as_if_deleted(tiny, family, small_task):
     decoder = tiny[family]
@@ -294,6 +297,7 @@ def slow_evolution(slow, start, free, seed):
     return parent
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "seed"), [(2, 0), (3, 1), (4, 2), (6, 3)])
 def test_evolution_is_the_slow_one(eight, slow, judge, number, seed):  # noqa: F811
     free = [0, 1, 2, 3, 5, 6, 7]
@@ -305,6 +309,7 @@ def test_evolution_is_the_slow_one(eight, slow, judge, number, seed):  # noqa: F
     assert again == (chosen, value, passes)
 
 
+@pytest.mark.slow
 def test_the_evolutionary_ranking(eight, task, slow):  # noqa: F811
     free = [0, 1, 2, 3, 5, 6, 7]
     by_single = sorted(free, key=lambda block: -slow([block]))
@@ -319,6 +324,7 @@ def test_the_evolutionary_ranking(eight, task, slow):  # noqa: F811
     assert rank_blocks(eight, task, method="evolutionary", remove=1).block_passes == 36
 
 
+@pytest.mark.slow
 def test_seeds_draw_other_generations(eight, judge):  # noqa: F811
     def walked(seed):
         labels = []
@@ -345,6 +351,7 @@ def test_shared_beginnings_leave_one_stage(monkeypatch):
     assert len(parts(36)) == 3 and len(parts(40)) == 1
 
 
+@pytest.mark.slow
 def test_the_cost_of_an_evolution(demo):
     questions = load_task("demo", limit=64)
     for number in (2, 7):
@@ -374,6 +381,7 @@ def test_what_is_compared_by_default():
     assert chosen_sets([line], [1, 2, 3]) == {"beam": {1: [Pruned((2,))], 2: [Pruned((1, 3))]}}
 
 
+@pytest.mark.slow
 def test_comparisons_of_sets(eight, task, tmp_path):  # noqa: F811
     common = dict(remove=[2, 4], protect=[5], calibration=8, seed=1)
     compared = compare(eight, [task], methods=SETS, out=tmp_path / "run", **common)

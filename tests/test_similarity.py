@@ -225,6 +225,7 @@ def naive_states(decoder, model, task, question):
     return torch.cat(found, dim=1).double().numpy()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2", "falcon"])
 def test_similarity_of_minibatches_is_that_of_the_whole_models(tiny, family, small_task):
     decoder = tiny[family]
@@ -309,6 +310,7 @@ def pruned_run(demo, task, tmp_path_factory):
     return prune(demo, task, remove=3, calibration=40, evaluation=80, out=path), path
 
 
+@pytest.mark.slow
 def test_a_runs_ladder_has_its_own_accuracies(demo, task, pruned_run):
     pruning, path = pruned_run
     found = similarity(demo, task, run=path)
@@ -331,6 +333,7 @@ def test_a_runs_ladder_has_its_own_accuracies(demo, task, pruned_run):
         assert alike.gap.mean == pytest.approx(alike.cka_output.mean - beyond)
 
 
+@pytest.mark.slow
 def test_removing_what_matters_changes_states_and_decisions(demo, task):
     found = similarity(demo, task, remove=[1]).models[0]
     harmless = similarity(demo, task, remove=[10]).models[0]
@@ -340,6 +343,7 @@ def test_removing_what_matters_changes_states_and_decisions(demo, task):
     assert harmless.retained.value > 0.9 > found.retained.ci[1]
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_and_comes_to_the_same_bytes(demo, task, tmp_path, monkeypatch):
     whole = similarity(demo, task, remove=[3], out=tmp_path / "whole")
     seen, really = [], module.see_minibatch
@@ -386,6 +390,7 @@ def test_minibatches_hold_every_question_once():
         draw_minibatches(60, 4, 0)
 
 
+@pytest.mark.slow
 def test_a_run_of_another_model_or_other_questions_is_refused(
     tiny, demo, task, pruned_run, tmp_path
 ):
@@ -422,6 +427,7 @@ def test_too_little_memory_is_said(tiny_dirs, small_task):
         prepare_minibatch(decoder, small_task, np.arange(8), 300)
 
 
+@pytest.mark.slow
 def test_the_command(run, tmp_path):  # noqa: F811
     words = ("similarity", "demo", "--limit", 80)
     code, out, _ = run(*words, "--remove", "9,3", "--out", "s")
@@ -473,6 +479,7 @@ def test_mistakes(run, words, says):  # noqa: F811
     assert code == 2 and out == "" and says in sentence(err)
 
 
+@pytest.mark.slow
 def test_texts_with_unequal_options(tiny, tmp_path):
     rows = [dict(row, question=f"{row['question']} {n}") for n in range(6) for row in QUESTIONS]
     path = write_jsonl(tmp_path / "many.jsonl", rows)

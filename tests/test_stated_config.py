@@ -152,6 +152,7 @@ def edited(stated: dict, kept: list[int], dtype: str = "bfloat16") -> dict:
     return edited_config(stated, original, pruned, kept, architecture="Any", dtype=dtype)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HUB)
 def test_only_what_pruning_changes_is_changed(name):
     stated, changes = HUB[name]
@@ -184,6 +185,7 @@ PERIODS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", PERIODS)
 @pytest.mark.parametrize(
     ("kept", "period"),

@@ -97,6 +97,7 @@ def test_synthetic_margins_have_the_mean_they_should():
     assert regime.transition == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "regime",
     [

@@ -58,6 +58,7 @@ def in_memory(stream):
     return [n for n, block in blocks if any(not p.is_meta for p in block.parameters())]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_trace_sweep_and_export_are_those_of_the_resident_model(
     directories, question_file, tmp_path, held, family
@@ -236,6 +237,7 @@ def test_where_memory_runs_out_fewer_streams_are_run_at_once(
     assert stream is False or not in_memory(decoder.placement)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["unreadable", "cut short", "removed"])
 def test_a_disk_error_ends_a_run_that_goes_on_later(
     directories, question_file, tmp_path, monkeypatch, how

@@ -50,6 +50,7 @@ def without(model, blocks_path, removed):
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", CONFIGS)
 def test_every_candidate_scores_as_the_model_without_the_block(tiny, family, small_task):
     decoder = tiny[family]
@@ -174,6 +175,7 @@ def test_a_window_that_no_mask_function_has_bounds_packed_rows(
     np.testing.assert_allclose(raw[:, -1], expected, atol=1e-4)
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_random_forests_score_as_plain_rows(tiny, data):
@@ -365,6 +367,7 @@ def check_to_the_end(decoder, calibration, objective):
     return removed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", OBJECTIVES)
 @pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2"])
 def test_every_candidate_of_every_step_and_the_same_sequence(tiny, family, small_task, objective):
@@ -382,6 +385,7 @@ def test_every_candidate_of_every_step_and_the_same_sequence(tiny, family, small
     assert [step.block_passes for step in pruning.steps] == passes
 
 
+@pytest.mark.slow
 def test_the_bundled_model_to_the_end(demo):
     task = load_task("demo", limit=40)
     pruning = prune(demo, task, remove=len(demo.blocks) - 1, calibration=6)

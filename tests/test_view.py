@@ -153,6 +153,7 @@ def test_estimates():
     assert share_tile("x", 0.5, None) == Tile("x", "50.0 %", "no interval")
 
 
+@pytest.mark.slow
 def test_a_terminal_needs_no_matplotlib():
     code = (
         "import json, sys\n"
