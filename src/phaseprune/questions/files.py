@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import re
-import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -36,6 +35,7 @@ from phaseprune.questions.rows import (
     Record,
     as_number,
     columns_option,
+    columns_text,
     encodable,
     is_blank,
     named,
@@ -347,7 +347,7 @@ def _proposal(rows: Rows, found: Mapping[str, Any]) -> dict[str, Any] | None:
 def _reads(rows: Rows, columns: Mapping[str, Any]) -> bool:
     """Whether rows can be read by the columns as they would be typed."""
     try:
-        read_rows("", rows, shlex.split(columns_option(columns).partition("=")[2])[0])
+        read_rows("", rows, columns_text(columns))
     except UserError:
         return False
     return True
@@ -556,7 +556,7 @@ def _number(item: Item) -> int | None:
 
 def _columns(given: Mapping[str, Any]) -> str:
     """``--columns`` as a note names it."""
-    return columns_option(given).replace("=", " ", 1)
+    return columns_option(given, " ")
 
 
 def _other_count(item: Item, first: int, one_based: str, given: Mapping[str, Any]) -> str:

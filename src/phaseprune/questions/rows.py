@@ -263,13 +263,17 @@ def _of_one_field(record: Record, field: str, value: Any) -> Options:
     return Options(tuple(_option(record, i, one) for i, one in enumerate(value)))
 
 
-def columns_option(given: Mapping[str, Any]) -> str:
-    """``--columns`` as it is typed, of fields by role."""
-    parts = (
+def columns_text(given: Mapping[str, Any]) -> str:
+    """What ``--columns`` takes, of fields by role: ``question=q,choices=a+b``."""
+    return ",".join(
         f"{role}={field if isinstance(field, str) else '+'.join(field)}"
         for role, field in given.items()
     )
-    return f"--columns={shlex.quote(','.join(parts))}"
+
+
+def columns_option(given: Mapping[str, Any], joint: str = "=") -> str:
+    """``--columns`` as errors name it; with a blank as ``joint``, as it is typed."""
+    return f"--columns{joint}{shlex.quote(columns_text(given))}"
 
 
 def named(role: str, field: str) -> str:
